@@ -1,0 +1,81 @@
+# Works with GNU make 3.81, which is what macOS has.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo bench clean compiled FORCE
+
+# The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+	2>/dev/null && echo "$$candidate" && break; done)
+PYTEST_ARGS ?= -n 2
+BENCH_ARGS ?=
+
+LAYERS := engine workers formats bench
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt --only-binary :all:
+# Strict mode: Python finds the package through plain links. The other editable mode needs a hook
+# that costs every start of Python, and so every worker, more than the worker's own imports.
+EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editable
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' \
+		| while IFS='|' read -r target text; do printf '  make %-6s  %s\n' "$$target" "$$text"; done
+
+setup: build/installed ## Make .venv with the project and its tools (the others do it when needed)
+
+check: build/installed ## Check formatting, lint rules and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@# mypy does not know that engine/ is holdfast/, so it gets a folder where it is.
+	@rm -rf build/typing && mkdir -p build/typing/holdfast
+	@ln -s $(foreach entry,$(wildcard engine/*),../../../$(entry)) build/typing/holdfast/
+	@ln -s ../../../workers ../../../formats ../../../bench build/typing/holdfast/
+	set -o pipefail; MYPYPATH=build/typing $(BIN)/mypy build/typing/holdfast tests \
+		| sed -E -e 's,^build/typing/holdfast/((workers|formats|bench)/),\1,' \
+			-e 's,^build/typing/holdfast/,engine/,'
+
+test: compiled ## Run the tests; PYTEST_ARGS='-k name' to choose
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: compiled ## Run the demonstration
+	$(BIN)/holdfast demo
+
+bench: build/peers compiled ## Measure against other stores
+	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
+
+clean: ## Remove everything that make has made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(LAYERS) tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "holdfast needs Python 3.11, 3.12, 3.13 or 3.14 with the venv module, and none was found" >&2; \
+		echo "as python3 or python3.x. Install one, or name one: make setup PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi
+	$(PYTHON) -m venv $(VENV)
+
+# The links of the strict mode are one for each file, so a module that comes or goes needs a new
+# set, while an edited one does not. This file changes only when the list of modules does.
+$(VENV)/modules: $(BIN)/python FORCE
+	@find $(LAYERS) -name '*.py' -o -name py.typed | LC_ALL=C sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# Lies beside the links, so that it goes when they go.
+build/installed: pyproject.toml constraints.txt $(VENV)/modules
+	@# A leftover of an earlier build would bring removed modules back.
+	@rm -rf build/lib build/__editable__.*
+	$(PIP_INSTALL) setuptools
+	$(PIP_INSTALL) $(EDITABLE) '.[dev]'
+	@mkdir -p build && touch $@
+
+# Containers often tell Python not to write bytecode. Then every worker would compile the package
+# anew at its start, which no user's installation does.
+compiled: build/installed
+	@$(BIN)/python -m compileall -q build/__editable__.*/holdfast
+
+build/peers: build/installed
+	$(PIP_INSTALL) $(EDITABLE) '.[dev,peers]'
+	@touch $@

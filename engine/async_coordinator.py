@@ -1,0 +1,273 @@
+"""Routing for asyncio: one pipe per store, many requests in flight on it, told apart by their id.
+
+A cancelled or timed-out call leaves nothing behind: its answer finds nobody and is dropped.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+
+import msgspec
+
+from holdfast.call import Call, CallPolicy, T
+from holdfast.control import Answered, ConnectionLost
+from holdfast.coordinator import Coordinator
+from holdfast.formats.errors import (
+    EngineUnavailable,
+    HoldfastError,
+    InvalidArgument,
+    ProtocolError,
+)
+from holdfast.formats.frame import FrameKind
+from holdfast.formats.limits import IN_FLIGHT_PER_SESSION_MAX
+from holdfast.session import (
+    DeadlinePassed,
+    SessionLost,
+    decode_failure,
+    decode_progress,
+    decode_reply,
+)
+from holdfast.workers.channel import Frame, FrameReader, FrameWriter
+from holdfast.workers.messages import Ask, Exit, Opened, OpenStore, StoreSpec, Suspect
+
+
+class _Waiting:
+    """A request under way."""
+
+    __slots__ = ("call", "future")
+
+    def __init__(self, call: Call[T], future: "asyncio.Future[object]") -> None:
+        self.call = call
+        self.future = future
+
+
+class AsyncSession:
+    """A pipe to the worker of one generation, shared by all calls of one loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, generation: int
+    ) -> None:
+        self.generation = generation
+        self.lost = False
+        self.slots = asyncio.Semaphore(IN_FLIGHT_PER_SESSION_MAX)
+        self._loop = loop
+        self._sock = sock
+        self._reader = FrameReader()
+        self._writer = FrameWriter()
+        self._outbox: deque[memoryview] = deque()
+        self._waiting: dict[int, _Waiting] = {}
+        sock.setblocking(False)
+        loop.add_reader(sock, self._readable)
+
+    def send(self, call: Call[T], request: int, deadline: float) -> "asyncio.Future[object]":
+        """Send a request; the future holds the reply, an error, or ``SessionLost``."""
+        data = self._writer.encode(FrameKind.REQUEST, call.message, request, deadline)
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._waiting[request] = _Waiting(call, future)
+        sent = 0
+        if not self._outbox:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.break_off()
+                return future
+        if sent < len(data):
+            if not self._outbox:
+                self._loop.add_writer(self._sock, self._writable)
+            self._outbox.append(memoryview(bytes(data))[sent:])
+        return future
+
+    def forget(self, request: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._waiting.pop(request, None)
+
+    def _writable(self) -> None:
+        try:
+            while self._outbox:
+                sent = self._sock.send(self._outbox[0])
+                if sent < len(self._outbox[0]):
+                    self._outbox[0] = self._outbox[0][sent:]
+                    return
+                self._outbox.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.break_off()
+            return
+        self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            if not self._reader.receive(self._sock):
+                self.break_off()
+                return
+            while (frame := self._reader.next()) is not None:
+                self._take(frame)
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolError, msgspec.MsgspecError):
+            self.break_off()
+
+    def _take(self, frame: Frame) -> None:
+        waiting = self._waiting.get(frame.header.request)
+        if waiting is None:
+            return
+        if frame.header.kind is FrameKind.PROGRESS:
+            if waiting.call.progress is not None:
+                waiting.call.progress(decode_progress(frame.control))
+            return
+        del self._waiting[frame.header.request]
+        if waiting.future.done():
+            return
+        if frame.header.kind is FrameKind.REPLY:
+            waiting.future.set_result(decode_reply(frame.control))
+        else:
+            waiting.future.set_exception(decode_failure(frame.control).error())
+
+    def break_off(self) -> None:
+        """Hang up; everything under way is lost and will be sent again elsewhere."""
+        if self.lost:
+            return
+        self.lost = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        waiting, self._waiting = self._waiting, {}
+        for entry in waiting.values():
+            if not entry.future.done():
+                entry.future.set_exception(SessionLost())
+
+
+class AsyncCoordinator:
+    """All sessions of one engine in one event loop."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._control = coordinator.control
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._sessions: dict[str, AsyncSession] = {}
+        self._connecting: dict[str, asyncio.Lock] = {}
+        self._exits: dict[str, list[Exit]] = {}
+
+    async def ask(self, ask: Ask, deadline: float) -> Answered:
+        """As ``Control.ask``, without blocking the loop."""
+        while True:
+            remaining = deadline - time.monotonic()
+            connection = self._control.connected()
+            if connection is None:
+                connection = await asyncio.to_thread(self._control.connection, deadline)
+            future = asyncio.wrap_future(connection.ask(ask))
+            try:
+                return await asyncio.wait_for(future, max(0.0, remaining))
+            except ConnectionLost:
+                continue
+            except TimeoutError as error:
+                if isinstance(error, HoldfastError):
+                    raise
+                raise self._control.timed_out() from None
+
+    async def run(self, spec: StoreSpec, call: Call[T]) -> T:
+        """Run one call to its answer."""
+        self._check()
+        deadline = self._coordinator.deadline(call.timeout)
+        request = self._coordinator.next_request()
+        policy = CallPolicy(spec.name, self._control.client, request, call.message)
+        try:
+            while True:
+                session = await self._session(spec, policy.lost, deadline)
+                policy.learn(self._exits[spec.name])
+                try:
+                    reply = await self._exchange(session, spec, policy, call, request, deadline)
+                except SessionLost:
+                    policy.session_lost(session.generation)
+                else:
+                    return call.unwrap(reply)
+        except DeadlinePassed:
+            options = self._coordinator.options
+            seconds = options.timeout_s if call.timeout is None else call.timeout
+            raise policy.timed_out(seconds) from None
+
+    def _check(self) -> None:
+        self._control.check_open()
+        if os.getpid() != self._pid:
+            raise EngineUnavailable(
+                "this asyncio engine belongs to the parent process; open another in this one with "
+                "holdfast.aio.open"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidArgument("this engine belongs to another event loop")
+
+    async def _session(self, spec: StoreSpec, lost: int, deadline: float) -> AsyncSession:
+        """The store's session, made anew if it broke; many callers wait for one connection."""
+        lock = self._connecting.setdefault(spec.name, asyncio.Lock())
+        async with lock:
+            session = self._sessions.get(spec.name)
+            if session is not None and not session.lost and session.generation != lost:
+                return session
+            if session is not None:
+                session.break_off()
+            answered = await self.ask(OpenStore(spec, session=True, lost=lost), deadline)
+            assert isinstance(answered.answer, Opened)
+            assert answered.sock is not None
+            self._exits[spec.name] = answered.answer.exits
+            session = AsyncSession(self._loop, answered.sock, answered.answer.generation)
+            self._sessions[spec.name] = session
+            return session
+
+    async def _exchange(
+        self,
+        session: AsyncSession,
+        spec: StoreSpec,
+        policy: CallPolicy,
+        call: Call[T],
+        request: int,
+        deadline: float,
+    ) -> object:
+        async with session.slots:
+            if session.lost:
+                raise SessionLost
+            try:
+                future = session.send(call, request, deadline)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InvalidArgument(f"cannot send {type(call.message).__name__}: {error}") from (
+                    error
+                )
+            policy.sending()
+            try:
+                await self._patiently(future, session, spec, deadline)
+                return future.result()
+            finally:
+                session.forget(request)
+
+    async def _patiently(
+        self,
+        future: "asyncio.Future[object]",
+        session: AsyncSession,
+        spec: StoreSpec,
+        deadline: float,
+    ) -> None:
+        """Wait until the future is done; on the way, have a silent worker looked at."""
+        hung_after = self._coordinator.options.hung_after_s
+        for moment in (min(time.monotonic() + hung_after / 2, deadline), deadline):
+            await asyncio.wait((future,), timeout=max(0.0, moment - time.monotonic()))
+            if future.done():
+                return
+            if moment < deadline and (connection := self._control.connected()) is not None:
+                connection.ask(Suspect(spec.name, session.generation, hung_after))
+        raise DeadlinePassed
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for session in self._sessions.values():
+            session.break_off()
+
+    async def leave(self) -> None:
+        """Hang up everywhere and leave the supervisor."""
+        self.close()
+        await asyncio.to_thread(self._coordinator.close)
+

@@ -1,0 +1,130 @@
+"""One definition of each operation, for both faces; and the crash contract of one call.
+
+An operation is a method that *describes* a call: which message to send and what to make of the
+answer. ``operation`` turns it into a blocking method, ``awaitable`` turns that into a coroutine
+method with the same parameters and result, so neither face can drift from the other.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from holdfast.formats.errors import CallTimeout, WorkerCrashed
+from holdfast.formats.limits import TRIES_PER_REQUEST_MAX
+from holdfast.workers.messages import WRITES, Exit, Progress
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """What to send, and what to make of the answer. ``timeout`` is in seconds, None: default."""
+
+    message: object
+    unwrap: Callable[[object], T_co]
+    timeout: float | None = None
+    progress: ProgressCallback | None = None
+
+
+class Runner(Protocol):
+    """Whatever runs calls and waits for the answer."""
+
+    def _run(self, call: Call[T]) -> T: ...
+
+
+class AsyncRunner(Protocol):
+    """Whatever runs calls and awaits the answer."""
+
+    async def _run(self, call: Call[T]) -> T: ...
+
+
+R = TypeVar("R", bound=Runner)
+A = TypeVar("A", bound=AsyncRunner)
+
+_DESCRIBE = "__holdfast_describe__"
+
+
+def operation(
+    describe: Callable[Concatenate[R, P], Call[T]],
+) -> Callable[Concatenate[R, P], T]:
+    """A blocking method from a method that describes a call."""
+
+    @functools.wraps(describe)
+    def method(self: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(describe(self, *args, **kwargs))
+
+    setattr(method, _DESCRIBE, describe)
+    return method
+
+
+def awaitable(
+    blocking: Callable[Concatenate[R, P], T],
+) -> Callable[Concatenate[A, P], Awaitable[T]]:
+    """The same operation as a coroutine method."""
+    describe = cast("Callable[Concatenate[A, P], Call[T]]", getattr(blocking, _DESCRIBE))
+
+    @functools.wraps(describe)
+    async def method(self: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(describe(self, *args, **kwargs))
+
+    return method
+
+
+class CallPolicy:
+    """What becomes of one request when workers die under it. Pure.
+
+    A request goes to one worker after another until one answers, unless it was itself being worked
+    on each time a worker died.
+    """
+
+    def __init__(self, store: str, client: int, request: int, message: object) -> None:
+        self._store = store
+        self._client = client
+        self._request = request
+        self._name = type(message).__name__
+        self._write = isinstance(message, WRITES)
+        self._killed: dict[int, str] = {}
+        self._sent = False
+        self.lost = 0
+        """Generation of the worker whose session broke last; 0 if none did."""
+
+    def sending(self) -> None:
+        """The request is about to leave: from here on a write may happen."""
+        self._sent = True
+
+    def session_lost(self, generation: int) -> None:
+        """The session broke before the answer came."""
+        self.lost = generation
+
+    def learn(self, exits: Iterable[Exit]) -> None:
+        """Take note of how workers ended; raises ``WorkerCrashed`` when this request did it."""
+        for exit in exits:
+            if (exit.client, exit.request) == (self._client, self._request):
+                self._killed[exit.generation] = exit.cause
+        if len(self._killed) < TRIES_PER_REQUEST_MAX:
+            return
+        cause = list(self._killed.values())[-1]
+        raise WorkerCrashed(
+            f"{self._name} on store {self._store!r} was being worked on each of the "
+            f"{len(self._killed)} times its worker died, so it is not tried again. "
+            f"Last cause: {cause}",
+            store=self._store,
+            request=self._name,
+            cause=cause,
+            may_have_happened=self._write,
+        )
+
+    def timed_out(self, seconds: float) -> CallTimeout:
+        """The error for a deadline that passed."""
+        unsure = self._write and self._sent
+        outcome = "; the write may still take effect" if unsure else ""
+        return CallTimeout(
+            f"{self._name} on store {self._store!r} had no answer within {seconds:g} s{outcome}",
+            store=self._store,
+            may_have_happened=unsure,
+        )

@@ -1,0 +1,236 @@
+"""The host's control connection to its supervisor: questions, answers, and workers' log records.
+
+One daemon thread per engine reads it, since log records come when nobody asks. Requests to stores
+never pass here; they have pipes of their own.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+import msgspec
+
+from holdfast.options import EngineOptions
+from holdfast.formats.errors import CallTimeout, EngineClosed, EngineUnavailable, ProtocolError
+from holdfast.formats.frame import WIRE_VERSION, FrameKind
+from holdfast.joining import join_or_start
+from holdfast.workers import messages
+from holdfast.workers.channel import Channel, Frame
+from holdfast.workers.messages import Answer, Ask, Failure
+from holdfast.workers.places import Places
+
+_LEAVE_S = 3.0
+_decode_answer = msgspec.msgpack.Decoder(messages.Answer).decode
+_decode_failure = msgspec.msgpack.Decoder(Failure).decode
+
+
+class ConnectionLost(Exception):
+    """The supervisor went away before it answered; ask the next one."""
+
+
+class Answered:
+    """An answer, with the session that came along, if one did."""
+
+    __slots__ = ("answer", "sock")
+
+    def __init__(self, answer: Answer, sock: socket.socket | None = None) -> None:
+        self.answer = answer
+        self.sock = sock
+
+
+class Connection:
+    """One connection to one supervisor, until it breaks."""
+
+    def __init__(self, sock: socket.socket, forget: Callable[["Connection"], None]) -> None:
+        self.channel = Channel(sock)
+        self._forget = forget
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Future[Answered]] = {}
+        self._number = 0
+        self._broken = False
+        self.thread = threading.Thread(target=self._read, name="holdfast-control", daemon=True)
+
+    def ask(self, ask: Ask) -> "Future[Answered]":
+        """Send a question; the future holds the answer, an error, or ``ConnectionLost``."""
+        future: Future[Answered] = Future()
+        with self._lock:
+            if self._broken:
+                future.set_exception(ConnectionLost())
+                return future
+            self._number += 1
+            self._waiting[self._number] = future
+            try:
+                self.channel.send(FrameKind.REQUEST, ask, self._number)
+            except OSError:
+                del self._waiting[self._number]
+                future.set_exception(ConnectionLost())
+        return future
+
+    def _read(self) -> None:
+        try:
+            while self.channel.receive():
+                while (frame := self.channel.next()) is not None:
+                    self._take(frame)
+        except (OSError, ProtocolError, msgspec.MsgspecError):
+            pass  # a broken connection and a confused one end alike: with the next supervisor
+        with self._lock:
+            self._broken = True
+            waiting = list(self._waiting.values())
+            self._waiting.clear()
+        self._forget(self)
+        self.channel.close()
+        for future in waiting:
+            future.set_exception(ConnectionLost())
+
+    def _take(self, frame: Frame) -> None:
+        if frame.header.kind is FrameKind.PROGRESS:
+            _log(_decode_answer(frame.control))
+            return
+        with self._lock:
+            future = self._waiting.pop(frame.header.request, None)
+        if frame.header.kind is FrameKind.ERROR:
+            error = _decode_failure(frame.control).error()
+            if future is not None:
+                future.set_exception(error)
+            return
+        answer = _decode_answer(frame.control)
+        sock = None
+        if isinstance(answer, messages.Opened) and answer.session:
+            sock = self.channel.take_socket()
+        if future is None or not future.set_running_or_notify_cancel():
+            if sock is not None:
+                sock.close()
+            return
+        future.set_result(Answered(answer, sock))
+
+
+class Control:
+    """The engine's line to whichever supervisor serves the directory."""
+
+    def __init__(self, places: Places, options: EngineOptions) -> None:
+        self._places = places
+        self._options = options
+        self._closed = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over as another client, as after a fork: nothing is shared with the parent."""
+        self.client = int.from_bytes(os.urandom(8), "little") | 1
+        self._joining = threading.Lock()
+        self._connection: Connection | None = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close our copies of the parent's descriptors."""
+        if self._connection is not None:
+            self._connection.channel.close()
+        self.reset()
+
+    def ask(self, ask: Ask, deadline: float) -> Answered:
+        """Ask and wait; joins or starts a supervisor first if there is none."""
+        while True:
+            future = self.connection(deadline).ask(ask)
+            try:
+                return future.result(max(0.0, deadline - time.monotonic()))
+            except ConnectionLost:
+                continue
+            except FutureTimeout as error:
+                future.cancel()
+                if not isinstance(error, CallTimeout):
+                    raise self.timed_out() from None
+                raise
+
+    def timed_out(self) -> CallTimeout:
+        """The error for a supervisor that does not answer in time."""
+        return CallTimeout(
+            f"the supervisor of {self._places.directory!r} did not answer in time",
+            path=self._places.directory,
+            may_have_happened=False,
+        )
+
+    def connected(self) -> Connection | None:
+        """The connection, if there is one."""
+        return self._connection
+
+    def connection(self, deadline: float) -> Connection:
+        """The connection, made anew if it broke."""
+        connection = self._connection
+        if connection is not None:
+            return connection
+        with self._joining:
+            if self._closed:
+                raise closed_error(self._places.directory)
+            while self._connection is None:
+                self._connection = self._join(deadline)
+            return self._connection
+
+    def _join(self, deadline: float) -> Connection | None:
+        sock = join_or_start(self._places, deadline)
+        connection = Connection(sock, self._forget)
+        connection.thread.start()
+        command = " ".join(sys.argv)[:512]
+        hello = messages.Hello(WIRE_VERSION, os.getpid(), self.client, command)
+        future = connection.ask(hello)
+        try:
+            future.result(max(0.0, deadline - time.monotonic()))
+        except ConnectionLost:
+            return None  # it was just ending
+        except FutureTimeout:
+            _hang_up(connection)
+            raise EngineUnavailable(
+                f"the supervisor of {self._places.directory!r} did not answer in time",
+                path=self._places.directory,
+            ) from None
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+
+    def check_open(self) -> None:
+        """Raise ``EngineClosed`` if it was."""
+        if self._closed:
+            raise closed_error(self._places.directory)
+
+    def close(self) -> None:
+        """Leave; when this was the last host, return after everything has stopped."""
+        with self._joining:
+            self._closed = True
+            connection = self._connection
+        if connection is None:
+            return
+        connection.ask(messages.Leave())
+        if connection.thread is not threading.current_thread():
+            connection.thread.join(_LEAVE_S)
+        _hang_up(connection)
+
+
+def _hang_up(connection: Connection) -> None:
+    try:
+        connection.channel.sock.shutdown(socket.SHUT_RDWR)  # which wakes the reading thread
+    except OSError:
+        return
+
+
+def closed_error(directory: str) -> EngineClosed:
+    """The error for a call on a closed engine."""
+    return EngineClosed(
+        f"the engine on {directory!r} is closed; open another with holdfast.open", path=directory
+    )
+
+
+def _log(line: Answer) -> None:
+    """Hand a worker's log record to this process's loggers."""
+    if not isinstance(line, messages.LogLine):
+        raise ProtocolError(f"the supervisor sent {type(line).__name__} unasked")
+    logger = logging.getLogger(line.logger)
+    if logger.isEnabledFor(line.level):
+        record = logger.makeRecord(line.logger, line.level, "", 0, line.text, (), None)
+        record.created = line.created
+        record.process = line.pid
+        logger.handle(record)

@@ -1,0 +1,211 @@
+"""Routing: from a store's name to a pipe to its worker, and again when the worker died.
+
+Blocking calls take a session from the store's pool, use it alone, and give it back. How often a
+request may be sent again is ``CallPolicy``'s to say.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.call import Call, CallPolicy, T
+from holdfast.control import Control
+from holdfast.formats.errors import HoldfastError, InvalidArgument, ProtocolError
+from holdfast.formats.limits import SESSIONS_PER_STORE_MAX
+from holdfast.options import EngineOptions
+from holdfast.session import DeadlinePassed, Session, SessionLost
+from holdfast.workers.messages import Exit, Opened, OpenStore, StoreSpec, Suspect
+
+
+class Pool:
+    """The sessions of one host to one store's worker."""
+
+    def __init__(self, control: Control, spec: StoreSpec) -> None:
+        self._control = control
+        self.spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every session, as after a fork."""
+        self._idle: list[Session] = []
+        self._open: set[Session] = set()
+        self._connecting = 0
+        self._freed = threading.Condition()
+        self.exits: list[Exit] = []
+
+    def take(self, lost: int, deadline: float) -> Session:
+        """An idle session or a new one; ``lost`` is the generation that is known to be broken."""
+        with self._freed:
+            while True:
+                while self._idle:
+                    session = self._idle.pop()
+                    if session.generation != lost:
+                        return session
+                    self._discard(session)
+                if len(self._open) + self._connecting < SESSIONS_PER_STORE_MAX:
+                    self._connecting += 1
+                    break
+                if not self._freed.wait(max(0.0, deadline - time.monotonic())):
+                    raise DeadlinePassed
+        session: Session | None = None
+        try:
+            session = self._connect(lost, deadline)
+            return session
+        finally:
+            with self._freed:
+                self._connecting -= 1
+                if session is not None:
+                    self._open.add(session)
+                else:
+                    self._freed.notify()
+
+    def _connect(self, lost: int, deadline: float) -> Session:
+        answered = self._control.ask(OpenStore(self.spec, session=True, lost=lost), deadline)
+        assert isinstance(answered.answer, Opened)
+        assert answered.sock is not None
+        self.exits = answered.answer.exits
+        return Session(answered.sock, answered.answer.generation)
+
+    def give_back(self, session: Session) -> None:
+        """The session is free for the next call."""
+        with self._freed:
+            self._idle.append(session)
+            self._freed.notify()
+
+    def discard(self, session: Session) -> None:
+        """The session is broken, or an answer nobody waits for is still under way on it."""
+        with self._freed:
+            self._discard(session)
+
+    def _discard(self, session: Session) -> None:
+        session.close()
+        self._open.discard(session)
+        self._freed.notify()
+
+    def close(self) -> None:
+        """Hang up on every idle session."""
+        with self._freed:
+            while self._idle:
+                self._discard(self._idle.pop())
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close our copies of the parent's descriptors."""
+        for session in self._open:
+            session.close()
+        self.reset()
+
+
+class Coordinator:
+    """All pools of one engine."""
+
+    def __init__(self, control: Control, options: EngineOptions) -> None:
+        self.control = control
+        self.options = options
+        self._requests = itertools.count(1)
+        self._pools: dict[str, Pool] = {}
+
+    def deadline(self, timeout: float | None) -> float:
+        """The moment a call gives up, on the monotonic clock."""
+        return time.monotonic() + (self.options.timeout_s if timeout is None else timeout)
+
+    def pool(self, spec: StoreSpec) -> Pool:
+        """The pool of a store."""
+        pool = self._pools.get(spec.name)
+        if pool is None or pool.spec != spec:
+            pool = self._pools[spec.name] = Pool(self.control, spec)
+        return pool
+
+    def next_request(self) -> int:
+        """A request id, never used before by this client."""
+        return next(self._requests)
+
+    def run(self, pool: Pool, call: Call[T]) -> T:
+        """Run one blocking call to its answer."""
+        self.control.check_open()
+        deadline = self.deadline(call.timeout)
+        request = self.next_request()
+        policy = CallPolicy(pool.spec.name, self.control.client, request, call.message)
+        try:
+            while True:
+                session = pool.take(policy.lost, deadline)
+                try:
+                    policy.learn(pool.exits)
+                except HoldfastError:
+                    pool.give_back(session)
+                    raise
+                reply = self._attempt(pool, session, policy, call, request, deadline)
+                if reply is not None:
+                    return call.unwrap(reply)
+        except DeadlinePassed:
+            seconds = self.options.timeout_s if call.timeout is None else call.timeout
+            raise policy.timed_out(seconds) from None
+
+    def _attempt(
+        self,
+        pool: Pool,
+        session: Session,
+        policy: CallPolicy,
+        call: Call[T],
+        request: int,
+        deadline: float,
+    ) -> object | None:
+        """Send the request over one session; None when the session broke."""
+        usable = False
+        try:
+            try:
+                data = session.encode(call.message, request, deadline)
+            except (TypeError, ValueError, OverflowError) as error:
+                usable = True
+                raise InvalidArgument(f"cannot send {type(call.message).__name__}: {error}") from (
+                    error
+                )
+            policy.sending()
+            reply = session.exchange(
+                data, request, deadline, call.progress, self._watch(pool, session)
+            )
+            usable = True
+            return reply
+        except ProtocolError:
+            raise
+        except HoldfastError:
+            usable = True  # an error that came as the answer leaves the pipe in order
+            raise
+        except SessionLost:
+            policy.session_lost(session.generation)
+            return None
+        finally:
+            if usable:
+                pool.give_back(session)
+            else:
+                pool.discard(session)
+
+    def _watch(self, pool: Pool, session: Session) -> Callable[[], None]:
+        """Tells the supervisor, once, when an answer is long in coming."""
+        began = time.monotonic()
+        told = False
+
+        def still_waiting() -> None:
+            nonlocal told
+            hung_after = self.options.hung_after_s
+            if not told and time.monotonic() - began >= hung_after / 2:
+                told = True
+                deadline = time.monotonic() + 1.0
+                self.control.connection(deadline).ask(
+                    Suspect(pool.spec.name, session.generation, hung_after)
+                )
+
+        return still_waiting
+
+    def close(self) -> None:
+        """Hang up everywhere and leave the supervisor."""
+        for pool in self._pools.values():
+            pool.close()
+        self.control.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: share nothing with the parent, and reconnect at the next call."""
+        for pool in self._pools.values():
+            pool.leave_to_parent()
+        self.control.leave_to_parent()
+        self._requests = itertools.count(1)

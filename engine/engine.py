@@ -1,0 +1,345 @@
+"""The engine: a directory of stores, as one host process sees it."""
+
+import asyncio
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Self, TypeVar
+
+from holdfast.call import Call, awaitable, operation
+from holdfast.async_coordinator import AsyncCoordinator
+from holdfast.control import Control
+from holdfast.coordinator import Coordinator
+from holdfast.formats.errors import InvalidArgument, InvalidName, StoreNotFound, WrongKind
+from holdfast.handles.base import expecting
+from holdfast.handles.fold import AsyncFold, Fold, absolute
+from holdfast.joining import prepare
+from holdfast.options import EngineOptions, check_seconds
+from holdfast.workers import messages
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.messages import (
+    Durability,
+    Kind,
+    OpenStore,
+    ProcessInfo,
+    StoreHealth,
+    StoreSpec,
+)
+from holdfast.workers.places import Places, check_name, split_store
+
+T = TypeVar("T")
+
+_DURABILITIES = ("always", "interval", "never")
+_engines: "weakref.WeakSet[_EngineBase]" = weakref.WeakSet()
+_fork_hook = threading.Lock()
+_fork_hook_set = False
+
+
+class _EngineBase:
+    """What both faces of the engine share."""
+
+    def __init__(self, places: Places, options: EngineOptions) -> None:
+        self._places = places
+        self._coordinator = Coordinator(Control(places, options), options)
+        _watch_forks()
+        _engines.add(self)
+
+    @property
+    def directory(self) -> str:
+        """The directory, as an absolute path."""
+        return self._places.directory
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.directory!r}>"
+
+    def stores(self) -> dict[str, str]:
+        """The stores in the directory: name to kind, in order of name."""
+        found = (split_store(name) for name, _ in OsDisk().list(self.directory))
+        return dict(sorted(store for store in found if store is not None))
+
+    def _spec(
+        self,
+        kind: Kind,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        *,
+        import_from: str | None = None,
+        create: bool = True,
+    ) -> StoreSpec:
+        """A checked description of a store."""
+        check_name(name)
+        if durability is not None and durability not in _DURABILITIES:
+            raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
+        if interval is not None:
+            check_seconds("interval", interval)
+        if path is None:
+            self._check_free(name, kind)
+        where = self._places.store(name, kind) if path is None else absolute(path)
+        return StoreSpec(
+            name, kind, os.path.realpath(where), durability, interval, import_from, create
+        )
+
+    def _check_free(self, name: str, kind: Kind) -> None:
+        """Refuse a name that another kind of store has, or one that differs in case alone."""
+        for file_name, _ in OsDisk().list(self.directory):
+            store = split_store(file_name)
+            if store is None or store == (name, kind):
+                continue
+            held, held_kind = store
+            if held == name:
+                raise WrongKind(f"store {name!r} is a {held_kind}, not a {kind}", store=name)
+            if held.casefold() == name.casefold():
+                raise InvalidName(
+                    f"{name!r} differs from the store {held!r} in case alone, which some file "
+                    "systems cannot tell apart",
+                    store=name,
+                )
+
+    def _spec_of(self, name: str) -> StoreSpec:
+        """The description of a store that exists in the directory."""
+        check_name(name)
+        for file_name, _ in OsDisk().list(self.directory):
+            store = split_store(file_name)
+            if store is not None and store[0] == name and store[1] == "fold":
+                return self._spec("fold", name, create=False)
+        raise StoreNotFound(f"there is no store {name!r} in {self.directory!r}", store=name)
+
+    def _leave_to_parent(self) -> None:
+        self._coordinator.leave_to_parent()
+
+
+class Engine(_EngineBase):
+    """A directory of stores. Thread-safe; use it as a context manager, or call ``close``.
+
+    After ``os.fork`` the child reconnects by itself at its first call.
+    """
+
+    def _run(self, call: Call[T]) -> T:
+        self._coordinator.control.check_open()
+        deadline = self._coordinator.deadline(call.timeout)
+        assert isinstance(call.message, messages.Ask)
+        return call.unwrap(self._coordinator.control.ask(call.message, deadline).answer)
+
+    def fold(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> Fold:
+        """Open the fold ``name``, making it if ``create`` and it is absent.
+
+        ``path`` opens a log that lies elsewhere. ``durability`` is ``"always"`` (the default: an
+        acknowledged write is synced), ``"interval"`` (synced within ``interval`` seconds, 1 by
+        default) or ``"never"`` (survives any process's death, but not power loss).
+
+        Raises ``StoreLocked``, ``StoreCorrupt``, ``InvalidFormat``, ``WrongKind``, ``InvalidName``,
+        ``StoreNotFound`` or ``OptionsConflict``; the file was not touched then.
+        """
+        spec = self._spec("fold", name, path, durability, interval, create=create)
+        self._open(spec, timeout=timeout)
+        return Fold(self._coordinator, spec)
+
+    def import_fold(
+        self,
+        name: str,
+        directory: str | os.PathLike[str],
+        *,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        timeout: float | None = None,
+    ) -> Fold:
+        """Make the fold ``name`` from an artifact that ``Fold.export`` wrote.
+
+        Every digest, size and record is checked first. Raises ``ArtifactInvalid``; the store does
+        not exist then. Raises ``StoreExists`` when it is open already.
+        """
+        spec = self._spec(
+            "fold", name, None, durability, interval, import_from=absolute(directory), create=False
+        )
+        self._open(spec, timeout=timeout)
+        return Fold(self._coordinator, _imported(spec))
+
+    @operation
+    def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[None]:
+        return Call(OpenStore(spec), expecting(messages.Opened, lambda _: None), timeout)
+
+    @operation
+    def processes(self, *, timeout: float | None = None) -> Call[list[ProcessInfo]]:
+        """The processes that serve this directory: the supervisor first, then the workers."""
+        return Call(
+            messages.AskProcesses(),
+            expecting(messages.Processes, lambda answer: answer.processes),
+            timeout,
+        )
+
+    @operation
+    def health(self, *, timeout: float | None = None) -> Call[list[StoreHealth]]:
+        """State, process, restarts and last cause of death of every open store."""
+        return Call(
+            messages.AskHealth(), expecting(messages.Health, lambda answer: answer.stores), timeout
+        )
+
+    @operation
+    def restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
+        """Start a store's worker anew, also one that was given up after ``StoreFailed``."""
+        return Call(messages.RestartStore(check_name(name)), lambda _: None, timeout)
+
+    @operation
+    def _drop(self, name: str, *, timeout: float | None = None) -> Call[None]:
+        return Call(messages.DropStore(name), lambda _: None, timeout)
+
+    def drop(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a store and its files for good. Raises ``StoreNotFound``."""
+        self._open(self._spec_of(name), timeout=timeout)
+        self._drop(name, timeout=timeout)
+
+    def status(self, name: str, *, timeout: float | None = None) -> messages.Status:
+        """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``."""
+        return Fold(self._coordinator, self._spec_of(name)).status(timeout=timeout)
+
+    def close(self) -> None:
+        """Leave. The last host to leave waits until every store is synced and closed."""
+        self._coordinator.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncEngine(_EngineBase):
+    """``Engine`` for asyncio: the same operations, awaitable, in one event loop."""
+
+    def __init__(self, places: Places, options: EngineOptions) -> None:
+        super().__init__(places, options)
+        self._async = AsyncCoordinator(self._coordinator)
+
+    async def _run(self, call: Call[T]) -> T:
+        self._coordinator.control.check_open()
+        deadline = self._coordinator.deadline(call.timeout)
+        assert isinstance(call.message, messages.Ask)
+        return call.unwrap((await self._async.ask(call.message, deadline)).answer)
+
+    async def connect(self) -> None:
+        """Join or start the supervisor; ``holdfast.aio.open`` has done so already."""
+        control = self._coordinator.control
+        await asyncio.to_thread(control.connection, self._coordinator.deadline(None))
+
+    async def fold(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncFold:
+        """See ``Engine.fold``."""
+        spec = self._spec("fold", name, path, durability, interval, create=create)
+        await self._open(spec, timeout=timeout)
+        return AsyncFold(self._async, spec)
+
+    async def import_fold(
+        self,
+        name: str,
+        directory: str | os.PathLike[str],
+        *,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        timeout: float | None = None,
+    ) -> AsyncFold:
+        """See ``Engine.import_fold``."""
+        spec = self._spec(
+            "fold", name, None, durability, interval, import_from=absolute(directory), create=False
+        )
+        await self._open(spec, timeout=timeout)
+        return AsyncFold(self._async, _imported(spec))
+
+    _open = awaitable(Engine._open)
+    processes = awaitable(Engine.processes)
+    health = awaitable(Engine.health)
+    restart = awaitable(Engine.restart)
+    _drop = awaitable(Engine._drop)
+
+    async def drop(self, name: str, *, timeout: float | None = None) -> None:
+        """See ``Engine.drop``."""
+        await self._open(self._spec_of(name), timeout=timeout)
+        await self._drop(name, timeout=timeout)
+
+    async def status(self, name: str, *, timeout: float | None = None) -> messages.Status:
+        """See ``Engine.status``."""
+        return await AsyncFold(self._async, self._spec_of(name)).status(timeout=timeout)
+
+    async def close(self) -> None:
+        """See ``Engine.close``."""
+        await self._async.leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def open_engine(
+    directory: str | os.PathLike[str],
+    *,
+    timeout: float = 60.0,
+    hung_after: float = 30.0,
+    allow_network_fs: bool = False,
+) -> Engine:
+    """Open a directory of stores, joining its supervisor or starting one.
+
+    ``timeout`` is every call's default deadline and ``hung_after`` how long a worker may go without
+    progress while a call waits, both in seconds. ``allow_network_fs`` accepts a file system whose
+    locks and syncs cannot be relied on.
+
+    Raises ``StoreIOError`` (or ``StoreReadOnly``) when the directory cannot be made or written,
+    ``UnsafeFileSystem``, ``StoreLocked`` when its supervisor does not answer, and
+    ``EngineUnavailable`` when none can be started.
+    """
+    options = EngineOptions(timeout, hung_after, allow_network_fs)
+    places = prepare(absolute(directory), allow_network_fs=allow_network_fs)
+    engine = Engine(places, options)
+    engine._coordinator.control.connection(engine._coordinator.deadline(None))
+    return engine
+
+
+def _imported(spec: StoreSpec) -> StoreSpec:
+    """The description under which an imported store is used from now on."""
+    return StoreSpec(spec.name, spec.kind, spec.path, spec.durability, spec.interval_s)
+
+
+def _watch_forks() -> None:
+    """Have forked children let go of their parent's pipes. Set up by the first engine."""
+    global _fork_hook_set
+    with _fork_hook:
+        if not _fork_hook_set:
+            os.register_at_fork(after_in_child=_after_fork)
+            _fork_hook_set = True
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine._leave_to_parent()
+
+

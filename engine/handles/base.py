@@ -1,0 +1,74 @@
+"""What the handles of all kinds share."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from holdfast.async_coordinator import AsyncCoordinator
+from holdfast.call import Call
+from holdfast.coordinator import Coordinator, Pool
+from holdfast.workers.messages import StoreSpec
+
+T = TypeVar("T")
+M = TypeVar("M")
+
+
+class Handle:
+    """A store by name. It outlives its worker, and may be used from any thread."""
+
+    def __init__(self, coordinator: Coordinator, spec: StoreSpec) -> None:
+        self._coordinator = coordinator
+        self._spec = spec
+
+    @property
+    def name(self) -> str:
+        """Name of the store."""
+        return self._spec.name
+
+    @property
+    def path(self) -> str:
+        """Path of the store's file."""
+        return self._spec.path
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} at {self.path!r}>"
+
+    @property
+    def _pool(self) -> Pool:
+        return self._coordinator.pool(self._spec)
+
+    def _run(self, call: Call[T]) -> T:
+        return self._coordinator.run(self._pool, call)
+
+
+class AsyncHandle:
+    """As ``Handle``, for the event loop it was made in."""
+
+    def __init__(self, coordinator: AsyncCoordinator, spec: StoreSpec) -> None:
+        self._coordinator = coordinator
+        self._spec = spec
+
+    @property
+    def name(self) -> str:
+        """Name of the store."""
+        return self._spec.name
+
+    @property
+    def path(self) -> str:
+        """Path of the store's file."""
+        return self._spec.path
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} at {self.path!r}>"
+
+    async def _run(self, call: Call[T]) -> T:
+        return await self._coordinator.run(self._spec, call)
+
+
+def expecting(kind: type[M], take: Callable[[M], T]) -> Callable[[object], T]:
+    """Make ``take`` of a reply of this type; any other is a defect."""
+
+    def unwrap(reply: object) -> T:
+        assert isinstance(reply, kind), f"expected {kind.__name__}, got {reply!r}"
+        return take(reply)
+
+    return unwrap

@@ -1,0 +1,307 @@
+"""The fold's handles, blocking and asyncio."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from typing import Literal, TypeVar
+
+from holdfast.call import Call, ProgressCallback, awaitable, operation
+from holdfast.formats.errors import InvalidArgument, LimitExceeded
+from holdfast.formats.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
+from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.options import check_seconds
+from holdfast.workers import messages
+
+T = TypeVar("T")
+StalePolicy = Literal["accept", "refuse"]
+
+_bytes_like = (bytes, bytearray, memoryview)
+
+
+class Fold(Handle):
+    """A key-value fold of an update stream, with the cursor to resume the stream from.
+
+    Obtained from ``Engine.fold``. All methods take ``timeout`` in seconds (None: the engine's) and
+    raise ``CallTimeout``, ``WorkerCrashed``, ``StoreFailed``, ``StoreCorrupt`` or ``EngineClosed``
+    besides what they name. Format: append-only log version 2, see ``holdfast.formats.fold_log``.
+    """
+
+    @operation
+    def apply(
+        self,
+        updates: Iterable[Update],
+        cursor: Cursor,
+        *,
+        stale: StalePolicy = "accept",
+        timeout: float | None = None,
+    ) -> Call[None]:
+        """Apply updates in order, then move the cursor: one durable unit.
+
+        ``cursor`` is the position in the stream that this batch brings the fold to. ``stale`` says
+        what to do when a u64 cursor is behind the stored one, or a u64 version is older than the
+        stored entry's: ``"accept"`` it (the last write wins, as in the original) or ``"refuse"``
+        the whole batch with ``StaleUpdate``. A deleted key has no version left to compare.
+
+        Raises ``InvalidArgument`` or ``LimitExceeded`` naming the update, ``StoreFull`` when the
+        disk is; nothing has changed then.
+        """
+        batch = updates if isinstance(updates, list) else _listed(updates)
+        check_updates(batch)
+        if type(cursor) is not Cursor:
+            raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
+        if stale not in ("accept", "refuse"):
+            raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
+        return _call(
+            messages.FoldApply(batch, cursor, stale == "refuse"),
+            expecting(messages.Done, lambda _: None),
+            timeout,
+        )
+
+    @operation
+    def get(self, key: str, *, timeout: float | None = None) -> Call[KvEntry | None]:
+        """The entry under ``key``, or None. An empty value is a value."""
+        _check_key("key", key)
+        return _call(
+            messages.FoldGet(key), expecting(messages.Entry, lambda reply: reply.entry), timeout
+        )
+
+    @operation
+    def get_many(
+        self, keys: Iterable[str], *, timeout: float | None = None
+    ) -> Call[list[KvEntry | None]]:
+        """The entries under ``keys``, in that order, None where there is none; one moment's state.
+
+        Raises ``ResultTooLarge`` above 1 GiB.
+        """
+        wanted = _checked_keys(keys)
+        return _call(
+            messages.FoldGetMany(wanted),
+            expecting(messages.MaybeEntries, lambda reply: reply.entries),
+            timeout,
+        )
+
+    @operation
+    def range(
+        self, prefix: str = "", *, limit: int | None = None, timeout: float | None = None
+    ) -> Call[list[KvEntry]]:
+        """The entries whose key begins with ``prefix``, in the order of their UTF-8 bytes.
+
+        All from one moment's state. At most ``limit`` entries; ``ResultTooLarge`` above 1 GiB.
+        """
+        _check_key("prefix", prefix)
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise InvalidArgument(f"limit={limit!r} is not a number of entries")
+        return _call(
+            messages.FoldRange(prefix, limit),
+            expecting(messages.Entries, lambda reply: reply.entries),
+            timeout,
+        )
+
+    @operation
+    def _page(
+        self, prefix: str, after: str | None, *, timeout: float | None = None
+    ) -> Call[messages.Page]:
+        return _call(
+            messages.FoldScan(prefix, after), expecting(messages.Page, lambda page: page), timeout
+        )
+
+    def scan(self, prefix: str = "", *, timeout: float | None = None) -> Iterator[KvEntry]:
+        """As ``range``, but streamed in pages: bounded memory, and stopping early costs nothing.
+
+        Each page is one moment's state; writes in between may or may not be seen, and no key comes
+        twice. ``timeout`` is per page.
+        """
+        _check_key("prefix", prefix)
+        return self._scan(prefix, timeout)
+
+    def _scan(self, prefix: str, timeout: float | None) -> Iterator[KvEntry]:
+        after = None
+        while True:
+            page = self._page(prefix, after, timeout=timeout)
+            yield from page.entries
+            if not page.more:
+                return
+            after = page.entries[-1].key
+
+    @operation
+    def cursor(self, *, timeout: float | None = None) -> Call[Cursor]:
+        """The cursor applied last, or ``Cursor.none()``: where to resume the stream."""
+        return _call(
+            messages.FoldCursor(),
+            expecting(messages.CursorIs, lambda reply: reply.cursor),
+            timeout,
+        )
+
+    @operation
+    def stale_keys(
+        self, keys: Iterable[str], *, timeout: float | None = None
+    ) -> Call[list[str]]:
+        """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
+        return _call(
+            messages.FoldStaleKeys(_checked_keys(keys)),
+            expecting(messages.Keys, lambda reply: reply.keys),
+            timeout,
+        )
+
+    @operation
+    def compact(
+        self, *, progress: ProgressCallback | None = None, timeout: float | None = None
+    ) -> Call[messages.Compacted]:
+        """Rewrite the log without what is dead; reads and writes go on meanwhile.
+
+        With no writes meanwhile the file is in its canonical form: the same state always gives the
+        same bytes. ``progress`` is called about ten times a second.
+        """
+        return _call(
+            messages.FoldCompact(),
+            expecting(messages.Compacted, lambda reply: reply),
+            timeout,
+            progress,
+        )
+
+    @operation
+    def export(
+        self,
+        directory: str,
+        *,
+        progress: ProgressCallback | None = None,
+        timeout: float | None = None,
+    ) -> Call[messages.Exported]:
+        """Write the state at this moment as an artifact: manifest, digests, canonical log.
+
+        ``directory`` must be absent or empty, its parent must exist. Raises ``ArtifactInvalid``
+        when it is taken. The directory appears whole or not at all.
+        """
+        return _call(
+            messages.FoldExport(absolute(directory)),
+            expecting(messages.Exported, lambda reply: reply),
+            timeout,
+            progress,
+        )
+
+    @operation
+    def status(self, *, timeout: float | None = None) -> Call[messages.Status]:
+        """Figures of the store: entries, bytes, durability, last sync."""
+        return _call(
+            messages.StoreStatus(), expecting(messages.Status, lambda reply: reply), timeout
+        )
+
+
+class AsyncFold(AsyncHandle):
+    """``Fold`` for asyncio: the same operations, awaitable; ``scan`` is an async iterator."""
+
+    apply = awaitable(Fold.apply)
+    get = awaitable(Fold.get)
+    get_many = awaitable(Fold.get_many)
+    range = awaitable(Fold.range)
+    cursor = awaitable(Fold.cursor)
+    stale_keys = awaitable(Fold.stale_keys)
+    compact = awaitable(Fold.compact)
+    export = awaitable(Fold.export)
+    status = awaitable(Fold.status)
+    _page = awaitable(Fold._page)
+
+    def scan(self, prefix: str = "", *, timeout: float | None = None) -> AsyncIterator[KvEntry]:
+        """See ``Fold.scan``."""
+        _check_key("prefix", prefix)
+        return self._scan(prefix, timeout)
+
+    async def _scan(self, prefix: str, timeout: float | None) -> AsyncIterator[KvEntry]:
+        after = None
+        while True:
+            page = await self._page(prefix, after, timeout=timeout)
+            for entry in page.entries:
+                yield entry
+            if not page.more:
+                return
+            after = page.entries[-1].key
+
+
+def _call(
+    message: object,
+    unwrap: Callable[[object], T],
+    timeout: float | None,
+    progress: ProgressCallback | None = None,
+) -> Call[T]:
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    return Call(message, unwrap, timeout, progress)
+
+
+def absolute(path: object) -> str:
+    """A path of the caller's, made absolute here: a worker has another current directory."""
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        raise InvalidArgument(f"a path is a str or os.PathLike, not {type(path).__name__}") from (
+            None
+        )
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgument(f"{text!r} is not a path")
+    return os.path.abspath(text)
+
+
+def _check_key(what: str, key: object) -> None:
+    if not isinstance(key, str):
+        raise InvalidArgument(f"{what} is a str, not {type(key).__name__}")
+    if len(key) * 4 > KEY_BYTES_MAX or not key.isascii():
+        _measure_key(what, key)
+
+
+def _measure_key(what: str, key: str) -> None:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"{what} {key[:80]!r} is not text: it holds a lone surrogate at index {error.start}"
+        ) from None
+    if size > KEY_BYTES_MAX:
+        raise LimitExceeded(
+            f"{what} is {size} bytes as UTF-8, over the limit of {KEY_BYTES_MAX}"
+        )
+
+
+def _listed(updates: Iterable[Update]) -> list[Update]:
+    try:
+        return list(updates)
+    except TypeError:
+        raise InvalidArgument(
+            f"updates is an iterable of updates, not {type(updates).__name__}"
+        ) from None
+
+
+def _checked_keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str):
+        raise InvalidArgument("keys is an iterable of str, not one str")
+    listed = list(keys)
+    for number, key in enumerate(listed):
+        _check_key(f"keys[{number}]", key)
+    return listed
+
+
+def check_updates(updates: Collection[Update]) -> None:
+    """Raise an error naming the first update that is none, or is over a limit."""
+    for number, update in enumerate(updates):
+        kind = type(update)
+        if kind is Put:
+            value = update.value  # type: ignore[union-attr]
+            if type(value) is not bytes and not isinstance(value, _bytes_like):
+                raise InvalidArgument(
+                    f"updates[{number}].value is bytes, not {type(value).__name__}"
+                )
+            if len(value) > VALUE_BYTES_MAX:
+                raise LimitExceeded(
+                    f"updates[{number}].value of key {update.key[:80]!r} is {len(value)} bytes, "
+                    f"over the limit of {VALUE_BYTES_MAX}"
+                )
+        elif kind is not Delete and kind is not Purge:
+            raise InvalidArgument(
+                f"updates[{number}] is {kind.__name__}, not Put, Delete or Purge"
+            )
+        if type(update.version) is not Version and not isinstance(update.version, Version):
+            raise InvalidArgument(
+                f"updates[{number}].version is a Version, not {type(update.version).__name__}"
+            )
+        key = update.key
+        if type(key) is not str or len(key) * 4 > KEY_BYTES_MAX or not key.isascii():
+            _check_key(f"updates[{number}].key", key)

@@ -1,0 +1,182 @@
+"""Join or start: find the supervisor of a directory, or become the one who starts it.
+
+The directory's lock decides who starts; it is taken by a host, handed to the supervisor it starts
+together with a socket that already listens, and so is never free in between. Everybody else just
+connects, and waits in that socket's queue while the supervisor warms up.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.formats.errors import (
+    EngineUnavailable,
+    HoldfastError,
+    StoreLocked,
+    UnsafeFileSystem,
+    from_os_error,
+)
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.lock import Lock, describe_self, locked_by
+from holdfast.workers.places import Places
+from holdfast.workers.platform import file_system_of
+
+# What statfs calls file systems on which locks or syncs cannot be relied on.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb smb2 smb3 smbfs afs afpfs 9p ceph glusterfs lustre beegfs gpfs webdav davfs "
+    "sshfs fuse.sshfs fuse.glusterfs fuse.s3fs fuse.rclone fuse.gcsfuse fuse.davfs2 vboxsf "
+    "fuse.vmhgfs-fuse prl_fs".split()
+)
+_ADDRESS_BYTES_MAX = 100  # a Unix socket address holds 104 to 108 bytes, by system
+_RETRY_FIRST_S = 0.001
+_RETRY_MAX_S = 0.02
+_LAUNCHES_MAX = 3
+_LOG_TAIL_BYTES = 2000
+
+
+def prepare(directory: str, *, allow_network_fs: bool) -> Places:
+    """Make the directory and its private folder, if need be; raises a typed error if it cannot."""
+    places = Places(directory)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        os.makedirs(places.private, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, "open", directory) from error
+    owner = os.stat(places.private).st_uid
+    if owner != os.getuid() and os.getuid() != 0:
+        raise EngineUnavailable(
+            f"{directory!r} is used by user {owner}; only the same user may open it",
+            path=directory,
+        )
+    if not allow_network_fs:
+        _refuse_network(directory)
+    return places
+
+
+def _refuse_network(directory: str) -> None:
+    kind = file_system_of(os.path.realpath(directory))
+    if kind.lower() in _NETWORK_FILE_SYSTEMS:
+        raise UnsafeFileSystem(
+            f"{directory!r} is on a network file system ({kind}), whose locks and syncs cannot be "
+            "relied on; pass allow_network_fs=True to accept the risk",
+            path=directory,
+        )
+
+
+def join_or_start(places: Places, deadline: float) -> socket.socket:
+    """A connection to the directory's supervisor, starting one if there is none."""
+    launches = 0
+    pause = _RETRY_FIRST_S
+    while True:
+        sock = _connect(places)
+        if sock is not None:
+            return sock
+        try:
+            lock = Lock.try_acquire(OsDisk(), places.lock, describe_self(os.getpid()))
+        except OSError as error:
+            raise from_os_error(error, "lock", places.directory) from error
+        if lock is not None:
+            if launches == _LAUNCHES_MAX:
+                lock.release()
+                raise EngineUnavailable(
+                    f"the supervisor of {places.directory!r} ended {launches} times while "
+                    f"starting: {_log_tail(places)}",
+                    path=places.directory,
+                )
+            launches += 1
+            _launch(places, lock)
+            continue
+        if time.monotonic() >= deadline:
+            raise _unreachable(places)
+        time.sleep(pause * (0.5 + random.random()))
+        pause = min(_RETRY_MAX_S, 2 * pause)
+
+
+def _connect(places: Places) -> socket.socket | None:
+    """A connection to whoever listens, or None when nobody does."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address_of(places.socket) as address:
+            sock.connect(address)
+    except (FileNotFoundError, ConnectionError, BlockingIOError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise from_os_error(error, "connect to", places.socket) from error
+    return sock
+
+
+@contextlib.contextmanager
+def _address_of(path: str) -> Iterator[str]:
+    """An address for the socket at ``path``, also where the path is too long to be one."""
+    if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
+        yield path
+        return
+    shortcut = tempfile.mkdtemp(prefix="holdfast-")
+    try:
+        link = os.path.join(shortcut, "d")
+        os.symlink(os.path.dirname(path), link)
+        yield os.path.join(link, os.path.basename(path))
+    finally:
+        shutil.rmtree(shortcut, ignore_errors=True)
+
+
+def _launch(places: Places, lock: Lock) -> None:
+    """Start a supervisor that inherits the lock and a listening socket."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(places.socket)
+        with _address_of(places.socket) as address:
+            listener.bind(address)
+        listener.listen(128)
+        descriptors = (lock.file.fileno(), listener.fileno())
+        with open(places.log, "wb") as log:
+            starter = subprocess.Popen(
+                # -P: a module of the user's must not be taken for one of the standard library's.
+                [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
+                 *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd="/",
+            )  # fmt: skip
+        starter.wait()  # it forks at once and leaves the supervisor on its own
+    except OSError as error:
+        lock.release()
+        raise from_os_error(error, "start the supervisor of", places.directory) from error
+    finally:
+        listener.close()
+    lock.file.close()  # our copy: the supervisor holds the lock now
+
+
+def _unreachable(places: Places) -> HoldfastError:
+    """Why nobody answers although the lock is held."""
+    held: StoreLocked = locked_by(OsDisk(), places.lock)
+    return StoreLocked(
+        f"{places.directory!r} is held by process {held.pid} ({held.command}) since {held.since}, "
+        "which does not answer",
+        path=places.directory,
+        pid=held.pid,
+        command=held.command,
+        since=held.since,
+    )
+
+
+def _log_tail(places: Places) -> str:
+    with contextlib.suppress(OSError):
+        text = Path(places.log).read_text(encoding="utf-8", errors="replace")
+        return text[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
+    return "it left no log"
+
+

@@ -1,0 +1,112 @@
+"""The host's end of a pipe to a worker, for one blocking call at a time."""
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.call import ProgressCallback
+from holdfast.formats.errors import ProtocolError
+from holdfast.formats.frame import FrameKind
+from holdfast.workers import messages
+from holdfast.workers.channel import Frame, FrameReader, FrameWriter
+from holdfast.workers.messages import Failure, Progress
+
+# A blocking read gives up after this long, to look at the clock. Longer waits cost a read each;
+# the shorter rest of a deadline costs a poll.
+_TICK_S = 1.0
+
+decode_reply = msgspec.msgpack.Decoder(messages.Reply).decode
+decode_failure = msgspec.msgpack.Decoder(Failure).decode
+decode_progress = msgspec.msgpack.Decoder(Progress).decode
+
+
+class SessionLost(Exception):
+    """The worker's end of the pipe is gone."""
+
+
+class DeadlinePassed(Exception):
+    """No answer in time; the answer may still come, so the pipe cannot be used again."""
+
+
+class Session:
+    """A pipe to the worker of one generation."""
+
+    def __init__(self, sock: socket.socket, generation: int) -> None:
+        self.generation = generation
+        self._sock = sock
+        self._reader = FrameReader()
+        self._writer = FrameWriter()
+        timeval = struct.pack("ll", int(_TICK_S), int(_TICK_S % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+    def encode(self, message: object, request: int, deadline: float) -> bytearray:
+        """A request's frame; raises what ``msgspec`` raises on values that are no message."""
+        return self._writer.encode(FrameKind.REQUEST, message, request, deadline)
+
+    def exchange(
+        self,
+        data: bytearray,
+        request: int,
+        deadline: float,
+        progress: ProgressCallback | None,
+        still_waiting: Callable[[], None],
+    ) -> object:
+        """Send a request and wait for its reply; an error in reply is raised.
+
+        ``still_waiting`` is called about once a second meanwhile.
+        """
+        self._send(data, deadline)
+        while True:
+            frame = self._receive(deadline, still_waiting)
+            kind = frame.header.kind
+            if frame.header.request != request:
+                raise ProtocolError(f"an answer to request {frame.header.request} came on "
+                                    f"the pipe of request {request}")  # fmt: skip
+            if kind is FrameKind.REPLY:
+                return decode_reply(frame.control)
+            if kind is FrameKind.ERROR:
+                raise decode_failure(frame.control).error()
+            if progress is not None:
+                progress(decode_progress(frame.control))
+
+    def _send(self, data: bytearray, deadline: float) -> None:
+        view = memoryview(data)
+        sent = 0
+        try:
+            while sent < len(view):
+                try:
+                    sent += self._sock.send(view[sent:] if sent else data)
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise DeadlinePassed from None
+        except OSError:
+            raise SessionLost from None
+
+    def _receive(self, deadline: float, still_waiting: Callable[[], None]) -> Frame:
+        while (frame := self._reader.next()) is None:
+            remaining = deadline - time.monotonic()
+            if remaining < _TICK_S:
+                self._poll(remaining)
+            try:
+                if not self._reader.receive(self._sock):
+                    raise SessionLost
+            except BlockingIOError:
+                still_waiting()
+            except OSError:
+                raise SessionLost from None
+        return frame
+
+    def _poll(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if seconds <= 0 or not poll.poll(seconds * 1000):
+            raise DeadlinePassed
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()

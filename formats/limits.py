@@ -1,0 +1,41 @@
+"""Every bound the engine enforces, with its unit in the name and its reason beside it."""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# The fold log. The first three are fixed by the format (see fold_log).
+KEY_BYTES_MAX = 65_535
+VALUE_BYTES_MAX = 16 * MIB
+TOKEN_BYTES_MAX = 10
+BATCH_BYTES_MAX = GIB  # one apply, encoded; keeps a batch inside one frame
+RESYNC_BYTES_MAX = 256 * MIB  # checksummed while looking behind a damaged record
+COMPACT_GARBAGE_BYTES_MIN = 10 * MIB  # below this much garbage a fold is left alone
+
+# Names of stores: short enough for every file system once a suffix is added.
+NAME_CHARS_MAX = 100
+
+# Frames between processes.
+FRAME_CONTROL_BYTES_MAX = 2 * GIB
+FRAME_BULK_BYTES_MAX = 1 << 40
+RESULT_BYTES_MAX = GIB  # one answer; larger results are read with scan()
+SCAN_PAGE_BYTES = 512 * KIB
+SCAN_PAGE_ENTRIES = 4096
+
+# Sessions and requests.
+SESSIONS_PER_STORE_MAX = 256
+IN_FLIGHT_PER_SESSION_MAX = 128
+LEDGER_SLOTS = 4096
+DRAIN_REQUESTS_MAX = 1024
+
+# Supervision, in seconds unless named otherwise.
+FRUITLESS_DEATHS_MAX = 5
+TRIES_PER_REQUEST_MAX = 2
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+
+assert BATCH_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
+assert RESULT_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
+assert VALUE_BYTES_MAX + KEY_BYTES_MAX + KIB <= BATCH_BYTES_MAX
+# A resend is recognised by its ledger slot, so the ledger outlives whatever may be unanswered.
+assert DRAIN_REQUESTS_MAX * 2 <= LEDGER_SLOTS

@@ -1,0 +1,197 @@
+"""Framed messages over a stream socket, for every pair of holdfast processes.
+
+``FrameReader`` and ``FrameWriter`` are the data path of sessions: one system call each way for a
+small message, no copy beyond the transport's own. ``Channel`` adds what control traffic needs:
+passing descriptors, and an outbox, so that a peer who does not read never blocks the sender.
+"""
+
+import contextlib
+import os
+import socket
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+
+from holdfast.formats.errors import ProtocolError
+from holdfast.formats.frame import (
+    HEADER_BYTES,
+    FrameHeader,
+    FrameKind,
+    decode_header,
+    encode_header_into,
+)
+
+_SMALL_BYTES = 64 * 1024
+_KEPT_BYTES = 1024 * 1024
+_DESCRIPTORS_MAX = 16
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Frame(NamedTuple):
+    """A received frame. ``control`` and ``bulk`` are valid until the reader reads on."""
+
+    header: FrameHeader
+    control: memoryview
+    bulk: memoryview
+
+
+class FrameReader:
+    """Collects bytes until they make frames; memory grows with what arrived, not with claims."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_SMALL_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._header: FrameHeader | None = None
+
+    def receive(self, sock: socket.socket, flags: int = 0) -> int:
+        """Read once; returns the number of bytes, 0 at the peer's end."""
+        self._make_room()
+        count = sock.recv_into(self._view[self._end :], 0, flags)
+        self._end += count
+        return count
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were read elsewhere."""
+        self._make_room(len(data))
+        self._view[self._end : self._end + len(data)] = data
+        self._end += len(data)
+
+    def next(self) -> Frame | None:
+        """The next complete frame, or None. Raises ``ProtocolError`` on anything else."""
+        have = self._end - self._start
+        header = self._header
+        if header is None:
+            if have < HEADER_BYTES:
+                return None
+            header = self._header = decode_header(self._buffer, self._start)
+        control_at = self._start + HEADER_BYTES
+        bulk_at = control_at + header.control_bytes
+        stop = bulk_at + header.bulk_bytes
+        if stop > self._end:
+            return None
+        self._header = None
+        self._start = stop
+        return Frame(header, self._view[control_at:bulk_at], self._view[bulk_at:stop])
+
+    def _make_room(self, wanted: int = 1) -> None:
+        """Make sure that ``wanted`` bytes fit behind what is held."""
+        have = self._end - self._start
+        if not have:
+            self._start = self._end = 0
+            if len(self._buffer) > _KEPT_BYTES:
+                self._resize(_SMALL_BYTES)
+        if len(self._buffer) - self._end >= wanted:
+            return
+        if have + wanted > len(self._buffer) // 2:
+            self._resize(max(2 * len(self._buffer), have + wanted))
+        else:
+            self._view[:have] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, have
+
+    def _resize(self, size: int) -> None:
+        """Move to a new buffer: the old one may still be viewed by a frame handed out."""
+        have = self._end - self._start
+        fresh = bytearray(size)
+        fresh[:have] = self._view[self._start : self._end]
+        self._buffer = fresh
+        self._view = memoryview(fresh)
+        self._start, self._end = 0, have
+
+
+class FrameWriter:
+    """Encodes frames into one reused buffer."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_SMALL_BYTES)
+
+    def encode(
+        self, kind: FrameKind, message: object, request: int, deadline: float = 0.0
+    ) -> bytearray:
+        """The frame's bytes, valid until the next call."""
+        buffer = self._buffer
+        if len(buffer) > _KEPT_BYTES:
+            buffer = self._buffer = bytearray(_SMALL_BYTES)
+        _encoder.encode_into(message, buffer, HEADER_BYTES)
+        encode_header_into(
+            buffer, kind, len(buffer) - HEADER_BYTES, request, deadline=deadline
+        )
+        return buffer
+
+
+class Channel:
+    """A control channel: frames with descriptors, in order, without ever blocking to send."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._reader = FrameReader()
+        self._writer = FrameWriter()
+        self._descriptors: deque[int] = deque()
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+
+    def send(
+        self,
+        kind: FrameKind,
+        message: object,
+        request: int = 0,
+        *,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
+        """Queue a frame and send what the peer takes; ``descriptors`` are ours to close."""
+        data = bytes(self._writer.encode(kind, message, request))
+        self._outbox.append((data, list(descriptors)))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is queued, as far as the peer takes it; True when nothing is left."""
+        while self._outbox:
+            data, descriptors = self._outbox[0]
+            try:
+                if descriptors:
+                    sent = socket.send_fds(self.sock, [data], descriptors, socket.MSG_DONTWAIT)
+                else:
+                    sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._outbox.popleft()
+            if sent < len(data):
+                self._outbox.appendleft((data[sent:], []))
+        return True
+
+    @property
+    def backlog(self) -> int:
+        """Frames not sent yet."""
+        return len(self._outbox)
+
+    def receive(self) -> bool:
+        """Read once, as the socket blocks or not; False at the peer's end."""
+        data, descriptors, _, _ = socket.recv_fds(self.sock, _SMALL_BYTES, _DESCRIPTORS_MAX)
+        self._descriptors.extend(descriptors)
+        self._reader.feed(data)
+        return bool(data)
+
+    def next(self) -> Frame | None:
+        """The next complete frame, or None."""
+        return self._reader.next()
+
+    def take_socket(self) -> socket.socket:
+        """The oldest descriptor received and not yet taken, as a socket."""
+        if not self._descriptors:
+            raise ProtocolError("a message announced a descriptor that did not come")
+        return socket.socket(fileno=self._descriptors.popleft())
+
+    def close(self) -> None:
+        """Close the socket and every descriptor under way."""
+        self.sock.close()
+        for _, descriptors in self._outbox:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._outbox.clear()
+        while self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptors.popleft())

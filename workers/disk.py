@@ -1,0 +1,311 @@
+"""The one file layer: every file a worker touches, it touches through a ``Disk``.
+
+``OsDisk`` is the real one. Tests and drills put a recording or failing one in its place, which is
+why the operations are few and small: what a crash can interrupt is visible here.
+
+A ``Disk`` raises plain ``OSError``; the actors turn it into typed errors, since only they know what
+was being done and what state is left.
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+TEMPORARY_SUFFIX = ".tmp"
+_SYNC_EVERY_BYTES = 16 * 1024 * 1024
+
+
+class File(Protocol):
+    """An open file. Offsets and sizes are in bytes."""
+
+    path: str
+
+    def size(self) -> int:
+        """Length now."""
+        ...
+
+    def inode(self) -> int:
+        """What identifies the file on its file system while it exists."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+        ...
+
+    def append(self, data: Buffer) -> None:
+        """Write all of ``data`` at the end. A failure may leave a part of it there."""
+        ...
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """Write all of ``data`` at ``offset``. A failure may leave a part of it there."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend to ``size``."""
+        ...
+
+    def sync(self) -> None:
+        """Return once data and length are on stable storage. A failure is final: never retry."""
+        ...
+
+    def map(self) -> memoryview:
+        """A read-only view of the file as long as it is now; it outlives the file's removal."""
+        ...
+
+    def lock(self) -> bool:
+        """Take the file's exclusive lock, at once; False when another process has it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the descriptor, and with it of a lock."""
+        ...
+
+
+class Disk(Protocol):
+    """A file system."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
+        """Open ``path``; ``create`` makes it if absent."""
+        ...
+
+    def inode_at(self, path: str) -> int | None:
+        """The inode of the file at ``path``, following links; None when there is none."""
+        ...
+
+    def is_directory(self, path: str) -> bool:
+        """Whether ``path`` is a directory."""
+        ...
+
+    def list(self, path: str) -> list[tuple[str, str]]:
+        """Names in a directory, sorted, each with ``file``, ``directory`` or ``other``.
+
+        A symbolic link is ``other``.
+        """
+        ...
+
+    def make_directory(self, path: str) -> None:
+        """Make one directory; its parent must exist."""
+        ...
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        ...
+
+    def rename(self, source: str, destination: str) -> None:
+        """Rename, replacing a file at ``destination`` in one step."""
+        ...
+
+    def copy_mode(self, source: str, destination: str) -> None:
+        """Give ``destination`` the permissions and, where allowed, the owner of ``source``."""
+        ...
+
+    def sync_directory(self, path: str) -> None:
+        """Return once the names in a directory are on stable storage."""
+        ...
+
+    def boot_id(self) -> bytes:
+        """16 bytes that differ after every start of the machine."""
+        ...
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def inode(self) -> int:
+        return os.fstat(self._descriptor).st_ino
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._descriptor, length, offset)
+        if len(data) == length or not data:
+            return data
+        parts = [data]  # one call reads 2 GiB at most
+        read = len(data)
+        while read < length and (more := os.pread(self._descriptor, length - read, offset + read)):
+            parts.append(more)
+            read += len(more)
+        return b"".join(parts)
+
+    def append(self, data: Buffer) -> None:
+        self.write_at(self.size(), data)
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        written = os.pwrite(self._descriptor, data, offset)
+        if written == len(data):
+            return
+        rest = memoryview(data)
+        while written < len(rest):
+            written += os.pwrite(self._descriptor, rest[written:], offset + written)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def sync(self) -> None:
+        if sys.platform == "darwin":
+            # macOS's fsync leaves the data in the drive's cache.
+            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(self._descriptor)
+
+    def map(self) -> memoryview:
+        size = self.size()
+        if not size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ))
+
+    def lock(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor, for handing a lock over to a child process."""
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OsDisk:
+    """The operating system's files."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> OsFile:
+        flags = os.O_RDWR if write else os.O_RDONLY
+        if create:
+            flags |= os.O_CREAT
+        return OsFile(path, os.open(path, flags | os.O_CLOEXEC, 0o666))
+
+    def inode_at(self, path: str) -> int | None:
+        try:
+            return os.stat(path).st_ino
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def is_directory(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def list(self, path: str) -> list[tuple[str, str]]:
+        found = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                kind = "other"
+                if stat.S_ISREG(mode):
+                    kind = "file"
+                elif stat.S_ISDIR(mode):
+                    kind = "directory"
+                found.append((entry.name, kind))
+        return sorted(found)
+
+    def make_directory(self, path: str) -> None:
+        os.mkdir(path)
+
+    def remove_directory(self, path: str) -> None:
+        os.rmdir(path)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def rename(self, source: str, destination: str) -> None:
+        os.rename(source, destination)
+
+    def copy_mode(self, source: str, destination: str) -> None:
+        kept = os.stat(source)
+        os.chmod(destination, stat.S_IMODE(kept.st_mode))
+        # Only root may give files away; for anyone else the owner is the same already.
+        with contextlib.suppress(PermissionError):
+            os.chown(destination, kept.st_uid, kept.st_gid)
+
+    def sync_directory(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def boot_id(self) -> bytes:
+        if sys.platform == "linux":
+            text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+            return bytes.fromhex(text.strip().replace("-", ""))
+        import psutil
+
+        return int(psutil.boot_time()).to_bytes(16, "big")
+
+
+def directory_of(path: str) -> str:
+    """The directory that holds ``path``; never empty, so a bare name is safe to sync."""
+    return os.path.dirname(path) or "."
+
+
+def remove_if_there(disk: Disk, path: str) -> None:
+    """Remove a file that may be absent."""
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(path)
+
+
+def remove_tree(disk: Disk, path: str) -> None:
+    """Remove a directory and all below it; symbolic links are removed, not followed."""
+    for name, kind in disk.list(path):
+        inner = os.path.join(path, name)
+        if kind == "directory":
+            remove_tree(disk, inner)
+        else:
+            disk.remove(inner)
+    disk.remove_directory(path)
+
+
+def write_beside(disk: Disk, path: str, chunks: Iterable[Buffer]) -> File:
+    """Write ``chunks`` to a temporary file beside ``path``, sync it, and return it still open."""
+    temporary = path + TEMPORARY_SUFFIX
+    remove_if_there(disk, temporary)
+    file = disk.open(temporary, write=True, create=True)
+    try:
+        unsynced = 0
+        for chunk in chunks:
+            file.append(chunk)
+            unsynced += len(chunk)
+            if unsynced >= _SYNC_EVERY_BYTES:  # so that the last sync is a short one
+                file.sync()
+                unsynced = 0
+        file.sync()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def put_in_place(disk: Disk, path: str) -> None:
+    """Rename the temporary file beside ``path`` over it, durably."""
+    temporary = path + TEMPORARY_SUFFIX
+    if disk.inode_at(path) is not None:
+        disk.copy_mode(path, temporary)
+    disk.rename(temporary, path)
+    disk.sync_directory(directory_of(path))
+
+
+def replace(disk: Disk, path: str, chunks: Iterable[Buffer]) -> None:
+    """Make ``chunks`` the content of ``path`` in one step: beside, sync, rename, sync directory."""
+    write_beside(disk, path, chunks).close()
+    put_in_place(disk, path)

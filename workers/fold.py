@@ -1,0 +1,492 @@
+"""The fold's actor: a key-value fold of an update stream, kept as an append-only log.
+
+A write is encoded and checked as a whole, noted in the ledger, appended to the log in one piece,
+then taken over into the table. Values are never held in memory: a read goes to the mapped log and
+checks the record's checksum there.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+
+from holdfast.formats import fold_index, fold_log
+from holdfast.formats.errors import (
+    InvalidArgument,
+    LimitExceeded,
+    ResultTooLarge,
+    StaleUpdate,
+    StoreCorrupt,
+    from_os_error,
+)
+from holdfast.formats.fold_log import DELETED, HEADER_BYTES, unpack_span
+from holdfast.formats.limits import (
+    BATCH_BYTES_MAX,
+    COMPACT_GARBAGE_BYTES_MIN,
+    KEY_BYTES_MAX,
+    RESULT_BYTES_MAX,
+    SCAN_PAGE_BYTES,
+    SCAN_PAGE_ENTRIES,
+    VALUE_BYTES_MAX,
+)
+from holdfast.formats.values import Cursor, KvEntry, Put, Update
+from holdfast.workers import artifacts, messages
+from holdfast.workers.actor import Caller, Steps
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
+from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
+from holdfast.workers.fold_recovery import INDEX_SUFFIX, RecoveredFold, drop_files, recover
+from holdfast.workers.fold_table import DamagedRecord
+from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.messages import Done, Reply, Request, StoreSpec
+
+log = logging.getLogger("holdfast.fold")
+
+LOCK_SUFFIX = ".lock"
+_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
+
+# An index cache is worth its file above this many entries, and is brought up to date when this many
+# bytes of log or changes are not in it.
+_INDEX_ENTRIES_MIN = 16_384
+_UNINDEXED_BYTES_MAX = 8 << 20
+_UNINDEXED_BYTES_AT_CLOSE_MAX = 1 << 20
+_OVERLAY_ENTRIES_MAX = 65_536
+_CLOSING_UPKEEP_S = 1.0
+_SLICE_BYTES = 1 << 20
+
+
+def open_fold(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "FoldActor":
+    """Recover the fold that ``spec`` names."""
+    policy = spec.durability or messages.DEFAULT_DURABILITY
+    try:
+        lock = Lock.acquire(
+            disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S
+        )
+    except OSError as error:
+        raise from_os_error(error, "lock", spec.path) from error
+    try:
+        recovered = recover(disk, spec, sync=policy != "never", tick=tick)
+    except BaseException:
+        lock.release()
+        raise
+    return FoldActor(disk, spec, lock, recovered, tick)
+
+
+class FoldActor:
+    """One fold, recovered and ready. See ``holdfast.workers.actor`` for the contract."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        spec: StoreSpec,
+        lock: Lock,
+        recovered: RecoveredFold,
+        tick: Callable[[], None],
+    ) -> None:
+        self._disk = disk
+        self._durability = spec.durability or messages.DEFAULT_DURABILITY
+        self._interval_s = spec.interval_s or messages.DEFAULT_INTERVAL_S
+        self._lock = lock
+        self._log = recovered.log
+        self._ledger = recovered.ledger
+        self._table = recovered.table
+        self._cursor = recovered.cursor
+        self._last_record = recovered.last_record
+        self._torn_bytes = recovered.torn_bytes
+        self._indexed_to = recovered.indexed_to
+        self._tick = tick
+        self._compactions = 0
+        self._upkeep: Generator[object, None, None] | None = None
+        self._rewriting = False
+        self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
+        self._last_commit = time.monotonic()
+
+    # --- requests --------------------------------------------------------------------------
+
+    def handle(self, request: Request, caller: Caller) -> Reply | Steps:
+        try:
+            match request:
+                case messages.FoldGet(key=key):
+                    return messages.Entry(self._get(key))
+                case messages.FoldApply():
+                    return self._apply(request, caller)
+                case messages.FoldGetMany(keys=keys):
+                    return messages.MaybeEntries(self._get_many(keys))
+                case messages.FoldRange(prefix=prefix, limit=limit):
+                    return messages.Entries(self._range(prefix, limit))
+                case messages.FoldScan(prefix=prefix, after=after):
+                    return self._scan(prefix, after)
+                case messages.FoldCursor():
+                    return messages.CursorIs(self._cursor)
+                case messages.FoldStaleKeys(keys=keys):
+                    return messages.Keys(self._stale_keys(keys))
+                case messages.FoldCompact():
+                    return self._compact()
+                case messages.FoldExport(directory=directory):
+                    return self._export(directory)
+                case messages.StoreStatus():
+                    return self._status()
+        except DamagedRecord as damage:
+            raise self._corrupt(damage.offset) from None
+        except OSError as error:
+            raise self._log.error(error, "read") from error
+        raise InvalidArgument(f"a fold does not answer {type(request).__name__}")
+
+    def _apply(self, request: messages.FoldApply, caller: Caller) -> Reply:
+        if self._ledger.took_effect(*caller):
+            return Done()
+        if not request.updates and request.cursor == self._cursor:
+            return Done()
+        if request.refuse_stale:
+            self._refuse_stale(request)
+        start = self._log.end
+        data, items, cursor_at = encode_batch(request.updates, request.cursor, start)
+        if not self._lock.is_held():
+            raise RuntimeError(f"the lock file of {self._log.path} was removed or replaced")
+        first_crc = int.from_bytes(data[:4], "little")
+        try:
+            self._ledger.note(*caller, start, start + len(data), first_crc)
+        except OSError as error:
+            raise self._log.error(error, "note a write to") from error
+        try:
+            self._log.append(data)
+        except BaseException:
+            self._ledger.void()
+            raise
+        self._ledger.logged(*caller)
+        self._table.apply(items)
+        self._cursor = request.cursor
+        self._last_record = start + cursor_at
+        return Done()
+
+    def _refuse_stale(self, request: messages.FoldApply) -> None:
+        """Check ``stale="refuse"``: u64 cursor and versions may not go backwards."""
+        held, given = self._cursor.u64, request.cursor.u64
+        if held is not None and (given is None or given < held):
+            raise StaleUpdate(
+                f"cursor {request.cursor!r} is behind the stored {self._cursor!r}",
+                path=self._log.path,
+            )
+        newest: dict[str, int | None] = {}
+        for number, update in enumerate(request.updates):
+            if update.key not in newest:
+                entry = self._get(update.key)
+                newest[update.key] = entry.version.u64 if entry else None
+            old, new = newest[update.key], update.version.u64
+            if old is not None and new is not None and new < old:
+                raise StaleUpdate(
+                    f"updates[{number}]: version {new} of key {update.key!r} is older than the "
+                    f"stored {old}",
+                    path=self._log.path,
+                )
+            newest[update.key] = new if isinstance(update, Put) else None
+
+    def _get(self, key: str) -> KvEntry | None:
+        span = self._table.find(key.encode())
+        return self._entry(span) if span else None
+
+    def _entry(self, span: int) -> KvEntry:
+        """The entry at ``span``, its checksum verified."""
+        offset, length = unpack_span(span)
+        entry = fold_log.decode_put(self._log.read(offset, length))
+        if entry is None:
+            raise self._corrupt(offset)
+        return entry
+
+    def _corrupt(self, offset: int) -> StoreCorrupt:
+        path = self._log.path
+        reason = "the record no longer matches its checksum"
+        return StoreCorrupt(
+            f"{path!r} is damaged at offset {offset}: {reason}",
+            path=path,
+            offset=offset,
+            reason=reason,
+        )
+
+    def _get_many(self, keys: list[str]) -> list[KvEntry | None]:
+        found: list[KvEntry | None] = []
+        budget = RESULT_BYTES_MAX
+        for key in keys:
+            entry = self._get(key)
+            found.append(entry)
+            budget -= len(entry.value) + len(key) if entry else 0
+            if budget < 0:
+                raise _too_large(f"get_many of {len(keys)} keys")
+            if not len(found) % SCAN_PAGE_ENTRIES:
+                self._tick()
+        return found
+
+    def _range(self, prefix: str, limit: int | None) -> list[KvEntry]:
+        found: list[KvEntry] = []
+        budget = RESULT_BYTES_MAX
+        for span in self._table.spans(prefix.encode()):
+            if limit is not None and len(found) >= limit:
+                break
+            budget -= unpack_span(span)[1]
+            if budget < 0:
+                raise _too_large(f"range of {prefix!r}")
+            found.append(self._entry(span))
+            if not len(found) % SCAN_PAGE_ENTRIES:
+                self._tick()
+        return found
+
+    def _scan(self, prefix: str, after: str | None) -> Reply:
+        page: list[KvEntry] = []
+        size = 0
+        behind = None if after is None else after.encode()
+        for span in self._table.spans(prefix.encode(), behind):
+            if size >= SCAN_PAGE_BYTES or len(page) >= SCAN_PAGE_ENTRIES:
+                return messages.Page(page, more=True)
+            page.append(self._entry(span))
+            size += unpack_span(span)[1]
+        return messages.Page(page, more=False)
+
+    def _stale_keys(self, keys: list[str]) -> list[str]:
+        current = set(keys)
+        stale = []
+        for number, span in enumerate(self._table.spans(b"")):
+            key = self._entry(span).key
+            if key not in current:
+                stale.append(key)
+            if not number % SCAN_PAGE_ENTRIES:
+                self._tick()
+        return stale
+
+    # --- long work -------------------------------------------------------------------------
+
+    def _compact(self) -> Steps:
+        before = self._log.end
+        yield from self._rewrite()
+        return messages.Compacted(before, self._log.end)
+
+    def _rewrite(self) -> Generator[messages.Progress | None, None, None]:
+        """Compact, after whatever upkeep is under way."""
+        while self._rewriting or self._upkeep is not None:
+            yield None
+        try:
+            yield from self._rewrite_now()
+        except OSError as error:
+            raise from_os_error(error, "compact", self._log.path) from error
+        except DamagedRecord as damage:
+            raise self._corrupt(damage.offset) from None
+
+    def _rewrite_now(self) -> Generator[messages.Progress | None, None, None]:
+        self._rewriting = True
+        try:
+            compaction = Compaction(self._disk, self._log, self._ledger, self._table)
+            self._last_record = yield from compaction.steps(
+                self._cursor, lambda: self._last_record
+            )
+        finally:
+            self._rewriting = False
+        self._compactions += 1
+        self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
+        self._indexed_to = 0
+
+    def _export(self, directory: str) -> Steps:
+        entries, cursor = self._table.entries, self._cursor
+        try:
+            snapshot = yield from take_snapshot(self._table, self._log, cursor)
+            files = yield from artifacts.export_steps(
+                self._disk,
+                directory,
+                canonical_chunks(snapshot),
+                cursor=cursor,
+                entries=entries,
+                total=snapshot.total_bytes(),
+                created_at_unix=max(0, int(time.time())),
+            )
+        except OSError as error:
+            raise from_os_error(error, "export to", directory) from error
+        except DamagedRecord as damage:
+            raise self._corrupt(damage.offset) from None
+        return messages.Exported(directory, entries, cursor, files)
+
+    # --- durability and upkeep -------------------------------------------------------------
+
+    def commit(self) -> None:
+        if not self._log.unsynced_bytes or self._durability == "never":
+            return
+        if self._durability == "interval" and (self.sync_due_in() or 0.0) > 0.0:
+            return
+        self._sync()
+
+    def _sync(self) -> None:
+        self._log.sync()
+        self._last_commit = time.monotonic()
+        self._ledger.synced(self._log.end)
+
+    def sync_due_in(self) -> float | None:
+        if self._durability != "interval" or not self._log.unsynced_bytes:
+            return None
+        return max(0.0, self._last_commit + self._interval_s - time.monotonic())
+
+    def step(self) -> bool:
+        if self._upkeep is None and not self._rewriting:
+            self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_MAX)
+        if self._upkeep is None:
+            return False
+        try:
+            next(self._upkeep)
+        except StopIteration:
+            self._upkeep = None
+        return True
+
+    def _next_upkeep(self, unindexed_bytes_max: int) -> Generator[object, None, None] | None:
+        if self._garbage_bytes() > max(self._garbage_allowed, self._table.live_bytes):
+            return self._rewrite_quietly()
+        if len(self._table.overlay) > max(_OVERLAY_ENTRIES_MAX, len(self._table.base) // 8):
+            return self._reindex()
+        unindexed = self._log.end - self._indexed_to
+        if self._table.entries >= _INDEX_ENTRIES_MIN and unindexed > max(
+            unindexed_bytes_max, self._indexed_to // 8
+        ):
+            return self._reindex()
+        return None
+
+    def _garbage_bytes(self) -> int:
+        return self._log.end - HEADER_BYTES - self._table.live_bytes
+
+    def _rewrite_quietly(self) -> Generator[object, None, None]:
+        try:
+            yield from self._rewrite_now()
+        except (OSError, DamagedRecord) as error:
+            # Serving goes on with the log as it is; try again when there is more to gain.
+            self._garbage_allowed = 2 * self._garbage_bytes()
+            log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
+
+    def _reindex(self) -> Generator[object, None, None]:
+        """Fold the overlay into the base and write the index cache."""
+        covered, last_record, cursor = self._log.end, self._last_record, self._cursor
+        live_bytes = self._table.live_bytes
+        self._indexed_to = covered  # also when it fails: not again before there is more to index
+        try:
+            yield from self._table.rebase(self._log.remap())
+        except DamagedRecord as damage:
+            log.error("%s: damaged at offset %d", self._log.path, damage.offset)
+            return
+        base = self._table.base
+        fingerprint = fold_index.fingerprint(base.view, base.spans, last_record, covered)
+        if len(base) < _INDEX_ENTRIES_MIN or fingerprint is None:
+            return
+        yield
+        data = fold_index.encode(
+            fold_index.FoldIndex(
+                covered, live_bytes, last_record, fingerprint, cursor.token,
+                base.spans, base.fences,
+            )
+        )  # fmt: skip
+        yield
+        with contextlib.suppress(OSError):  # a cache only: without it opening takes longer
+            yield from self._write_index(data)
+
+    def _write_index(self, data: bytes) -> Generator[None, None, None]:
+        """Put the cache in place, unsynced: its checksum tells whether all of it got there."""
+        path = self._log.path + INDEX_SUFFIX
+        file = self._disk.open(path + TEMPORARY_SUFFIX, write=True, create=True)
+        try:
+            file.truncate(0)
+            for start in range(0, len(data), _SLICE_BYTES):
+                file.append(data[start : start + _SLICE_BYTES])
+                yield
+        finally:
+            file.close()
+        self._disk.rename(path + TEMPORARY_SUFFIX, path)
+
+    # --- the rest --------------------------------------------------------------------------
+
+    def _status(self) -> messages.Status:
+        held = HEADER_BYTES + self._table.live_bytes
+        synced_at = self._log.synced_at
+        return messages.Status(
+            kind="fold",
+            path=self._log.path,
+            durability=self._durability,
+            entries=self._table.entries,
+            log_bytes=self._log.end,
+            live_bytes=self._table.live_bytes,
+            dead_bytes=self._log.end - held,
+            cursor=self._cursor,
+            synced_age_s=None if synced_at is None else time.monotonic() - synced_at,
+            unsynced_bytes=self._log.unsynced_bytes,
+            compactions=self._compactions,
+            recovered_torn_bytes=self._torn_bytes,
+            indexed_bytes=self._indexed_to,
+            pid=os.getpid(),
+        )
+
+    def close(self) -> None:
+        if self._log.unsynced_bytes:
+            self._sync()
+        give_up = time.monotonic() + _CLOSING_UPKEEP_S
+        if self._upkeep is None and not self._rewriting:
+            self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)
+        while self._upkeep is not None and time.monotonic() < give_up:
+            self.step()
+        self._log.close()
+        self._ledger.discard()
+        self._lock.release()
+
+    def remove(self) -> None:
+        self._log.close()
+        self._ledger.close()
+        drop_files(self._disk, self._log.path)
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """Let go of everything as a crash would: nothing is synced, nothing tidied up."""
+        self._log.close()
+        self._ledger.close()
+        self._lock.file.close()
+
+    def check_invariants(self) -> None:
+        self._table.check_invariants()
+        assert self._log.file.size() == self._log.end
+        assert self._log.synced_end <= self._log.end
+
+
+def encode_batch(
+    updates: list[Update], cursor: Cursor, start: int
+) -> tuple[bytes, list[tuple[bytes, int]], int]:
+    """A batch as it is appended at ``start``, the table's changes, and where its cursor lies.
+
+    Raises ``LimitExceeded`` naming the update, before anything is written.
+    """
+    records: list[bytes] = []
+    items: list[tuple[bytes, int]] = []
+    offset = start
+    for number, update in enumerate(updates):
+        key = update.key.encode()
+        if len(key) > KEY_BYTES_MAX:
+            raise LimitExceeded(
+                f"updates[{number}].key is {len(key)} bytes as UTF-8, over the limit of "
+                f"{KEY_BYTES_MAX}"
+            )
+        if isinstance(update, Put):
+            if len(update.value) > VALUE_BYTES_MAX:
+                raise LimitExceeded(
+                    f"updates[{number}].value of key {update.key[:80]!r} is {len(update.value)} "
+                    f"bytes, over the limit of {VALUE_BYTES_MAX}"
+                )
+            record = fold_log.encode_put(key, update.value, update.version.token)
+            items.append((key, offset << fold_log.SPAN_LENGTH_BITS | len(record)))
+        else:
+            record = fold_log.encode_delete(key, update.version.token)
+            items.append((key, DELETED))
+        records.append(record)
+        offset += len(record)
+    if offset - start > BATCH_BYTES_MAX:
+        raise LimitExceeded(
+            f"the batch is {offset - start} bytes, over the limit of {BATCH_BYTES_MAX}"
+        )
+    records.append(fold_log.encode_cursor(cursor.token))
+    return b"".join(records), items, offset - start
+
+
+def _too_large(what: str) -> ResultTooLarge:
+    return ResultTooLarge(
+        f"the result of {what} is over the limit of {RESULT_BYTES_MAX} bytes; "
+        "use scan() or a limit"
+    )
+
+

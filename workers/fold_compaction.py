@@ -1,0 +1,200 @@
+"""Rewriting a fold's log without what is dead, while it goes on serving.
+
+In slices: live records are copied in key order to a temporary file, then the cursor, then whatever
+was appended to the log meanwhile, then the new file takes the old one's place. A crash before the
+rename leaves the old log, a crash after it the new one; both say the same. With no writes in
+between the result is the canonical form: the same state always gives the same bytes.
+"""
+
+from array import array
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from holdfast.formats import fold_log
+from holdfast.formats.fold_log import (
+    CURSOR_RECORD_BYTES_MIN,
+    DELETED,
+    HEADER,
+    HEADER_BYTES,
+    pack_span,
+    unpack_span,
+)
+from holdfast.formats.values import Cursor
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Disk,
+    File,
+    put_in_place,
+    remove_if_there,
+)
+from holdfast.workers.fold_table import (
+    Base,
+    DamagedRecord,
+    FoldTable,
+    fences_of,
+    merged_spans,
+)
+from holdfast.workers.ledger import Ledger
+from holdfast.workers.log_file import Fatal, LogFile, mark_unsynced
+from holdfast.workers.messages import Progress
+
+_CHUNK_BYTES = 1 << 20
+_SYNC_EVERY_BYTES = 16 << 20
+_CATCH_UP_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state at one moment: spans in key order over a view of the log, and the cursor."""
+
+    view: memoryview
+    spans: "array[int]"
+    cursor: Cursor
+    log_end: int
+    live_bytes: int
+
+    def total_bytes(self) -> int:
+        """Length of the canonical log."""
+        cursor = 0 if self.cursor.is_none else CURSOR_RECORD_BYTES_MIN + len(self.cursor.token)
+        return HEADER_BYTES + self.live_bytes + cursor
+
+
+def take_snapshot(
+    table: FoldTable, log: LogFile, cursor: Cursor
+) -> Generator[None, None, Snapshot]:
+    """Fix the state as it is when this starts; later writes do not show in it."""
+    view, end, live_bytes, base = log.remap(), log.end, table.live_bytes, table.base
+    items = yield from table.sorted_items()  # which copies the overlay before it first pauses
+    spans = yield from merged_spans(base, items)
+    return Snapshot(view, spans, cursor, end, live_bytes)
+
+
+def canonical_chunks(snapshot: Snapshot) -> Generator[bytes, None, None]:
+    """The canonical log of a snapshot, in pieces of about 1 MiB, each record checked.
+
+    Raises ``DamagedRecord``: damage must not be copied into a file that looks whole.
+    """
+    view, crc32 = snapshot.view, fold_log.crc32
+    pieces: list[bytes | memoryview] = [HEADER]
+    size = HEADER_BYTES
+    for span in snapshot.spans:
+        offset, length = unpack_span(span)
+        record = view[offset : offset + length]
+        if crc32(record[4:]) != int.from_bytes(record[:4], "little"):
+            raise DamagedRecord(offset)
+        pieces.append(record)
+        size += length
+        if size >= _CHUNK_BYTES:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if not snapshot.cursor.is_none:
+        pieces.append(fold_log.encode_cursor(snapshot.cursor.token))
+    yield b"".join(pieces)
+
+
+def _copied_spans(snapshot: Snapshot) -> "array[int]":
+    """Where the snapshot's records lie in its canonical log."""
+    spans = array("Q")
+    offset = HEADER_BYTES
+    for span in snapshot.spans:
+        length = unpack_span(span)[1]
+        spans.append(pack_span(offset, length))
+        offset += length
+    return spans
+
+
+class Compaction:
+    """One compaction of a log and its table. ``steps`` runs it."""
+
+    def __init__(self, disk: Disk, log: LogFile, ledger: Ledger, table: FoldTable) -> None:
+        self._disk = disk
+        self._log = log
+        self._ledger = ledger
+        self._table = table
+        self._changes: dict[bytes, int] = {}
+
+    def steps(self, cursor: Cursor, last_record: Callable[[], int]) -> Generator[
+        Progress | None, None, int
+    ]:  # fmt: skip
+        """Compact in slices; returns where the last record lies in the new log.
+
+        On an error the log stays as it is and the error passes on. ``last_record`` tells where the
+        old log's last record lies.
+        """
+        temporary = self._log.path + TEMPORARY_SUFFIX
+        file: File | None = None
+        self._table.record_changes(self._changes)
+        try:
+            remove_if_there(self._disk, temporary)
+            file = self._disk.open(temporary, write=True, create=True)
+            snapshot = yield from take_snapshot(self._table, self._log, cursor)
+            size = yield from self._copy(snapshot, file)
+            spans = _copied_spans(snapshot)
+            yield None
+            view = file.map()
+            fences = yield from fences_of(view, spans)
+            copied_to = yield from self._catch_up(snapshot.log_end, file)
+            file.append(self._log.read(copied_to, self._log.end - copied_to))
+            file.sync()
+        except BaseException:
+            if file is not None:
+                file.close()
+                remove_if_there(self._disk, temporary)
+            raise
+        finally:
+            self._table.record_changes(None)
+        shift = snapshot.log_end - size
+        self._take_over(file, Base(view, memoryview(spans), fences), shift)
+        if last_record() >= snapshot.log_end:
+            return last_record() - shift
+        return _last_record(snapshot, spans, size)
+
+    def _copy(self, snapshot: Snapshot, file: File) -> Generator[Progress, None, int]:
+        size = unsynced = 0
+        total = snapshot.total_bytes()
+        for chunk in canonical_chunks(snapshot):
+            file.append(chunk)
+            size += len(chunk)
+            unsynced += len(chunk)
+            if unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync keeps callers waiting
+                file.sync()
+                unsynced = 0
+            yield Progress("compact", size, total)
+        file.sync()
+        return size
+
+    def _catch_up(self, copied_to: int, file: File) -> Generator[None, None, int]:
+        """Append what the log gained meanwhile, until little is left."""
+        while self._log.end - copied_to > _CATCH_UP_BYTES:
+            length = min(self._log.end - copied_to, _CHUNK_BYTES)
+            file.append(self._log.read(copied_to, length))
+            copied_to += length
+            yield
+        return copied_to
+
+    def _take_over(self, file: File, base: Base, shift: int) -> None:
+        """Put the new file in place: from the rename on there is no way back.
+
+        What was appended meanwhile lies ``shift`` bytes lower in the new file.
+        """
+        log = self._log
+        end = log.end - shift
+        self._ledger.forget_offsets()  # valid for the old log and the new one
+        try:
+            put_in_place(self._disk, log.path)
+        except OSError as error:
+            mark_unsynced(self._disk, log.path)
+            raise Fatal(f"cannot put the compacted {log.path!r} in place: {error}") from error
+        file.path = log.path
+        log.swap(file, end)
+        self._ledger.bind(file.inode(), end)
+        lower = pack_span(shift, 0)
+        overlay = {key: span - lower if span else DELETED for key, span in self._changes.items()}
+        self._table.replace(base, overlay)
+
+
+def _last_record(snapshot: Snapshot, spans: "array[int]", size: int) -> int:
+    """Offset of the last record of a snapshot's canonical log."""
+    if not snapshot.cursor.is_none:
+        return size - CURSOR_RECORD_BYTES_MIN - len(snapshot.cursor.token)
+    return unpack_span(spans[-1])[0] if spans else HEADER_BYTES

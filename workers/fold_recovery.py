@@ -1,0 +1,238 @@
+"""Opening a fold: lock, read, judge the log's end, cut a torn tail, sync.
+
+What can be wrong, and what is done about it:
+
+===============================  ===============================================================
+absent, or a cut-short header    a new log is put in place (temporary file, sync, rename)
+foreign, or another version      ``InvalidFormat``; nothing is touched
+damage before intact records     ``StoreCorrupt``; nothing is touched
+torn tail                        the bytes are kept beside the log, then cut
+a request logged only in part    cut as a whole: nobody was told that it happened
+the last owner's sync failed     what can be read is written to a new file before it is trusted
+index cache absent or unfit      ignored; the log is read from its beginning
+===============================  ===============================================================
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.formats import fold_index, fold_log
+from holdfast.formats.errors import InvalidFormat, StoreCorrupt, StoreNotFound, from_os_error
+from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending, Verdict
+from holdfast.formats.values import Cursor
+from holdfast.workers import artifacts
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Disk,
+    File,
+    directory_of,
+    put_in_place,
+    remove_if_there,
+    replace,
+    write_beside,
+)
+from holdfast.workers.fold_table import Base, FoldTable
+from holdfast.workers.ledger import SUFFIX, Ledger
+from holdfast.workers.log_file import UNSYNCED_SUFFIX, LogFile, clear_unsynced, is_marked_unsynced
+from holdfast.workers.messages import StoreSpec
+
+log = logging.getLogger("holdfast.fold")
+
+INDEX_SUFFIX = ".index"
+CUT_SUFFIX = ".cut"
+_CUTS_KEPT_MAX = 8
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class RecoveredFold:
+    """A fold's state, as its log says."""
+
+    log: LogFile
+    ledger: Ledger
+    table: FoldTable
+    cursor: Cursor
+    last_record: int
+    torn_bytes: int
+    indexed_to: int
+    """How much of the log the index cache covered; 0 without one."""
+
+
+def recover(disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]) -> RecoveredFold:
+    """Recover the fold at ``spec.path``, whose lock the caller holds."""
+    path = spec.path
+    try:
+        remove_if_there(disk, path + TEMPORARY_SUFFIX)
+        _ensure_exists(disk, spec, tick)
+        file = disk.open(path, write=True)
+    except OSError as error:
+        raise from_os_error(error, "open", path) from error
+    try:
+        return _recover_file(disk, file, sync=sync, tick=tick)
+    except OSError as error:
+        file.close()
+        raise from_os_error(error, "recover", path) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def _ensure_exists(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> None:
+    path = spec.path
+    if spec.import_from is not None and not artifacts.already_imported(
+        disk, spec.import_from, path
+    ):
+        artifacts.import_artifact(disk, spec.import_from, path, tick)
+    if disk.inode_at(path) is None:
+        if not spec.create:
+            raise StoreNotFound(f"there is no fold at {path!r}", store=spec.name, path=path)
+        replace(disk, path, [HEADER])
+        return
+    file = disk.open(path)
+    try:
+        head = file.read_at(0, HEADER_BYTES)
+    finally:
+        file.close()
+    problem = fold_log.header_problem(head)
+    if problem is not None:
+        raise InvalidFormat(
+            f"{path!r} is not a fold log: {problem}", path=path, offset=0, reason=problem
+        )
+    if len(head) < HEADER_BYTES:  # a crash between creation and the header reaching the disk
+        replace(disk, path, [HEADER])
+
+
+def _recover_file(
+    disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]
+) -> RecoveredFold:
+    path, inode = file.path, file.inode()
+    view = file.map()
+    ledger = Ledger(disk, path)
+    index = load_index(disk, path, view)
+    table = FoldTable()
+    start, cursor, last_record = HEADER_BYTES, Cursor.none(), HEADER_BYTES
+    if index is not None:
+        table = FoldTable(Base(view, index.spans, index.fences), index.live_bytes)
+        start, cursor, last_record = index.covered, Cursor(index.cursor), index.last_record
+    changes: dict[bytes, int] = {}
+    scan = fold_log.scan(
+        view, start, changes, unsynced_from=ledger.unsynced_from(inode), tick=tick
+    )
+    refuse_damage(path, scan.verdict)
+    whole = ledger.cut(view, inode, scan.end)
+    if whole < scan.end:
+        changes = {}
+        if whole < start:  # the cache covers what is cut
+            table, start, index = FoldTable(), HEADER_BYTES, None
+            cursor, last_record = Cursor.none(), HEADER_BYTES
+        scan = fold_log.scan(view[:whole], start, changes, tick=tick)
+    table.apply(changes.items())
+    if scan.cursor is not None:
+        cursor = scan.cursor
+    if scan.records:
+        last_record = scan.last_record
+    end, torn_bytes = scan.end, len(view) - scan.end
+    if torn_bytes:
+        _keep_cut_bytes(disk, path, view[end:], scan.verdict)
+    if is_marked_unsynced(disk, path):
+        file = _rewritten(disk, path, view[:end], file)
+        inode = file.inode()
+        clear_unsynced(disk, path)
+    elif torn_bytes:
+        file.truncate(end)
+    if sync or torn_bytes:
+        file.sync()
+    ledger.begin(view, inode, end)
+    opened = LogFile(disk, file, end)
+    opened.synced_end = end
+    table.base.view = opened.view  # the file may be a new one by now
+    return RecoveredFold(
+        opened, ledger, table, cursor, last_record, torn_bytes, index.covered if index else 0
+    )
+
+
+def refuse_damage(path: str, verdict: Verdict) -> None:
+    """Raise the error that ``verdict`` calls for; clean and torn call for none."""
+    if verdict.ending in (Ending.CLEAN, Ending.TORN):
+        return
+    cls = InvalidFormat if verdict.ending is Ending.INVALID else StoreCorrupt
+    raise cls(
+        f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}",
+        path=path,
+        offset=verdict.offset,
+        reason=verdict.reason,
+    )
+
+
+def load_index(disk: Disk, path: str, view: memoryview) -> fold_index.FoldIndex | None:
+    """The index cache of the log at ``path``, if there is one that fits."""
+    try:
+        if disk.inode_at(path + INDEX_SUFFIX) is None:
+            return None
+        file = disk.open(path + INDEX_SUFFIX)
+        try:
+            index = fold_index.decode(file.read_at(0, file.size()))
+        finally:
+            file.close()
+    except OSError as error:
+        log.warning("index cache of %s cannot be read, so it is ignored: %s", path, error)
+        return None
+    if index is None:
+        return None
+    expected = fold_index.fingerprint(view, index.spans, index.last_record, index.covered)
+    return index if expected == index.fingerprint else None
+
+
+def _keep_cut_bytes(disk: Disk, path: str, tail: memoryview, verdict: Verdict) -> None:
+    """Keep a torn tail beside the log before it is cut; zeros tell nothing and are not kept."""
+    log.warning(
+        "%s: cutting a torn tail of %d bytes at offset %d: %s",
+        path, len(tail), verdict.offset, verdict.reason,
+    )  # fmt: skip
+    if not any(tail[start : start + _COPY_BYTES].tobytes().strip(b"\0")
+               for start in range(0, len(tail), _COPY_BYTES)):  # fmt: skip
+        return
+    number = 1
+    while disk.inode_at(f"{path}{CUT_SUFFIX}{number}") is not None:
+        number += 1
+    if number > _CUTS_KEPT_MAX:
+        log.warning("%s: %d cut tails are kept already; this one is not", path, _CUTS_KEPT_MAX)
+        return
+    try:
+        file = disk.open(f"{path}{CUT_SUFFIX}{number}", write=True, create=True)
+        try:
+            file.append(tail)
+            file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        # Nobody was told that these bytes were written; a full disk must not keep the store shut.
+        log.warning("%s: the cut bytes could not be kept: %s", path, error)
+
+
+def _rewritten(disk: Disk, path: str, content: memoryview, old: File) -> File:
+    """The log again, in a new file whose sync can be believed."""
+    log.warning("%s: a sync failed before, so the log is written anew", path)
+    chunks = (content[n : n + _COPY_BYTES] for n in range(0, len(content), _COPY_BYTES))
+    file = write_beside(disk, path, chunks)
+    put_in_place(disk, path)
+    old.close()
+    # The handle was opened under the temporary name; reopen it under its own.
+    file.close()
+    return disk.open(path, write=True)
+
+
+def drop_files(disk: Disk, path: str) -> None:
+    """Remove a fold's log and everything beside it that is holdfast's."""
+    directory = directory_of(path)
+    for suffix in (SUFFIX, INDEX_SUFFIX, TEMPORARY_SUFFIX, UNSYNCED_SUFFIX):
+        remove_if_there(disk, path + suffix)
+    for number in range(1, _CUTS_KEPT_MAX + 1):
+        remove_if_there(disk, f"{path}{CUT_SUFFIX}{number}")
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(path)
+    disk.sync_directory(directory)
+
+

@@ -1,0 +1,251 @@
+"""Where each live key of a fold lies in its log, in key order.
+
+Two layers. The *base* is an array of spans sorted by key, either loaded from the index cache or
+built from the layer above; keys are not held in memory but read from the mapped log, with every
+32nd key kept as a fence to start from. The *overlay* is a dictionary of what changed since: key to
+span, or ``DELETED``. Both live writes and replay go through ``apply``.
+"""
+
+import heapq
+from array import array
+from bisect import bisect_right
+from collections.abc import Collection, Generator, Iterator
+
+from sortedcontainers import SortedList
+
+from holdfast.formats.fold_index import FENCE_EVERY
+from holdfast.formats.fold_log import (
+    DELETED,
+    SPAN_LENGTH_MASK,
+    Record,
+    put_key,
+    read_record,
+    unpack_span,
+)
+
+_ITEMS_PER_STEP = 4096
+_KEYS_PER_SORT = 1 << 15
+
+
+class DamagedRecord(Exception):
+    """A record that the table led to is damaged. ``offset`` is where."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+class Base:
+    """Spans in key order over a mapped log."""
+
+    def __init__(self, view: memoryview, spans: memoryview, fences: list[bytes]) -> None:
+        self.view = view
+        self.spans = spans
+        self.fences = fences
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def key_at(self, ordinal: int) -> bytes:
+        """The key of the ``ordinal``-th entry, unchecked."""
+        return put_key(self.view, unpack_span(self.spans[ordinal])[0])
+
+    def locate(self, key: bytes) -> tuple[int, bool]:
+        """Ordinal of the first key not below ``key``, and whether it is ``key``.
+
+        Raises ``DamagedRecord`` when a miss depends on a damaged key.
+        """
+        block = bisect_right(self.fences, key) - 1
+        if block < 0:
+            return 0, False
+        low = block * FENCE_EVERY
+        high = min(low + FENCE_EVERY, len(self.spans))
+        probed = []
+        while low < high:
+            middle = (low + high) // 2
+            probed.append(middle)
+            found = self.key_at(middle)
+            if found == key:
+                return middle, True
+            if found < key:
+                low = middle + 1
+            else:
+                high = middle
+        for ordinal in probed:  # a flipped bit in a key must not read as "absent"
+            offset = unpack_span(self.spans[ordinal])[0]
+            if not isinstance(read_record(self.view, offset), Record):
+                raise DamagedRecord(offset)
+        return low, False
+
+    def find(self, key: bytes) -> int:
+        """The span of ``key``, or ``DELETED``."""
+        if not self.fences:
+            return DELETED
+        ordinal, found = self.locate(key)
+        return self.spans[ordinal] if found else DELETED
+
+
+def empty_base() -> Base:
+    """A base of no entries."""
+    return Base(memoryview(b""), memoryview(array("Q")), [])
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The least byte string above every one that starts with ``prefix``; None if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+class FoldTable:
+    """Key to span, ordered."""
+
+    def __init__(self, base: Base | None = None, live_bytes: int = 0) -> None:
+        self.base = base if base is not None else empty_base()
+        self.entries = len(self.base)
+        self.live_bytes = live_bytes
+        self.overlay: dict[bytes, int] = {}
+        self._ordered: SortedList[bytes] = SortedList()
+        self._unordered: list[bytes] = []
+        self._changes: dict[bytes, int] | None = None
+
+    def find(self, key: bytes) -> int:
+        """The span of the live record of ``key``, or ``DELETED``."""
+        span = self.overlay.get(key)
+        return self.base.find(key) if span is None else span
+
+    def apply(self, items: Collection[tuple[bytes, int]]) -> None:
+        """Take over where records of these keys lie now, in order."""
+        if self._changes is not None:
+            self._changes.update(items)
+        overlay, find_in_base = self.overlay, self.base.find if len(self.base) else None
+        unordered = self._unordered
+        entries, live_bytes = self.entries, self.live_bytes
+        for key, span in items:
+            old = overlay.get(key)
+            if old is None:
+                unordered.append(key)
+                old = find_in_base(key) if find_in_base else DELETED
+            overlay[key] = span
+            if old:
+                entries -= 1
+                live_bytes -= old & SPAN_LENGTH_MASK
+            if span:
+                entries += 1
+                live_bytes += span & SPAN_LENGTH_MASK
+        self.entries, self.live_bytes = entries, live_bytes
+
+    def settle(self) -> None:
+        """Bring the overlay's new keys into order, as a range would have to."""
+        if self._unordered:
+            self._ordered.update(self._unordered)
+            self._unordered = []
+
+    def spans(self, prefix: bytes, after: bytes | None = None) -> Iterator[int]:
+        """Spans of the live entries under ``prefix`` behind ``after``, in key order.
+
+        The table must not change while this runs.
+        """
+        self.settle()
+        above = after is not None and after >= prefix
+        start = after if above and after is not None else prefix
+        end = prefix_end(prefix)
+        base = self.base
+        ordinal, found = base.locate(start) if len(base) else (0, False)
+        if above and found:
+            ordinal += 1
+        stop = len(base) if end is None or not len(base) else base.locate(end)[0]
+        for key in self._ordered.irange(start, end, (not above, False)):
+            span = self.overlay.get(key)
+            if span is None:
+                continue  # moved to the base by a rebase that is under way
+            if ordinal < stop:
+                there, found = base.locate(key)
+                yield from base.spans[ordinal : min(there, stop)]
+                ordinal = there + found
+            if span:
+                yield span
+        if ordinal < stop:
+            yield from base.spans[ordinal:stop]
+
+    def sorted_items(self) -> Generator[None, None, list[tuple[bytes, int]]]:
+        """The overlay's items in key order, sorted in slices with a pause after each."""
+        items = list(self.overlay.items())
+        runs = []
+        for start in range(0, len(items), _KEYS_PER_SORT):
+            runs.append(sorted(items[start : start + _KEYS_PER_SORT]))
+            yield
+        if len(runs) <= 1:
+            return runs[0] if runs else []
+        merged: list[tuple[bytes, int]] = []
+        for item in heapq.merge(*runs):
+            merged.append(item)
+            if not len(merged) % _ITEMS_PER_STEP:
+                yield
+        return merged
+
+    def rebase(self, view: memoryview) -> Generator[None, None, None]:
+        """Fold the overlay into a new base over ``view``, in slices; writes may come in between."""
+        base = self.base
+        items = yield from self.sorted_items()
+        spans = yield from merged_spans(base, items)
+        fences = yield from fences_of(view, spans)
+        self.base = Base(view, memoryview(spans), fences)
+        for number, (key, span) in enumerate(items, 1):
+            if self.overlay.get(key) == span:
+                del self.overlay[key]
+            if not number % _ITEMS_PER_STEP:
+                yield
+        self._reorder()
+
+    def record_changes(self, changes: dict[bytes, int] | None) -> None:
+        """Collect what ``apply`` is given from now on into ``changes``; None ends it."""
+        self._changes = changes
+
+    def replace(self, base: Base, overlay: dict[bytes, int]) -> None:
+        """Take over a new base and overlay that say the same of another log."""
+        self.base, self.overlay = base, overlay
+        self._reorder()
+
+    def _reorder(self) -> None:
+        self._ordered = SortedList()
+        self._unordered = list(self.overlay)
+
+    def check_invariants(self) -> None:
+        """Assert that figures and layers agree; for tests."""
+        spans = list(self.spans(b""))
+        assert len(spans) == self.entries, (len(spans), self.entries)
+        assert sum(span & SPAN_LENGTH_MASK for span in spans) == self.live_bytes
+        keys = [self.base.key_at(n) for n in range(len(self.base))]
+        assert keys == sorted(set(keys))
+        assert self.base.fences == keys[::FENCE_EVERY]
+        assert self.overlay.keys() == set(self._ordered)
+
+
+def merged_spans(
+    base: Base, items: list[tuple[bytes, int]]
+) -> Generator[None, None, "array[int]"]:
+    """All live spans in key order: the base under these sorted overlay items, in slices."""
+    if not len(base):
+        return array("Q", [span for _, span in items if span])
+    spans = array("Q")
+    ordinal = 0
+    for number, (key, span) in enumerate(items, 1):
+        there, found = base.locate(key)
+        spans.frombytes(base.spans[ordinal:there])
+        if span:
+            spans.append(span)
+        ordinal = there + found
+        if not number % _ITEMS_PER_STEP:
+            yield
+    spans.frombytes(base.spans[ordinal:])
+    return spans
+
+
+def fences_of(view: memoryview, spans: "array[int]") -> Generator[None, None, list[bytes]]:
+    """Every 32nd key, read from the log in slices."""
+    fences = []
+    for ordinal in range(0, len(spans), FENCE_EVERY):
+        fences.append(put_key(view, unpack_span(spans[ordinal])[0]))
+        if not len(fences) % _ITEMS_PER_STEP:
+            yield
+    return fences

@@ -1,0 +1,139 @@
+"""The ledger at work: noting requests before they are logged, and judging a crash by the notes.
+
+See ``holdfast.formats.ledger`` for the file and for why it is never synced on the way.
+"""
+
+from holdfast.formats import ledger as format
+from holdfast.formats.ledger import LedgerHeader, Slot
+from holdfast.formats.limits import LEDGER_SLOTS
+from holdfast.workers.disk import Disk, File, directory_of, remove_if_there
+
+SUFFIX = ".ledger"
+
+
+class Ledger:
+    """The ledger of one log, open for writing. ``path`` is the log's."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk = disk
+        self._path = path + SUFFIX
+        self._file: File | None = None
+        self.found, self._slots = _read(disk, self._path)
+        self._sequence = self._slots[-1].sequence + 1 if self._slots else 0
+        self._ring: list[tuple[int, int] | None] = [None] * LEDGER_SLOTS
+        self._answered: set[tuple[int, int]] = set()
+        self._header = LedgerHeader(disk.boot_id(), 0, 0)
+
+    def unsynced_from(self, inode: int) -> int | None:
+        """From where on nothing was synced, if the machine went down since; else None."""
+        if self.found is None or self.found.inode != inode:
+            return None
+        return None if self.found.boot_id == self._header.boot_id else self.found.synced
+
+    def cut(self, log: memoryview, inode: int, end: int) -> int:
+        """Where the log's good part really ends: before a request it holds only partly."""
+        if self.found is None or self.found.inode != inode:
+            return end
+        for slot in self._slots:
+            if self.found.synced <= slot.start < end < slot.end and _begins_at(log, slot):
+                return slot.start
+        return end
+
+    def begin(self, log: memoryview, inode: int, end: int) -> None:
+        """Start a term of service: what is within ``end`` took effect, and is synced."""
+        self._file = self._disk.open(self._path, write=True, create=True)
+        if self._file.size() < format.LEDGER_BYTES:
+            self._file.write_at(0, bytes(format.LEDGER_BYTES))
+        same = self.found is not None and self.found.inode == inode
+        for slot in self._slots:
+            if not slot.end or (same and slot.end <= end and _begins_at(log, slot)):
+                self._remember(slot.sequence, (slot.client, slot.request))
+            else:  # or records logged later at the same place would be taken for its own
+                self._file.write_at(format.slot_offset(slot.sequence), bytes(format.SLOT_BYTES))
+        self._slots = []
+        self.bind(inode, end)
+
+    def bind(self, inode: int, synced: int) -> None:
+        """Bind the offsets of slots written from now on to the log with this inode."""
+        self._header = LedgerHeader(self._header.boot_id, inode, synced)
+        self._open_file.write_at(0, format.encode_header(self._header))
+        self._open_file.sync()
+        self._disk.sync_directory(directory_of(self._path))
+
+    def forget_offsets(self) -> None:
+        """Rewrite every slot as "took effect", ahead of a log whose offsets are different."""
+        empty = bytes(format.SLOT_BYTES)
+        last = self._sequence - 1
+        slots = b"".join(
+            # Each keeps its place, so that a write cut short by a kill loses none.
+            format.encode_slot(Slot(last - (last - place) % LEDGER_SLOTS, *known))
+            if known
+            else empty
+            for place, known in enumerate(self._ring)
+        )
+        self._open_file.write_at(format.HEADER_BYTES, slots)
+
+    @property
+    def _open_file(self) -> File:
+        assert self._file is not None, "begin() comes first"
+        return self._file
+
+    def took_effect(self, client: int, request: int) -> bool:
+        """Whether this request is in the log already."""
+        return (client, request) in self._answered
+
+    def note(self, client: int, request: int, start: int, end: int, first_crc: int) -> None:
+        """Note, before it is logged, where a request's records are going to be."""
+        slot = Slot(self._sequence, client, request, start, end, first_crc)
+        self._open_file.write_at(format.slot_offset(self._sequence), format.encode_slot(slot))
+        self._sequence += 1
+
+    def void(self) -> None:
+        """Take back the last note: its records did not reach the log and were cut away."""
+        self._sequence -= 1
+        empty = bytes(format.SLOT_BYTES)
+        self._open_file.write_at(format.slot_offset(self._sequence), empty)
+
+    def logged(self, client: int, request: int) -> None:
+        """Remember that the request noted last is in the log."""
+        self._remember(self._sequence - 1, (client, request))
+
+    def _remember(self, sequence: int, known: tuple[int, int]) -> None:
+        place = sequence % LEDGER_SLOTS
+        old = self._ring[place]
+        if old is not None:
+            self._answered.discard(old)
+        self._ring[place] = known
+        self._answered.add(known)
+
+    def synced(self, end: int) -> None:
+        """Note that the log is synced up to ``end``."""
+        self._header = LedgerHeader(self._header.boot_id, self._header.inode, end)
+        self._open_file.write_at(0, format.encode_header(self._header))
+
+    def close(self) -> None:
+        """Let go of the file and keep it, for a successor to judge by."""
+        if self._file is not None:
+            self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file: everything was synced and every request answered."""
+        self.close()
+        remove_if_there(self._disk, self._path)
+
+
+
+def _read(disk: Disk, path: str) -> tuple[LedgerHeader | None, list[Slot]]:
+    """What a predecessor left, if anything legible; nothing is created."""
+    if disk.inode_at(path) is None:
+        return None, []
+    file = disk.open(path)
+    try:
+        return format.decode(file.read_at(0, format.LEDGER_BYTES)) or (None, [])
+    finally:
+        file.close()
+
+
+def _begins_at(log: memoryview, slot: Slot) -> bool:
+    """Whether the log holds the slot's first record where the slot says."""
+    return int.from_bytes(log[slot.start : slot.start + 4], "little") == slot.first_crc

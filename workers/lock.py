@@ -1,0 +1,107 @@
+"""The one lock: an OS lock on a file, which goes when its holder goes.
+
+What the file says (pid, command, since) only informs error messages; it never decides anything, so
+a reused pid or a stale file does no harm and nobody has to delete one.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from holdfast.formats.errors import StoreLocked
+from holdfast.workers.disk import Disk, File, remove_if_there
+
+_NOTE_BYTES_MAX = 4096
+_RETRY_S = 0.002
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who holds a lock, by its own account."""
+
+    pid: int
+    command: str
+    since: str
+
+
+def describe_self(pid: int) -> Owner:
+    """This process as the owner of a lock."""
+    command = " ".join(sys.argv) or sys.executable
+    return Owner(pid, command[:512], datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class Lock:
+    """An exclusive lock held on ``path`` until ``release`` or the end of the process."""
+
+    def __init__(self, disk: Disk, path: str, file: File) -> None:
+        self._disk = disk
+        self._path = path
+        self.file = file
+        self._inode = file.inode()
+
+    @classmethod
+    def acquire(cls, disk: Disk, path: str, owner: Owner, *, wait_s: float = 0.0) -> "Lock":
+        """Take the lock, waiting up to ``wait_s`` seconds; ``StoreLocked`` names its owner."""
+        give_up = time.monotonic() + wait_s
+        while True:
+            lock = cls.try_acquire(disk, path, owner)
+            if lock is not None:
+                return lock
+            if time.monotonic() >= give_up:
+                raise locked_by(disk, path)
+            time.sleep(_RETRY_S)
+
+    @classmethod
+    def try_acquire(cls, disk: Disk, path: str, owner: Owner) -> "Lock | None":
+        """Take the lock at once, or return None."""
+        while True:
+            file = disk.open(path, write=True, create=True)
+            if not file.lock():
+                file.close()
+                return None
+            if disk.inode_at(path) == file.inode():
+                break
+            file.close()  # the former owner removed it between our open and our lock
+        file.truncate(0)
+        file.append(msgspec.json.encode(owner))
+        return cls(disk, path, file)
+
+    def is_held(self) -> bool:
+        """False once somebody removed or replaced the lock file: a second owner may exist then."""
+        return self._disk.inode_at(self._path) == self._inode
+
+    def release(self) -> None:
+        """Remove the lock file and let go."""
+        if self.is_held():
+            remove_if_there(self._disk, self._path)
+        self.file.close()
+
+
+def read_owner(disk: Disk, path: str) -> Owner | None:
+    """What the lock file says of its owner, if it says anything legible."""
+    try:
+        file = disk.open(path)
+    except OSError:
+        return None
+    try:
+        return msgspec.json.decode(file.read_at(0, _NOTE_BYTES_MAX), type=Owner)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    finally:
+        file.close()
+
+
+def locked_by(disk: Disk, path: str) -> StoreLocked:
+    """The error that names the owner of the lock at ``path``."""
+    locked = path.removesuffix(".lock")
+    owner = read_owner(disk, path)
+    if owner is None:
+        return StoreLocked(f"{locked!r} is locked by another process", path=locked)
+    return StoreLocked(
+        f"{locked!r} is locked by process {owner.pid} ({owner.command}) since {owner.since}",
+        path=locked,
+        pid=owner.pid,
+        command=owner.command,
+        since=owner.since,
+    )

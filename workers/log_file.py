@@ -1,0 +1,108 @@
+"""An append-only log on disk: its good length, its map, and what is synced of it."""
+
+import time
+
+from holdfast.formats.errors import HoldfastError, from_os_error
+from holdfast.workers.disk import Buffer, Disk, File, directory_of, remove_if_there
+
+# Tells a successor that a sync failed, and so that pages it can read may not be on disk. Like the
+# ledger it needs no sync itself: after a power loss those pages are gone and so is the question.
+UNSYNCED_SUFFIX = ".unsynced"
+
+
+class Fatal(Exception):
+    """The actor can no longer vouch for its file: the worker must exit and a successor recover."""
+
+
+class LogFile:
+    """The log at ``file.path``, good up to ``end``."""
+
+    def __init__(self, disk: Disk, file: File, end: int) -> None:
+        self._disk = disk
+        self.file = file
+        self.end = end
+        self.synced_end = 0
+        self.synced_at: float | None = None
+        self.view = file.map()
+
+    @property
+    def path(self) -> str:
+        """Path of the log."""
+        return self.file.path
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes appended since the last sync."""
+        return self.end - self.synced_end
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Bytes of the log; the map serves what it covers, the file the rest."""
+        stop = offset + length
+        if stop <= len(self.view):
+            return self.view[offset:stop]
+        return self.file.read_at(offset, length)
+
+    def remap(self) -> memoryview:
+        """Map the log as long as it is now."""
+        if len(self.view) < self.end:
+            self.view = self.file.map()
+        return self.view
+
+    def append(self, data: Buffer) -> None:
+        """Append all of ``data`` or nothing; ``Fatal`` when a failed append cannot be undone."""
+        try:
+            self.file.write_at(self.end, data)
+        except OSError as error:
+            try:
+                self.file.truncate(self.end)
+            except OSError as second:
+                raise Fatal(f"cannot undo a failed append to {self.path!r}: {second}") from error
+            raise self.error(error, "append to") from error
+        self.end += len(data)
+
+    def sync(self) -> None:
+        """Sync what was appended. A failure is final, whatever the file looks like afterwards."""
+        try:
+            self.file.sync()
+        except OSError as error:
+            mark_unsynced(self._disk, self.path)
+            raise Fatal(f"cannot sync {self.path!r}: {error.strerror}") from error
+        self.synced_end = self.end
+        self.synced_at = time.monotonic()
+
+    def swap(self, file: File, end: int) -> None:
+        """Go on with another file, already synced and in place under the same path."""
+        self.file.close()
+        self.file = file
+        self.end = self.synced_end = end
+        self.synced_at = time.monotonic()
+        self.view = file.map()
+
+    def error(self, error: OSError, doing: str) -> HoldfastError:
+        """The typed form of an error met on this log."""
+        return from_os_error(error, doing, self.path, self.end)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.view = memoryview(b"")
+        self.file.close()
+
+
+def mark_unsynced(disk: Disk, path: str) -> None:
+    """Leave the mark that a sync of ``path`` failed; best effort on a failing disk."""
+    try:
+        disk.open(path + UNSYNCED_SUFFIX, write=True, create=True).close()
+    except OSError:
+        return
+
+
+def is_marked_unsynced(disk: Disk, path: str) -> bool:
+    """Whether the last owner of ``path`` met a failing sync."""
+    return disk.inode_at(path + UNSYNCED_SUFFIX) is not None
+
+
+def clear_unsynced(disk: Disk, path: str) -> None:
+    """Remove the mark, once the content was written anew and synced."""
+    if is_marked_unsynced(disk, path):
+        remove_if_there(disk, path + UNSYNCED_SUFFIX)
+        disk.sync_directory(directory_of(path))

@@ -1,0 +1,431 @@
+"""Every message between holdfast's processes, typed; there is no other.
+
+They travel as MessagePack arrays with an integer tag (``msgspec``), so a message is checked while
+it is decoded and nothing on the wire can run code. Tags are never reused.
+
+Host to worker, over a session: ``Request``, answered by ``Reply`` or ``Failure``, with ``Progress``
+in between for long work. Host to supervisor, over the host's control channel: ``Ask``, answered by
+``Answer`` or ``Failure``. Supervisor to worker, over the worker's control channel: ``Order``; and
+back: ``Report``.
+"""
+
+import enum
+from typing import Literal
+
+import msgspec
+
+from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
+from holdfast.formats.values import Cursor, KvEntry, Update
+
+Durability = Literal["always", "interval", "never"]
+Kind = Literal["fold"]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+class Progress(_Message, frozen=True):
+    """How far long work has come: ``done`` of ``total`` bytes in the stage named."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Failure(_Message, frozen=True):
+    """An error of the tree in ``formats.errors``, in transit."""
+
+    name: str
+    message: str
+    details: dict[str, Detail]
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, traceback: str = "") -> "Failure":
+        """The wire form of an error; anything outside the tree becomes ``InternalError``."""
+        if not isinstance(error, HoldfastError):
+            error = InternalError(f"{type(error).__name__}: {error}")
+        return cls(type(error).__name__, error.message, error.wire_details(), traceback)
+
+    def error(self) -> HoldfastError:
+        """The error, rebuilt."""
+        return from_wire(self.name, self.message, self.details, self.traceback)
+
+
+# --- host to worker ----------------------------------------------------------------------------
+
+
+class FoldApply(_Message, frozen=True, tag=1):
+    """Apply updates in order, then move the cursor; one durable unit."""
+
+    updates: list[Update]
+    cursor: Cursor
+    refuse_stale: bool = False
+
+
+class FoldGet(_Message, frozen=True, tag=2):
+    """One entry."""
+
+    key: str
+
+
+class FoldGetMany(_Message, frozen=True, tag=3):
+    """Several entries, in the order asked."""
+
+    keys: list[str]
+
+
+class FoldRange(_Message, frozen=True, tag=4):
+    """All entries under a prefix, in key order."""
+
+    prefix: str
+    limit: int | None = None
+
+
+class FoldScan(_Message, frozen=True, tag=5):
+    """One page of entries under a prefix, from behind ``after``."""
+
+    prefix: str
+    after: str | None = None
+
+
+class FoldCursor(_Message, frozen=True, tag=6):
+    """The cursor."""
+
+
+class FoldStaleKeys(_Message, frozen=True, tag=7):
+    """The keys held that are not among these."""
+
+    keys: list[str]
+
+
+class FoldCompact(_Message, frozen=True, tag=8):
+    """Rewrite the log without what is dead."""
+
+
+class FoldExport(_Message, frozen=True, tag=9):
+    """Write an export artifact to a directory that is absent or empty."""
+
+    directory: str
+
+
+class StoreStatus(_Message, frozen=True, tag=10):
+    """What the worker knows about its store."""
+
+
+Request = (
+    FoldApply
+    | FoldGet
+    | FoldGetMany
+    | FoldRange
+    | FoldScan
+    | FoldCursor
+    | FoldStaleKeys
+    | FoldCompact
+    | FoldExport
+    | StoreStatus
+)
+
+
+class Done(_Message, frozen=True, tag=1):
+    """The request took effect, durably under the store's policy."""
+
+
+class Entry(_Message, frozen=True, tag=2):
+    """An entry, or none."""
+
+    entry: KvEntry | None
+
+
+class Entries(_Message, frozen=True, tag=3):
+    """Entries in key order."""
+
+    entries: list[KvEntry]
+
+
+class MaybeEntries(_Message, frozen=True, tag=4):
+    """Entries in the order asked, None where there is none."""
+
+    entries: list[KvEntry | None]
+
+
+class Page(_Message, frozen=True, tag=5):
+    """Part of a scan; ``more`` says whether another page may follow."""
+
+    entries: list[KvEntry]
+    more: bool
+
+
+class CursorIs(_Message, frozen=True, tag=6):
+    """The cursor."""
+
+    cursor: Cursor
+
+
+class Keys(_Message, frozen=True, tag=7):
+    """Keys, sorted."""
+
+    keys: list[str]
+
+
+class Compacted(_Message, frozen=True, tag=8):
+    """Log length in bytes before and after a compaction."""
+
+    bytes_before: int
+    bytes_after: int
+
+
+class ArtifactFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One payload file of an artifact, as its manifest lists it."""
+
+    path: str
+    size: int
+    blake3: str
+
+
+class Exported(_Message, frozen=True, tag=9):
+    """An artifact was written."""
+
+    directory: str
+    entries: int
+    cursor: Cursor
+    files: list[ArtifactFile]
+
+
+class Status(_Message, frozen=True, tag=10):
+    """A store's figures. Sizes in bytes, ages in seconds."""
+
+    kind: str
+    path: str
+    durability: Durability
+    entries: int
+    log_bytes: int
+    live_bytes: int
+    dead_bytes: int
+    cursor: Cursor
+    synced_age_s: float | None
+    unsynced_bytes: int
+    compactions: int
+    recovered_torn_bytes: int
+    indexed_bytes: int
+    pid: int
+
+
+Reply = (
+    Done
+    | Entry
+    | Entries
+    | MaybeEntries
+    | Page
+    | CursorIs
+    | Keys
+    | Compacted
+    | Exported
+    | Status
+)
+
+
+# --- what a store is opened with ---------------------------------------------------------------
+
+
+class StoreSpec(_Message, frozen=True):
+    """Name, kind, file and options of a store; None means: as it is, else the default."""
+
+    name: str
+    kind: Kind
+    path: str
+    durability: Durability | None = None
+    interval_s: float | None = None
+    import_from: str | None = None
+    create: bool = True
+
+
+DEFAULT_DURABILITY: Durability = "always"
+DEFAULT_INTERVAL_S = 1.0
+
+
+# --- host to supervisor ------------------------------------------------------------------------
+
+
+class Hello(_Message, frozen=True, tag=1):
+    """The first message of a host. ``client`` is unique to this engine in this process."""
+
+    wire_version: int
+    pid: int
+    client: int
+    command: str
+
+
+class OpenStore(_Message, frozen=True, tag=2):
+    """Make sure a store is served; with ``session``, hand over a pipe to its worker.
+
+    ``lost`` is the generation whose session broke, if one did.
+    """
+
+    spec: StoreSpec
+    session: bool = False
+    lost: int = 0
+
+
+class Suspect(_Message, frozen=True, tag=3):
+    """A call has waited long: see whether this worker still makes progress."""
+
+    name: str
+    generation: int
+    hung_after_s: float
+
+
+class AskProcesses(_Message, frozen=True, tag=4):
+    """Which processes serve this directory."""
+
+
+class AskHealth(_Message, frozen=True, tag=5):
+    """State of every open store."""
+
+
+class RestartStore(_Message, frozen=True, tag=6):
+    """Start a store's worker anew, also one that was given up."""
+
+    name: str
+
+
+class DropStore(_Message, frozen=True, tag=7):
+    """Remove a running store with its files."""
+
+    name: str
+
+
+class Leave(_Message, frozen=True, tag=8):
+    """The host leaves; the connection ends when the engine is stopped or goes on for others."""
+
+
+Ask = Hello | OpenStore | Suspect | AskProcesses | AskHealth | RestartStore | DropStore | Leave
+
+
+class Welcome(_Message, frozen=True, tag=1):
+    """The host has joined."""
+
+    pid: int
+
+
+class Exit(_Message, frozen=True):
+    """How a worker ended. ``client`` and ``request`` name what it was working on, or are zero."""
+
+    generation: int
+    cause: str
+    client: int = 0
+    request: int = 0
+    fruitful: bool = False
+
+
+class Opened(_Message, frozen=True, tag=2):
+    """The store is served. With a session, its descriptor travels with this message."""
+
+    generation: int
+    pid: int
+    exits: list[Exit]
+    session: bool = False
+
+
+class ProcessInfo(_Message, frozen=True):
+    """One process of the engine."""
+
+    role: Literal["supervisor", "worker"]
+    store: str | None
+    pid: int
+
+
+class Processes(_Message, frozen=True, tag=3):
+    """The engine's processes, supervisor first."""
+
+    processes: list[ProcessInfo]
+
+
+class StoreHealth(_Message, frozen=True):
+    """One store as the supervisor sees it."""
+
+    name: str
+    kind: str
+    path: str
+    state: Literal["starting", "running", "waiting", "failed"]
+    pid: int | None
+    restarts: int
+    last_exit: str | None
+
+
+class Health(_Message, frozen=True, tag=4):
+    """Every open store."""
+
+    stores: list[StoreHealth]
+
+
+class Accepted(_Message, frozen=True, tag=5):
+    """It was done."""
+
+
+class LogLine(_Message, frozen=True, tag=6):
+    """A log record of a worker or the supervisor, for the host's loggers."""
+
+    logger: str
+    level: int
+    text: str
+    created: float
+    pid: int
+
+
+Answer = Welcome | Opened | Processes | Health | Accepted | LogLine
+
+
+# --- supervisor to worker, and back ------------------------------------------------------------
+
+
+class Serve(_Message, frozen=True, tag=1):
+    """Serve the session whose descriptor travels with this message."""
+
+    client: int
+
+
+class Stop(_Message, frozen=True, tag=2):
+    """Sync, close and exit; with ``remove``, take the store's files along."""
+
+    remove: bool = False
+
+
+class Ping(_Message, frozen=True, tag=3):
+    """Wake up, so that progress can be seen."""
+
+
+Order = Serve | Stop | Ping
+
+
+class Ready(_Message, frozen=True, tag=1):
+    """Recovered and serving."""
+
+
+class Refused(_Message, frozen=True, tag=2):
+    """The store cannot be opened, for a reason that a restart does not change."""
+
+    failure: Failure
+
+
+class Dying(_Message, frozen=True, tag=3):
+    """The worker is about to exit because of this error."""
+
+    failure: Failure
+
+
+Report = Ready | Refused | Dying | LogLine
+
+
+class Phase(enum.IntEnum):
+    """What a worker is doing, kept where its supervisor can see it after a kill."""
+
+    IDLE = 0
+    RECOVERING = 1
+    HANDLING = 2
+    COMMITTING = 3
+
+
+# A write that dies with its worker may have happened; a read cannot have.
+WRITES = (FoldApply, FoldCompact, FoldExport)

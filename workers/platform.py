@@ -1,0 +1,58 @@
+"""The few things that differ between operating systems."""
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent goes, where the kernel can (Linux).
+
+    Elsewhere the end of the control channel does it, a little later.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(1)
+
+
+def peer_user(sock: socket.socket) -> int:
+    """User id of the process at the other end of a Unix socket."""
+    if sys.platform == "linux":
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", data)[1])
+    local_peercred = 1  # LOCAL_PEERCRED; struct xucred starts with version and uid
+    data = sock.getsockopt(0, local_peercred, 76)
+    return int(struct.unpack_from("II", data)[1])
+
+
+def oom_kills() -> int:
+    """How often the kernel has killed a process for want of memory since it started."""
+    try:
+        text = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def file_system_of(directory: str) -> str:
+    """Type of the file system that holds ``directory``, such as ``ext4``; empty if unknown."""
+    import psutil
+
+    best, kind = "", ""
+    for partition in psutil.disk_partitions(all=True):
+        mount = partition.mountpoint
+        inside = directory == mount or directory.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, partition.fstype
+    return kind

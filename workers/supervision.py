@@ -1,0 +1,411 @@
+"""The supervisor's decisions, pure: told what happened and when, it answers what to do.
+
+A store's life::
+
+    (asked for) -> STARTING -> RUNNING -> (worker died) -> STARTING, at once or after WAITING
+                      |           |                    \\-> FAILED, when nothing gets done
+                      v           v
+                   REFUSED     STOPPING   -> gone, or STARTING again when somebody asks meanwhile
+
+Whoever asks for a store waits in its queue until it runs, is refused, or fails; a queue is always
+emptied by an answer. ``supervisor.py`` performs the effects and reports the events.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from msgspec import structs
+
+from holdfast.formats.errors import (
+    HoldfastError,
+    OptionsConflict,
+    StoreExists,
+    StoreFailed,
+    WrongKind,
+)
+from holdfast.workers.messages import (
+    DEFAULT_DURABILITY,
+    DEFAULT_INTERVAL_S,
+    Accepted,
+    Exit,
+    Health,
+    OpenStore,
+    Opened,
+    Processes,
+    ProcessInfo,
+    StoreHealth,
+    StoreSpec,
+)
+from holdfast.workers.restart import RestartBudget
+
+# A broken session is often seen before the death that broke it. So long its caller is kept waiting
+# before the same worker is offered again.
+DEATH_NOTICE_S = 0.1
+_EXITS_KEPT = 16
+
+
+class Asker(NamedTuple):
+    """A request of a host that has to be answered."""
+
+    host: int
+    request: int
+
+
+# --- effects -----------------------------------------------------------------------------------
+
+
+class Spawn(NamedTuple):
+    """Start a worker."""
+
+    spec: StoreSpec
+    generation: int
+
+
+class Grant(NamedTuple):
+    """Answer that the store runs, with a new session to it if asked for."""
+
+    asker: Asker
+    name: str
+    answer: Opened
+
+
+class Reply(NamedTuple):
+    """Answer with a message."""
+
+    asker: Asker
+    answer: Accepted
+
+
+class Fail(NamedTuple):
+    """Answer with an error."""
+
+    asker: Asker
+    error: HoldfastError
+
+
+class StopWorker(NamedTuple):
+    """Have a worker sync, close and exit; with ``remove``, take the store's files with it."""
+
+    name: str
+    remove: bool = False
+
+
+class KillWorker(NamedTuple):
+    """Kill a worker, for this cause."""
+
+    name: str
+    cause: str
+
+
+class Poke(NamedTuple):
+    """Wake a worker up, so that its progress shows whether it lives."""
+
+    name: str
+
+
+Effect = Spawn | Grant | Reply | Fail | StopWorker | KillWorker | Poke
+
+
+# --- state -------------------------------------------------------------------------------------
+
+
+class State(Enum):
+    """Where a store stands."""
+
+    STARTING = auto()
+    RUNNING = auto()
+    WAITING = auto()
+    FAILED = auto()
+    REFUSED = auto()
+    STOPPING = auto()
+
+
+_SHOWN = {
+    State.STARTING: "starting",
+    State.RUNNING: "running",
+    State.WAITING: "waiting",
+    State.FAILED: "failed",
+    State.REFUSED: "failed",
+    State.STOPPING: "waiting",
+}
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Somebody who waits for a store to run."""
+
+    asker: Asker
+    session: bool
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """A worker that has to show progress until a moment."""
+
+    until: float
+    seconds: float
+    progress: int
+
+
+@dataclass(slots=True)
+class Store:
+    """One store in the table."""
+
+    spec: StoreSpec
+    generation: int
+    state: State = State.STARTING
+    pid: int | None = None
+    budget: RestartBudget = field(default_factory=RestartBudget)
+    waiters: list[Waiter] = field(default_factory=list)
+    droppers: list[Asker] = field(default_factory=list)
+    exits: deque[Exit] = field(default_factory=lambda: deque(maxlen=_EXITS_KEPT))
+    resume_at: float = 0.0
+    restarts: int = 0
+    suspicion: Suspicion | None = None
+
+
+class Supervision:
+    """The table of stores and who waits for them."""
+
+    def __init__(self, first_generation: int, progress_of: Callable[[str], int]) -> None:
+        self.stores: dict[str, Store] = {}
+        self._generation = first_generation
+        self._progress_of = progress_of
+
+    # --- hosts -----------------------------------------------------------------------------
+
+    def open_asked(self, asker: Asker, ask: OpenStore, now: float) -> list[Effect]:
+        """A host wants a store served."""
+        spec = ask.spec
+        store = self.stores.get(spec.name)
+        if store is None:
+            return self._add(spec, Waiter(asker, ask.session))
+        if spec.import_from is not None:
+            return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
+        conflict = _conflict(store.spec, spec)
+        if conflict is not None:
+            return [Fail(asker, conflict)]
+        if store.state is State.FAILED:
+            return [Fail(asker, _failed(store))]
+        waiter = Waiter(asker, ask.session)
+        if store.state is State.RUNNING:
+            if ask.lost != store.generation:
+                return [self._grant(store, waiter)]
+            waiter.not_before = now + DEATH_NOTICE_S
+        store.waiters.append(waiter)
+        return []
+
+    def host_left(self, host: int) -> None:
+        """A host is gone: nobody there waits any more."""
+        for store in self.stores.values():
+            store.waiters = [w for w in store.waiters if w.asker.host != host]
+            store.droppers = [asker for asker in store.droppers if asker.host != host]
+
+    def restart_asked(self, asker: Asker, name: str) -> list[Effect]:
+        """A host wants a worker started anew."""
+        store = self.stores.get(name)
+        if store is None:
+            return [Reply(asker, Accepted())]
+        store.budget.forgive()
+        store.waiters.append(Waiter(asker, session=False))
+        if store.state is State.RUNNING:
+            store.state = State.STOPPING
+            return [StopWorker(name)]
+        if store.state in (State.FAILED, State.WAITING):
+            return [self._start(store)]
+        return []
+
+    def drop_asked(self, asker: Asker, name: str) -> list[Effect]:
+        """A host wants an open store gone, files and all."""
+        store = self.stores.get(name)
+        if store is None or store.state is not State.RUNNING:
+            error = StoreFailed(f"store {name!r} is not running, so it is not dropped", store=name)
+            return [Fail(asker, error)]
+        store.state = State.STOPPING
+        store.droppers.append(asker)
+        return [StopWorker(name, remove=True)]
+
+    def suspected(self, name: str, generation: int, seconds: float, now: float) -> list[Effect]:
+        """A host has waited long for this worker."""
+        store = self.stores.get(name)
+        if store is None or store.generation != generation or store.suspicion is not None:
+            return []
+        store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
+        return [Poke(name)]
+
+    def stop_all(self) -> list[Effect]:
+        """Nobody is left: stop every worker."""
+        effects: list[Effect] = []
+        for name, store in list(self.stores.items()):
+            if store.state in (State.FAILED, State.WAITING):
+                del self.stores[name]
+            elif store.state is not State.STOPPING:
+                store.state = State.STOPPING
+                effects.append(StopWorker(name))
+        return effects
+
+    # --- workers ---------------------------------------------------------------------------
+
+    def worker_started(self, name: str, pid: int) -> None:
+        """The process of a spawned worker exists."""
+        self.stores[name].pid = pid
+
+    def worker_ready(self, name: str) -> list[Effect]:
+        """A worker has recovered and serves."""
+        store = self.stores[name]
+        if store.state is not State.STARTING:
+            return []
+        store.state = State.RUNNING
+        # From now on the file exists: a successor must find it, neither make nor import it again.
+        store.spec = structs.replace(store.spec, import_from=None, create=False)
+        waiters, store.waiters = store.waiters, []
+        return [self._grant(store, waiter) for waiter in waiters]
+
+    def worker_refused(self, name: str, error: HoldfastError) -> list[Effect]:
+        """A worker cannot open its store, for a reason that stays."""
+        store = self.stores[name]
+        store.state = State.REFUSED
+        waiters, store.waiters = store.waiters, []
+        return [Fail(waiter.asker, error) for waiter in waiters]
+
+    def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
+        """A worker's process is gone."""
+        store = self.stores[name]
+        store.pid = None
+        store.suspicion = None
+        if store.state in (State.STOPPING, State.REFUSED):
+            effects: list[Effect] = [Reply(asker, Accepted()) for asker in store.droppers]
+            store.droppers = []
+            if store.waiters:
+                effects.append(self._start(store))
+            else:
+                del self.stores[name]
+            return effects
+        store.exits.append(exit)
+        store.restarts += 1
+        delay = store.budget.after_death(fruitful=exit.fruitful)
+        if delay is None:
+            store.state = State.FAILED
+            waiters, store.waiters = store.waiters, []
+            return [Fail(waiter.asker, _failed(store)) for waiter in waiters]
+        if delay == 0.0:
+            return [self._start(store)]
+        store.state = State.WAITING
+        store.resume_at = now + delay
+        return []
+
+    # --- time ------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        effects: list[Effect] = []
+        for name, store in self.stores.items():
+            if store.state is State.WAITING and store.resume_at <= now:
+                effects.append(self._start(store))
+            if store.state is State.RUNNING:
+                due = [w for w in store.waiters if w.not_before <= now]
+                store.waiters = [w for w in store.waiters if w.not_before > now]
+                effects.extend(self._grant(store, waiter) for waiter in due)
+            suspicion = store.suspicion
+            if suspicion is not None and suspicion.until <= now:
+                store.suspicion = None
+                if self._progress_of(name) == suspicion.progress:
+                    cause = f"hung: no progress for {suspicion.seconds:g} s, so it was killed"
+                    effects.append(KillWorker(name, cause))
+        return effects
+
+    def next_tick(self) -> float | None:
+        """When ``tick`` has something to do next."""
+        moments = []
+        for store in self.stores.values():
+            if store.state is State.WAITING:
+                moments.append(store.resume_at)
+            if store.state is State.RUNNING:
+                moments.extend(waiter.not_before for waiter in store.waiters)
+            if store.suspicion is not None:
+                moments.append(store.suspicion.until)
+        return min(moments, default=None)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Every store, by name."""
+        return Health(
+            [
+                StoreHealth(
+                    store.spec.name,
+                    store.spec.kind,
+                    store.spec.path,
+                    _SHOWN[store.state],  # type: ignore[arg-type]
+                    store.pid,
+                    store.restarts,
+                    store.exits[-1].cause if store.exits else None,
+                )
+                for _, store in sorted(self.stores.items())
+            ]
+        )
+
+    def processes(self, supervisor: int) -> Processes:
+        """Every process, supervisor first."""
+        workers = [
+            ProcessInfo("worker", name, store.pid)
+            for name, store in sorted(self.stores.items())
+            if store.pid is not None
+        ]
+        return Processes([ProcessInfo("supervisor", None, supervisor), *workers])
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _add(self, spec: StoreSpec, waiter: Waiter) -> list[Effect]:
+        store = Store(
+            structs.replace(
+                spec,
+                durability=spec.durability or DEFAULT_DURABILITY,
+                interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
+            ),
+            generation=0,
+        )
+        store.waiters.append(waiter)
+        self.stores[spec.name] = store
+        return [self._start(store)]
+
+    def _start(self, store: Store) -> Spawn:
+        self._generation += 1
+        store.generation = self._generation
+        store.state = State.STARTING
+        return Spawn(store.spec, store.generation)
+
+    def _grant(self, store: Store, waiter: Waiter) -> Grant:
+        assert store.pid is not None
+        answer = Opened(store.generation, store.pid, list(store.exits), waiter.session)
+        return Grant(waiter.asker, store.spec.name, answer)
+
+
+def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
+    """Why a store that is open as ``held`` cannot be opened as ``asked``."""
+    if held.kind != asked.kind:
+        return WrongKind(f"store {held.name!r} is a {held.kind}, not a {asked.kind}",
+                         store=held.name)  # fmt: skip
+    for option in ("path", "durability", "interval_s"):
+        has, wants = getattr(held, option), getattr(asked, option)
+        if wants is not None and wants != has:
+            return OptionsConflict(
+                f"store {held.name!r} is open with {option}={has!r}, not {wants!r}",
+                store=held.name,
+            )
+    return None
+
+
+def _failed(store: Store) -> StoreFailed:
+    name = store.spec.name
+    causes = "; ".join(exit.cause for exit in list(store.exits)[-store.budget.deaths_max :])
+    return StoreFailed(
+        f"the worker of store {name!r} died {store.budget.fruitless} times in a row without "
+        f"getting anything done: {causes}. engine.restart({name!r}) tries again",
+        store=name,
+        path=store.spec.path,
+    )

@@ -1,0 +1,337 @@
+"""A worker process: recover one store, then drain, handle, commit, reply, for as long as it lives.
+
+Everything drained in one turn shares one sync, and no reply, not even to a read, leaves before it:
+nothing is observed before it is durable. Long work and upkeep run in slices between the turns.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import setproctitle
+
+from holdfast.formats.errors import CallTimeout, HoldfastError, InvalidArgument, ProtocolError
+from holdfast.formats.frame import FrameKind
+from holdfast.formats.limits import DRAIN_REQUESTS_MAX
+from holdfast.workers import messages
+from holdfast.workers.actor import Actor, Caller, Opener, Steps
+from holdfast.workers.channel import Channel, Frame, FrameReader, FrameWriter
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.fold import open_fold
+from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
+from holdfast.workers.platform import die_with_parent
+from holdfast.workers.vitals import Vitals
+
+OPENERS: dict[Kind, Opener] = {"fold": open_fold}
+"""One entry per kind of store: this is where a new kind plugs in."""
+
+_decode_request = msgspec.msgpack.Decoder(messages.Request).decode
+_decode_order = msgspec.msgpack.Decoder(messages.Order).decode
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+_UPKEEP_EVERY_TURNS = 8  # under load; every turn when idle
+_PROGRESS_EVERY_S = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """The worker's end of a pipe to one host."""
+
+    sock: socket.socket
+    client: int
+    reader: FrameReader = field(default_factory=FrameReader)
+    outbox: deque[memoryview] = field(default_factory=deque)
+
+    def send(self, data: bytearray) -> bool:
+        """Send a frame; what the host does not take now is kept. True when all of it went."""
+        sent = 0
+        if not self.outbox:
+            with contextlib.suppress(BlockingIOError):
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            if sent == len(data):
+                return True
+        self.outbox.append(memoryview(bytes(data))[sent:])
+        return False
+
+    def flush(self) -> bool:
+        """Send what was kept; True when all of it went."""
+        while self.outbox:
+            try:
+                sent = self.sock.send(self.outbox[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            if sent < len(self.outbox[0]):
+                self.outbox[0] = self.outbox[0][sent:]
+            else:
+                self.outbox.popleft()
+        return True
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """Long work under way for a session."""
+
+    session: Session
+    request: int
+    steps: Steps
+    reported_at: float = 0.0
+
+
+class Worker:
+    """The serve loop around one actor."""
+
+    def __init__(self, control: Channel, vitals: Vitals, actor: Actor) -> None:
+        self._control = control
+        self._vitals = vitals
+        self._actor = actor
+        self._poll = select.poll()
+        self._sessions: dict[int, Session] = {}
+        self._tasks: list[Task] = []
+        self._writer = FrameWriter()
+        self._replies: list[tuple[Session, FrameKind, object, int]] = []
+        self._stopping = False
+        self._removing = False
+        self._turn = 0
+        control.sock.setblocking(False)
+        self._poll.register(control.sock, _READABLE)
+
+    def run(self) -> None:
+        """Serve until told to stop or left alone."""
+        busy = False
+        while not self._stopping:
+            self._turn += 1
+            ready = self._poll.poll(self._patience_ms(busy))
+            self._vitals.tick()
+            if ready:
+                self._drain(ready)
+            self._commit()
+            self._send_replies()
+            busy = self._work_on(idle=not ready)
+        self._commit()
+        if self._removing:
+            self._actor.remove()
+        else:
+            self._actor.close()
+
+    def _patience_ms(self, busy: bool) -> int | None:
+        if busy:
+            return 0
+        due = self._actor.sync_due_in()
+        return None if due is None else max(1, int(due * 1000) + 1)
+
+    # --- receiving -------------------------------------------------------------------------
+
+    def _drain(self, ready: list[tuple[int, int]]) -> None:
+        """Handle what has arrived, up to a bound that keeps replies within the ledger's memory."""
+        control = self._control.sock.fileno()
+        for descriptor, events in ready:
+            if descriptor == control:
+                self._take_orders()
+                continue
+            session = self._sessions.get(descriptor)
+            if session is None:
+                continue
+            if events & select.POLLOUT:
+                self._flush(session)
+            if events & _READABLE and not session.outbox:
+                self._receive(session)
+            if len(self._replies) >= DRAIN_REQUESTS_MAX:
+                break
+
+    def _receive(self, session: Session) -> None:
+        try:
+            if not session.reader.receive(session.sock, socket.MSG_DONTWAIT):
+                self._close(session)
+                return
+            while (frame := session.reader.next()) is not None:
+                self._take(session, frame)
+        except BlockingIOError:
+            return
+        except (ProtocolError, msgspec.DecodeError) as error:
+            if isinstance(error, msgspec.ValidationError):
+                raise  # _take deals with it; anything else is our mistake
+            logging.getLogger("holdfast.worker").warning("closing a session: %s", error)
+            self._close(session)
+        except OSError:
+            self._close(session)
+
+    def _take(self, session: Session, frame: Frame) -> None:
+        header = frame.header
+        if header.kind is not FrameKind.REQUEST:
+            raise ProtocolError(f"a host sent a {header.kind.name} frame")
+        request_id = header.request
+        self._vitals.begin(session.client, request_id)
+        try:
+            request = _decode_request(frame.control)
+            if header.deadline and header.deadline < time.monotonic():
+                raise CallTimeout("the deadline passed before the request was handled")
+            outcome = self._actor.handle(request, Caller(session.client, request_id))
+        except msgspec.ValidationError as error:
+            self._fail(session, request_id, InvalidArgument(f"malformed request: {error}"))
+        except HoldfastError as error:
+            self._fail(session, request_id, error)
+        else:
+            if isinstance(outcome, msgspec.Struct):
+                self._replies.append((session, FrameKind.REPLY, outcome, request_id))
+            else:
+                self._tasks.append(Task(session, request_id, outcome))
+        self._vitals.enter(Phase.IDLE)
+
+    def _fail(self, session: Session, request: int, error: HoldfastError) -> None:
+        failure = Failure.of(error, traceback.format_exc())
+        self._replies.append((session, FrameKind.ERROR, failure, request))
+
+    # --- committing and replying -----------------------------------------------------------
+
+    def _commit(self) -> None:
+        self._vitals.enter(Phase.COMMITTING)
+        self._actor.commit()
+        self._vitals.enter(Phase.IDLE)
+
+    def _send_replies(self) -> None:
+        if not self._replies:
+            return
+        replies, self._replies = self._replies, []
+        self._vitals.answered(len(replies))
+        for session, kind, message, request in replies:
+            self._send(session, kind, message, request)
+
+    def _send(self, session: Session, kind: FrameKind, message: object, request: int) -> None:
+        if session.sock.fileno() < 0:
+            return  # it broke while its request was handled
+        try:
+            if not session.send(self._writer.encode(kind, message, request)):
+                self._poll.modify(session.sock, _READABLE | select.POLLOUT)
+        except OSError:
+            self._close(session)
+
+    def _flush(self, session: Session) -> None:
+        try:
+            if session.flush():
+                self._poll.modify(session.sock, _READABLE)
+        except OSError:
+            self._close(session)
+
+    def _close(self, session: Session) -> None:
+        descriptor = session.sock.fileno()
+        if descriptor >= 0:
+            self._poll.unregister(descriptor)
+            del self._sessions[descriptor]
+            session.sock.close()
+
+    # --- work between turns ----------------------------------------------------------------
+
+    def _work_on(self, *, idle: bool) -> bool:
+        """One slice of each task, and of upkeep when there is time; True while there is more."""
+        for task in list(self._tasks):
+            self._advance(task)
+        upkeep = False
+        if idle or not self._turn % _UPKEEP_EVERY_TURNS:
+            self._vitals.enter(Phase.COMMITTING)
+            upkeep = self._actor.step()
+            self._vitals.enter(Phase.IDLE)
+        elif not self._tasks:
+            upkeep = True  # look again as soon as nobody asks
+        return bool(self._tasks) or upkeep
+
+    def _advance(self, task: Task) -> None:
+        self._vitals.begin(task.session.client, task.request)
+        try:
+            progress = next(task.steps)
+        except StopIteration as finished:
+            self._finish(task, FrameKind.REPLY, finished.value)
+        except HoldfastError as error:
+            self._finish(task, FrameKind.ERROR, Failure.of(error, traceback.format_exc()))
+        else:
+            now = time.monotonic()
+            if progress is not None and now - task.reported_at >= _PROGRESS_EVERY_S:
+                task.reported_at = now
+                self._send(task.session, FrameKind.PROGRESS, progress, task.request)
+        self._vitals.enter(Phase.IDLE)
+
+    def _finish(self, task: Task, kind: FrameKind, message: Reply | Failure) -> None:
+        self._tasks.remove(task)
+        self._vitals.answered(1)
+        self._send(task.session, kind, message, task.request)
+
+    # --- orders ----------------------------------------------------------------------------
+
+    def _take_orders(self) -> None:
+        alive = self._control.receive()
+        while (frame := self._control.next()) is not None:
+            match _decode_order(frame.control):
+                case messages.Serve(client=client):
+                    sock = self._control.take_socket()
+                    self._sessions[sock.fileno()] = Session(sock, client)
+                    self._poll.register(sock, _READABLE)
+                case messages.Stop(remove=remove):
+                    self._stopping, self._removing = True, remove
+                case messages.Ping():
+                    pass  # the turn itself is the answer
+        if not alive:
+            os._exit(0)  # the supervisor is gone; the log is the truth
+
+
+class _Forwarder(logging.Handler):
+    """Sends log records to the supervisor, who passes them to the hosts' loggers."""
+
+    def __init__(self, control: Channel) -> None:
+        super().__init__(logging.INFO)
+        self._control = control
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._control.backlog > 100:
+            return  # nobody reads; never let logging block a store
+        line = messages.LogLine(
+            record.name, record.levelno, record.getMessage(), record.created, os.getpid()
+        )
+        with contextlib.suppress(OSError):
+            self._control.send(FrameKind.REQUEST, line)
+
+
+def worker_main(
+    spec: StoreSpec, sock: socket.socket, vitals: Vitals, parent: int, leave: Callable[[], None]
+) -> None:
+    """Entry of a worker process. ``leave`` closes what a fork inherited from the supervisor."""
+    leave()
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    setproctitle.setproctitle(f"holdfast: {spec.kind} worker of {spec.name} ({spec.path})")
+    control = Channel(sock)
+    logger = logging.getLogger("holdfast")
+    logger.handlers[:] = [_Forwarder(control)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    code = 0
+    try:
+        _serve(spec, control, vitals)
+    except BaseException as error:
+        code = 1
+        failure = Failure.of(error, traceback.format_exc())
+        with contextlib.suppress(OSError):
+            control.send(FrameKind.REQUEST, messages.Dying(failure))
+    os._exit(code)
+
+
+def _serve(spec: StoreSpec, control: Channel, vitals: Vitals) -> None:
+    vitals.enter(Phase.RECOVERING)
+    try:
+        actor = OPENERS[spec.kind](OsDisk(), spec, vitals.tick)
+    except HoldfastError as error:
+        failure = Failure.of(error, traceback.format_exc())
+        control.send(FrameKind.REQUEST, messages.Refused(failure))
+        return
+    vitals.enter(Phase.IDLE)
+    control.send(FrameKind.REQUEST, messages.Ready())
+    Worker(control, vitals, actor).run()
+
+
