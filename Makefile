@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench clean compiled FORCE
+.PHONY: help setup check test demo bench clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -16,8 +16,12 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --only-binary :all:
 # Strict mode: Python finds the package through plain links. The other editable mode needs a hook
-# that costs every start of Python, and so every worker, more than the worker's own imports.
+# that costs every start of Python, and so of every worker, more than 10 ms.
 EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editable
+
+# Containers often tell Python not to write bytecode. Then every worker would compile the package
+# anew at its start, which no user's installation does.
+COMPILE = $(BIN)/python -m compileall -q build/__editable__.*/holdfast
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' \
@@ -36,13 +40,16 @@ check: build/installed ## Check formatting, lint rules and types
 		| sed -E -e 's,^build/typing/holdfast/((workers|formats|bench)/),\1,' \
 			-e 's,^build/typing/holdfast/,engine/,'
 
-test: compiled ## Run the tests; PYTEST_ARGS='-k name' to choose
+test: build/installed ## Run the tests; PYTEST_ARGS='-k name' to choose
+	@$(COMPILE)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-demo: compiled ## Run the demonstration
+demo: build/installed ## Run the demonstration
+	@$(COMPILE)
 	$(BIN)/holdfast demo
 
-bench: build/peers compiled ## Measure against other stores
+bench: build/peers ## Measure against other stores
+	@$(COMPILE)
 	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
 
 clean: ## Remove everything that make has made
@@ -70,11 +77,6 @@ build/installed: pyproject.toml constraints.txt $(VENV)/modules
 	$(PIP_INSTALL) setuptools
 	$(PIP_INSTALL) $(EDITABLE) '.[dev]'
 	@mkdir -p build && touch $@
-
-# Containers often tell Python not to write bytecode. Then every worker would compile the package
-# anew at its start, which no user's installation does.
-compiled: build/installed
-	@$(BIN)/python -m compileall -q build/__editable__.*/holdfast
 
 build/peers: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,peers]'

@@ -231,14 +231,19 @@ def merged_spans(
     ordinal = 0
     for number, (key, span) in enumerate(items, 1):
         there, found = base.locate(key)
-        spans.frombytes(base.spans[ordinal:there])
+        _extend(spans, base.spans[ordinal:there])
         if span:
             spans.append(span)
         ordinal = there + found
         if not number % _ITEMS_PER_STEP:
             yield
-    spans.frombytes(base.spans[ordinal:])
+    _extend(spans, base.spans[ordinal:])
     return spans
+
+
+def _extend(spans: "array[int]", more: memoryview) -> None:
+    if len(more):  # an empty view cannot be cast
+        spans.frombytes(more.cast("B"))
 
 
 def fences_of(view: memoryview, spans: "array[int]") -> Generator[None, None, list[bytes]]:

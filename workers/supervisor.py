@@ -139,6 +139,8 @@ class Supervisor:
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear_host(host))
 
     def _hear_host(self, host: Host) -> None:
+        if host.number not in self._hosts:
+            return  # it left earlier in this turn
         try:
             alive = host.channel.receive()
             while (frame := host.channel.next()) is not None:
@@ -246,6 +248,8 @@ class Supervisor:
             channel.close()
 
     def _hear_worker(self, name: str, worker: WorkerProcess) -> None:
+        if self._workers.get(name) is not worker:
+            return  # it was buried earlier in this turn
         try:
             alive = worker.control.receive()
             while (frame := worker.control.next()) is not None:
