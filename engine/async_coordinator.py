@@ -234,13 +234,13 @@ class AsyncCoordinator:
             try:
                 future = session.send(call, request, deadline)
             except (TypeError, ValueError, OverflowError) as error:
-                raise InvalidArgument(f"cannot send {type(call.message).__name__}: {error}") from (
-                    error
-                )
+                raise call.objection(error) from error
             policy.sending()
             try:
                 await self._patiently(future, session, spec, deadline)
                 return future.result()
+            except InvalidArgument as error:
+                raise call.objection(error) from error.__cause__
             finally:
                 session.forget(request)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from holdfast.formats.errors import CallTimeout, WorkerCrashed
+from holdfast.formats.errors import CallTimeout, InvalidArgument, WorkerCrashed
 from holdfast.formats.limits import TRIES_PER_REQUEST_MAX
 from holdfast.workers.messages import WRITES, Exit, Progress
 
@@ -23,12 +23,28 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T_co]):
-    """What to send, and what to make of the answer. ``timeout`` is in seconds, None: default."""
+    """What to send, and what to make of the answer. ``timeout`` is in seconds, None: default.
+
+    Arguments that are costly to check one by one are checked by the encoder and the worker;
+    ``explain``, called when those object, raises the error that names the culprit.
+    """
 
     message: object
     unwrap: Callable[[object], T_co]
     timeout: float | None = None
     progress: ProgressCallback | None = None
+    explain: Callable[[], None] | None = None
+
+    def objection(self, error: Exception) -> InvalidArgument:
+        """The clearest error for arguments that the encoder or the worker objected to."""
+        if self.explain is not None:
+            try:
+                self.explain()
+            except InvalidArgument as clearer:
+                return clearer
+        if isinstance(error, InvalidArgument):
+            return error
+        return InvalidArgument(f"cannot send {type(self.message).__name__}: {error}")
 
 
 class Runner(Protocol):

@@ -17,7 +17,13 @@ from concurrent.futures import TimeoutError as FutureTimeout
 import msgspec
 
 from holdfast.options import EngineOptions
-from holdfast.formats.errors import CallTimeout, EngineClosed, EngineUnavailable, ProtocolError
+from holdfast.formats.errors import (
+    CallTimeout,
+    EngineClosed,
+    EngineUnavailable,
+    InvalidArgument,
+    ProtocolError,
+)
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.joining import join_or_start
 from holdfast.workers import messages
@@ -70,6 +76,9 @@ class Connection:
             except OSError:
                 del self._waiting[self._number]
                 future.set_exception(ConnectionLost())
+            except (TypeError, ValueError, OverflowError) as error:  # such as text that is none
+                del self._waiting[self._number]
+                future.set_exception(InvalidArgument(f"cannot send {ask!r}: {error}"))
         return future
 
     def _read(self) -> None:
@@ -86,7 +95,7 @@ class Connection:
         self._forget(self)
         self.channel.close()
         for future in waiting:
-            future.set_exception(ConnectionLost())
+            _fail(future, ConnectionLost())
 
     def _take(self, frame: Frame) -> None:
         if frame.header.kind is FrameKind.PROGRESS:
@@ -97,7 +106,7 @@ class Connection:
         if frame.header.kind is FrameKind.ERROR:
             error = _decode_failure(frame.control).error()
             if future is not None:
-                future.set_exception(error)
+                _fail(future, error)
             return
         answer = _decode_answer(frame.control)
         sock = None
@@ -136,14 +145,17 @@ class Control:
         while True:
             future = self.connection(deadline).ask(ask)
             try:
-                return future.result(max(0.0, deadline - time.monotonic()))
+                return self._result(future, deadline)
             except ConnectionLost:
                 continue
-            except FutureTimeout as error:
-                future.cancel()
-                if not isinstance(error, CallTimeout):
-                    raise self.timed_out() from None
-                raise
+
+    def _result(self, future: "Future[Answered]", deadline: float) -> Answered:
+        try:
+            return future.result(max(0.0, deadline - time.monotonic()))
+        except FutureTimeout:
+            if future.cancel():
+                raise self.timed_out() from None
+            return future.result()  # it came at the last moment, or is an error of this type
 
     def timed_out(self) -> CallTimeout:
         """The error for a supervisor that does not answer in time."""
@@ -186,6 +198,9 @@ class Control:
                 f"the supervisor of {self._places.directory!r} did not answer in time",
                 path=self._places.directory,
             ) from None
+        except BaseException:
+            _hang_up(connection)
+            raise
         return connection
 
     def _forget(self, connection: Connection) -> None:
@@ -208,6 +223,12 @@ class Control:
         if connection.thread is not threading.current_thread():
             connection.thread.join(_LEAVE_S)
         _hang_up(connection)
+
+
+def _fail(future: "Future[Answered]", error: Exception) -> None:
+    """Fail a future that its waiter may have cancelled meanwhile."""
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 def _hang_up(connection: Connection) -> None:

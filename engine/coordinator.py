@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Control
-from holdfast.formats.errors import HoldfastError, InvalidArgument, ProtocolError
+from holdfast.formats.errors import HoldfastError, InvalidArgument
 from holdfast.formats.limits import SESSIONS_PER_STORE_MAX
-from holdfast.options import EngineOptions
+from holdfast.options import EngineOptions, check_seconds
 from holdfast.session import DeadlinePassed, Session, SessionLost
 from holdfast.workers.messages import Exit, Opened, OpenStore, StoreSpec, Suspect
 
@@ -107,7 +107,9 @@ class Coordinator:
 
     def deadline(self, timeout: float | None) -> float:
         """The moment a call gives up, on the monotonic clock."""
-        return time.monotonic() + (self.options.timeout_s if timeout is None else timeout)
+        if timeout is None:
+            return time.monotonic() + self.options.timeout_s
+        return time.monotonic() + check_seconds("timeout", timeout)
 
     def pool(self, spec: StoreSpec) -> Pool:
         """The pool of a store."""
@@ -151,31 +153,22 @@ class Coordinator:
         deadline: float,
     ) -> object | None:
         """Send the request over one session; None when the session broke."""
-        usable = False
         try:
             try:
                 data = session.encode(call.message, request, deadline)
             except (TypeError, ValueError, OverflowError) as error:
-                usable = True
-                raise InvalidArgument(f"cannot send {type(call.message).__name__}: {error}") from (
-                    error
-                )
+                raise call.objection(error) from error
             policy.sending()
-            reply = session.exchange(
+            return session.exchange(
                 data, request, deadline, call.progress, self._watch(pool, session)
             )
-            usable = True
-            return reply
-        except ProtocolError:
-            raise
-        except HoldfastError:
-            usable = True  # an error that came as the answer leaves the pipe in order
-            raise
+        except InvalidArgument as error:
+            raise call.objection(error) from error.__cause__
         except SessionLost:
             policy.session_lost(session.generation)
             return None
         finally:
-            if usable:
+            if session.clean:
                 pool.give_back(session)
             else:
                 pool.discard(session)
@@ -189,11 +182,10 @@ class Coordinator:
             nonlocal told
             hung_after = self.options.hung_after_s
             if not told and time.monotonic() - began >= hung_after / 2:
-                told = True
-                deadline = time.monotonic() + 1.0
-                self.control.connection(deadline).ask(
-                    Suspect(pool.spec.name, session.generation, hung_after)
-                )
+                connection = self.control.connected()
+                if connection is not None:
+                    told = True
+                    connection.ask(Suspect(pool.spec.name, session.generation, hung_after))
 
         return still_waiting
 

@@ -37,6 +37,8 @@ class Session:
 
     def __init__(self, sock: socket.socket, generation: int) -> None:
         self.generation = generation
+        self.clean = True
+        """No answer is under way, so the next call may use this pipe."""
         self._sock = sock
         self._reader = FrameReader()
         self._writer = FrameWriter()
@@ -60,6 +62,7 @@ class Session:
 
         ``still_waiting`` is called about once a second meanwhile.
         """
+        self.clean = False
         self._send(data, deadline)
         while True:
             frame = self._receive(deadline, still_waiting)
@@ -68,8 +71,10 @@ class Session:
                 raise ProtocolError(f"an answer to request {frame.header.request} came on "
                                     f"the pipe of request {request}")  # fmt: skip
             if kind is FrameKind.REPLY:
+                self.clean = True
                 return decode_reply(frame.control)
             if kind is FrameKind.ERROR:
+                self.clean = True
                 raise decode_failure(frame.control).error()
             if progress is not None:
                 progress(decode_progress(frame.control))

@@ -21,13 +21,13 @@ without a newline at its end; it is read in any order and spacing::
         size           u64          length in bytes
         blake3         string       64 lower-case hex digits of the plain BLAKE3, compared as text
 
-Every field is required; unknown and repeated ones are refused. The manifest has no checksum. What
-guards it is that it says twice what the payload is: a payload cut at a record's end still has to
-match size, digest and cursor.
+Every field is required; unknown and repeated ones are refused. The manifest has no checksum of its
+own, but it has to agree with the payload in size, in digest and in the cursor.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -171,9 +171,8 @@ def _parse(data: bytes) -> dict[str, object]:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"field {_shown(repeated)} is repeated")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"field {_shown(counts.most_common(1)[0][0])} is repeated")
     return fields
 
 

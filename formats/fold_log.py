@@ -28,19 +28,21 @@ any order; a caller who knows so passes ``unsynced_from``.
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from holdfast.formats.checksum import crc32
+from holdfast.formats.errors import LimitExceeded
 from holdfast.formats.limits import (
+    BATCH_BYTES_MAX,
     KEY_BYTES_MAX,
     RESYNC_BYTES_MAX,
     TOKEN_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
-from holdfast.formats.values import Cursor, KvEntry, Version
+from holdfast.formats.values import Cursor, KvEntry, Put, Update, Version
 
 Buffer = bytes | bytearray | memoryview
 
@@ -90,6 +92,48 @@ def encode_cursor(token: bytes) -> bytes:
     """One cursor record."""
     body = b"%c%c%b" % (CURSOR, len(token), token)
     return _CRC.pack(crc32(body)) + body
+
+
+def encode_updates(
+    updates: Sequence[Update], start: int
+) -> tuple[list[bytes], list[tuple[bytes, int]]]:
+    """Records of a batch that begins at ``start``, and for each key where its record will lie.
+
+    Raises ``LimitExceeded`` naming the update that is over a limit.
+    """
+    records: list[bytes] = []
+    items: list[tuple[bytes, int]] = []
+    pack_kind_key, pack_u32 = _KIND_KEY.pack, _U32.pack
+    offset = start
+    for number, update in enumerate(updates):
+        key, token = update.key.encode(), update.version.token
+        if len(key) > KEY_BYTES_MAX:
+            raise _too_long(f"updates[{number}].key", len(key), KEY_BYTES_MAX)
+        if type(update) is Put:  # the common record, inline, as in scan
+            value = update.value
+            value_bytes = len(value)
+            if value_bytes > VALUE_BYTES_MAX:
+                what = f"updates[{number}].value of key {update.key[:80]!r}"
+                raise _too_long(what, value_bytes, VALUE_BYTES_MAX)
+            body = b"%b%b%b%b%c%b" % (
+                pack_kind_key(PUT, len(key)), key, pack_u32(value_bytes), value, len(token), token
+            )  # fmt: skip
+            record = pack_u32(crc32(body)) + body
+            length = len(record)
+            items.append((key, offset << SPAN_LENGTH_BITS | length))
+        else:
+            record = encode_delete(key, token)
+            length = len(record)
+            items.append((key, DELETED))
+        records.append(record)
+        offset += length
+    if offset - start > BATCH_BYTES_MAX:
+        raise _too_long("the batch", offset - start, BATCH_BYTES_MAX)
+    return records, items
+
+
+def _too_long(what: str, size: int, limit: int) -> LimitExceeded:
+    return LimitExceeded(f"{what} is {size} bytes, over the limit of {limit}")
 
 
 def pack_span(offset: int, length: int) -> int:

@@ -40,8 +40,11 @@ class Actor(Protocol):
         """Seconds until ``commit`` has to be called again although nobody asks; None if never."""
         ...
 
-    def step(self) -> bool:
-        """Do one slice of the store's own upkeep; False when there is none to do."""
+    def step(self, *, idle: bool) -> bool:
+        """Do one slice of the store's own upkeep; False when there is none to do.
+
+        Without ``idle`` callers are waiting: only what cannot be put off is done then.
+        """
         ...
 
     def close(self) -> None:

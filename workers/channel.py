@@ -5,6 +5,7 @@ small message, no copy beyond the transport's own. ``Channel`` adds what control
 passing descriptors, and an outbox, so that a peer who does not read never blocks the sender.
 """
 
+import array
 import contextlib
 import os
 import socket
@@ -151,7 +152,9 @@ class Channel:
             data, descriptors = self._outbox[0]
             try:
                 if descriptors:
-                    sent = socket.send_fds(self.sock, [data], descriptors, socket.MSG_DONTWAIT)
+                    # Not socket.send_fds, which takes flags but does not pass them on.
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+                    sent = self.sock.sendmsg([data], [rights], socket.MSG_DONTWAIT)
                 else:
                     sent = self.sock.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -171,6 +174,8 @@ class Channel:
     def receive(self) -> bool:
         """Read once, as the socket blocks or not; False at the peer's end."""
         data, descriptors, _, _ = socket.recv_fds(self.sock, _SMALL_BYTES, _DESCRIPTORS_MAX)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # unlike all others they come inheritable
         self._descriptors.extend(descriptors)
         self._reader.feed(data)
         return bool(data)

@@ -14,23 +14,23 @@ from collections.abc import Callable, Generator
 from holdfast.formats import fold_index, fold_log
 from holdfast.formats.errors import (
     InvalidArgument,
-    LimitExceeded,
     ResultTooLarge,
     StaleUpdate,
     StoreCorrupt,
     from_os_error,
 )
-from holdfast.formats.fold_log import DELETED, HEADER_BYTES, unpack_span
+from holdfast.formats.fold_log import (
+    CURSOR_RECORD_BYTES_MIN,
+    HEADER_BYTES,
+    unpack_span,
+)
 from holdfast.formats.limits import (
-    BATCH_BYTES_MAX,
     COMPACT_GARBAGE_BYTES_MIN,
-    KEY_BYTES_MAX,
     RESULT_BYTES_MAX,
     SCAN_PAGE_BYTES,
     SCAN_PAGE_ENTRIES,
-    VALUE_BYTES_MAX,
 )
-from holdfast.formats.values import Cursor, KvEntry, Put, Update
+from holdfast.formats.values import Cursor, KvEntry, Put
 from holdfast.workers import artifacts, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
@@ -97,6 +97,7 @@ class FoldActor:
         self._tick = tick
         self._compactions = 0
         self._upkeep: Generator[object, None, None] | None = None
+        self._urgent = False
         self._rewriting = False
         self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
         self._last_commit = time.monotonic()
@@ -140,7 +141,9 @@ class FoldActor:
         if request.refuse_stale:
             self._refuse_stale(request)
         start = self._log.end
-        data, items, cursor_at = encode_batch(request.updates, request.cursor, start)
+        records, items = fold_log.encode_updates(request.updates, start)
+        cursor_record = fold_log.encode_cursor(request.cursor.token)
+        data = b"".join((*records, cursor_record))
         if not self._lock.is_held():
             raise RuntimeError(f"the lock file of {self._log.path} was removed or replaced")
         first_crc = int.from_bytes(data[:4], "little")
@@ -156,7 +159,7 @@ class FoldActor:
         self._ledger.logged(*caller)
         self._table.apply(items)
         self._cursor = request.cursor
-        self._last_record = start + cursor_at
+        self._last_record = self._log.end - len(cursor_record)
         return Done()
 
     def _refuse_stale(self, request: messages.FoldApply) -> None:
@@ -262,6 +265,8 @@ class FoldActor:
     def _rewrite(self) -> Generator[messages.Progress | None, None, None]:
         """Compact, after whatever upkeep is under way."""
         while self._rewriting or self._upkeep is not None:
+            if not self._rewriting:
+                self.step(idle=True)
             yield None
         try:
             yield from self._rewrite_now()
@@ -321,11 +326,13 @@ class FoldActor:
             return None
         return max(0.0, self._last_commit + self._interval_s - time.monotonic())
 
-    def step(self) -> bool:
+    def step(self, *, idle: bool) -> bool:
         if self._upkeep is None and not self._rewriting:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_MAX)
         if self._upkeep is None:
             return False
+        if not idle and not self._urgent:
+            return True  # an index saves time at the next opening; it can wait for a quiet moment
         try:
             next(self._upkeep)
         except StopIteration:
@@ -333,7 +340,8 @@ class FoldActor:
         return True
 
     def _next_upkeep(self, unindexed_bytes_max: int) -> Generator[object, None, None] | None:
-        if self._garbage_bytes() > max(self._garbage_allowed, self._table.live_bytes):
+        self._urgent = self._garbage_bytes() > max(self._garbage_allowed, self._table.live_bytes)
+        if self._urgent:
             return self._rewrite_quietly()
         if len(self._table.overlay) > max(_OVERLAY_ENTRIES_MAX, len(self._table.base) // 8):
             return self._reindex()
@@ -345,7 +353,8 @@ class FoldActor:
         return None
 
     def _garbage_bytes(self) -> int:
-        return self._log.end - HEADER_BYTES - self._table.live_bytes
+        cursor = 0 if self._cursor.is_none else CURSOR_RECORD_BYTES_MIN + len(self._cursor.token)
+        return self._log.end - HEADER_BYTES - self._table.live_bytes - cursor
 
     def _rewrite_quietly(self) -> Generator[object, None, None]:
         try:
@@ -396,7 +405,6 @@ class FoldActor:
     # --- the rest --------------------------------------------------------------------------
 
     def _status(self) -> messages.Status:
-        held = HEADER_BYTES + self._table.live_bytes
         synced_at = self._log.synced_at
         return messages.Status(
             kind="fold",
@@ -405,7 +413,7 @@ class FoldActor:
             entries=self._table.entries,
             log_bytes=self._log.end,
             live_bytes=self._table.live_bytes,
-            dead_bytes=self._log.end - held,
+            dead_bytes=self._garbage_bytes(),
             cursor=self._cursor,
             synced_age_s=None if synced_at is None else time.monotonic() - synced_at,
             unsynced_bytes=self._log.unsynced_bytes,
@@ -422,7 +430,7 @@ class FoldActor:
         if self._upkeep is None and not self._rewriting:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)
         while self._upkeep is not None and time.monotonic() < give_up:
-            self.step()
+            self.step(idle=True)
         self._log.close()
         self._ledger.discard()
         self._lock.release()
@@ -443,44 +451,6 @@ class FoldActor:
         self._table.check_invariants()
         assert self._log.file.size() == self._log.end
         assert self._log.synced_end <= self._log.end
-
-
-def encode_batch(
-    updates: list[Update], cursor: Cursor, start: int
-) -> tuple[bytes, list[tuple[bytes, int]], int]:
-    """A batch as it is appended at ``start``, the table's changes, and where its cursor lies.
-
-    Raises ``LimitExceeded`` naming the update, before anything is written.
-    """
-    records: list[bytes] = []
-    items: list[tuple[bytes, int]] = []
-    offset = start
-    for number, update in enumerate(updates):
-        key = update.key.encode()
-        if len(key) > KEY_BYTES_MAX:
-            raise LimitExceeded(
-                f"updates[{number}].key is {len(key)} bytes as UTF-8, over the limit of "
-                f"{KEY_BYTES_MAX}"
-            )
-        if isinstance(update, Put):
-            if len(update.value) > VALUE_BYTES_MAX:
-                raise LimitExceeded(
-                    f"updates[{number}].value of key {update.key[:80]!r} is {len(update.value)} "
-                    f"bytes, over the limit of {VALUE_BYTES_MAX}"
-                )
-            record = fold_log.encode_put(key, update.value, update.version.token)
-            items.append((key, offset << fold_log.SPAN_LENGTH_BITS | len(record)))
-        else:
-            record = fold_log.encode_delete(key, update.version.token)
-            items.append((key, DELETED))
-        records.append(record)
-        offset += len(record)
-    if offset - start > BATCH_BYTES_MAX:
-        raise LimitExceeded(
-            f"the batch is {offset - start} bytes, over the limit of {BATCH_BYTES_MAX}"
-        )
-    records.append(fold_log.encode_cursor(cursor.token))
-    return b"".join(records), items, offset - start
 
 
 def _too_large(what: str) -> ResultTooLarge:

@@ -13,18 +13,18 @@ from collections.abc import Collection, Generator, Iterator
 
 from sortedcontainers import SortedList
 
+from holdfast.formats.checksum import crc32
 from holdfast.formats.fold_index import FENCE_EVERY
 from holdfast.formats.fold_log import (
     DELETED,
+    SPAN_LENGTH_BITS,
     SPAN_LENGTH_MASK,
-    Record,
     put_key,
-    read_record,
     unpack_span,
 )
 
-_ITEMS_PER_STEP = 4096
-_KEYS_PER_SORT = 1 << 15
+_ITEMS_PER_STEP = 1024
+_KEYS_PER_SORT = 1 << 13
 
 
 class DamagedRecord(Exception):
@@ -48,7 +48,7 @@ class Base:
 
     def key_at(self, ordinal: int) -> bytes:
         """The key of the ``ordinal``-th entry, unchecked."""
-        return put_key(self.view, unpack_span(self.spans[ordinal])[0])
+        return put_key(self.view, self.spans[ordinal] >> SPAN_LENGTH_BITS)
 
     def locate(self, key: bytes) -> tuple[int, bool]:
         """Ordinal of the first key not below ``key``, and whether it is ``key``.
@@ -60,20 +60,23 @@ class Base:
             return 0, False
         low = block * FENCE_EVERY
         high = min(low + FENCE_EVERY, len(self.spans))
+        view, spans = self.view, self.spans
         probed = []
         while low < high:
-            middle = (low + high) // 2
-            probed.append(middle)
-            found = self.key_at(middle)
+            middle = (low + high) >> 1
+            span = spans[middle]
+            found = put_key(view, span >> SPAN_LENGTH_BITS)
             if found == key:
                 return middle, True
+            probed.append(span)
             if found < key:
                 low = middle + 1
             else:
                 high = middle
-        for ordinal in probed:  # a flipped bit in a key must not read as "absent"
-            offset = unpack_span(self.spans[ordinal])[0]
-            if not isinstance(read_record(self.view, offset), Record):
+        for span in probed:  # a flipped bit in a key must not read as "absent"
+            offset = span >> SPAN_LENGTH_BITS
+            stop = offset + (span & SPAN_LENGTH_MASK)
+            if crc32(view[offset + 4 : stop]) != int.from_bytes(view[offset : offset + 4], "little"):
                 raise DamagedRecord(offset)
         return low, False
 

@@ -164,6 +164,7 @@ class Supervisor:
                 self._perform(table.open_asked(asker, ask, time.monotonic()))
             case messages.Suspect(name=name, generation=generation, hung_after_s=seconds):
                 self._perform(table.suspected(name, generation, seconds, time.monotonic()))
+                self._answer(asker, messages.Accepted())
             case messages.AskProcesses():
                 self._answer(asker, table.processes(os.getpid()))
             case messages.AskHealth():

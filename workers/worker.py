@@ -5,6 +5,7 @@ nothing is observed before it is durable. Long work and upkeep run in slices bet
 """
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -37,7 +38,9 @@ OPENERS: dict[Kind, Opener] = {"fold": open_fold}
 _decode_request = msgspec.msgpack.Decoder(messages.Request).decode
 _decode_order = msgspec.msgpack.Decoder(messages.Order).decode
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
-_UPKEEP_EVERY_TURNS = 8  # under load; every turn when idle
+# Upkeep runs when nobody has asked anything for a while; what cannot wait for that, every few turns.
+_QUIET_MS = 20
+_UPKEEP_EVERY_TURNS = 8
 _PROGRESS_EVERY_S = 0.1
 
 
@@ -100,32 +103,39 @@ class Worker:
         self._stopping = False
         self._removing = False
         self._turn = 0
+        self._busy_at = 0.0
+        self._upkeep = True
         control.sock.setblocking(False)
         self._poll.register(control.sock, _READABLE)
 
     def run(self) -> None:
         """Serve until told to stop or left alone."""
-        busy = False
         while not self._stopping:
             self._turn += 1
-            ready = self._poll.poll(self._patience_ms(busy))
+            ready = self._poll.poll(self._patience_ms())
             self._vitals.tick()
             if ready:
+                self._busy_at = time.monotonic()
                 self._drain(ready)
             self._commit()
             self._send_replies()
-            busy = self._work_on(idle=not ready)
+            self._work_on()
         self._commit()
         if self._removing:
             self._actor.remove()
         else:
             self._actor.close()
 
-    def _patience_ms(self, busy: bool) -> int | None:
-        if busy:
+    def _patience_ms(self) -> int | None:
+        if self._tasks:
             return 0
+        if self._upkeep:
+            return 0 if self._is_quiet() else _QUIET_MS
         due = self._actor.sync_due_in()
         return None if due is None else max(1, int(due * 1000) + 1)
+
+    def _is_quiet(self) -> bool:
+        return time.monotonic() - self._busy_at >= _QUIET_MS / 1000
 
     # --- receiving -------------------------------------------------------------------------
 
@@ -229,18 +239,17 @@ class Worker:
 
     # --- work between turns ----------------------------------------------------------------
 
-    def _work_on(self, *, idle: bool) -> bool:
-        """One slice of each task, and of upkeep when there is time; True while there is more."""
+    def _work_on(self) -> None:
+        """One slice of each task; and one of upkeep, now and then also while callers wait."""
         for task in list(self._tasks):
             self._advance(task)
-        upkeep = False
+        idle = self._upkeep and self._is_quiet()
         if idle or not self._turn % _UPKEEP_EVERY_TURNS:
             self._vitals.enter(Phase.COMMITTING)
-            upkeep = self._actor.step()
+            self._upkeep = self._actor.step(idle=idle)
             self._vitals.enter(Phase.IDLE)
-        elif not self._tasks:
-            upkeep = True  # look again as soon as nobody asks
-        return bool(self._tasks) or upkeep
+        else:
+            self._upkeep = True  # look again when nobody asks
 
     def _advance(self, task: Task) -> None:
         self._vitals.begin(task.session.client, task.request)
@@ -305,6 +314,8 @@ def worker_main(
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Batches make many short-lived tuples and no cycles; the default would look for some every 700.
+    gc.set_threshold(100_000, 20, 20)
     setproctitle.setproctitle(f"holdfast: {spec.kind} worker of {spec.name} ({spec.path})")
     control = Channel(sock)
     logger = logging.getLogger("holdfast")

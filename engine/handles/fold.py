@@ -46,7 +46,6 @@ class Fold(Handle):
         disk is; nothing has changed then.
         """
         batch = updates if isinstance(updates, list) else _listed(updates)
-        check_updates(batch)
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
         if stale not in ("accept", "refuse"):
@@ -55,6 +54,7 @@ class Fold(Handle):
             messages.FoldApply(batch, cursor, stale == "refuse"),
             expecting(messages.Done, lambda _: None),
             timeout,
+            explain=lambda: check_updates(batch),
         )
 
     @operation
@@ -222,10 +222,11 @@ def _call(
     unwrap: Callable[[object], T],
     timeout: float | None,
     progress: ProgressCallback | None = None,
+    explain: Callable[[], None] | None = None,
 ) -> Call[T]:
     if timeout is not None:
         check_seconds("timeout", timeout)
-    return Call(message, unwrap, timeout, progress)
+    return Call(message, unwrap, timeout, progress, explain)
 
 
 def absolute(path: object) -> str:
