@@ -4,10 +4,13 @@ A cancelled or timed-out call leaves nothing behind: its answer finds nobody and
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
 
 import msgspec
 
@@ -117,8 +120,11 @@ class AsyncSession:
         if waiting is None:
             return
         if frame.header.kind is FrameKind.PROGRESS:
-            if waiting.call.progress is not None:
-                waiting.call.progress(decode_progress(frame.control))
+            if waiting.call.progress is not None and not waiting.future.done():
+                try:
+                    waiting.call.progress(decode_progress(frame.control))
+                except Exception as error:  # the caller's, so the caller gets it
+                    waiting.future.set_exception(error)
             return
         del self._waiting[frame.header.request]
         if waiting.future.done():
@@ -142,6 +148,28 @@ class AsyncSession:
                 entry.future.set_exception(SessionLost())
 
 
+def _close_late(asked: "Future[Answered]") -> None:
+    """Close the session that an answer nobody waits for any more may have brought."""
+    if not asked.cancel() and asked.exception() is None and (sock := asked.result().sock):
+        sock.close()
+
+
+@contextlib.asynccontextmanager
+async def _held(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> AsyncIterator[None]:
+    """Hold a lock, unless the deadline passes first."""
+    if lock.locked():
+        try:
+            await asyncio.wait_for(lock.acquire(), max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise DeadlinePassed from None
+    else:
+        await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class AsyncCoordinator:
     """All sessions of one engine in one event loop."""
 
@@ -157,19 +185,23 @@ class AsyncCoordinator:
     async def ask(self, ask: Ask, deadline: float) -> Answered:
         """As ``Control.ask``, without blocking the loop."""
         while True:
-            remaining = deadline - time.monotonic()
             connection = self._control.connected()
             if connection is None:
                 connection = await asyncio.to_thread(self._control.connection, deadline)
-            future = asyncio.wrap_future(connection.ask(ask))
+            asked = connection.ask(ask)
             try:
-                return await asyncio.wait_for(future, max(0.0, remaining))
+                future = asyncio.wrap_future(asked)
+                return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except ConnectionLost:
                 continue
             except TimeoutError as error:
+                _close_late(asked)
                 if isinstance(error, HoldfastError):
                     raise
                 raise self._control.timed_out() from None
+            except asyncio.CancelledError:
+                _close_late(asked)
+                raise
 
     async def run(self, spec: StoreSpec, call: Call[T]) -> T:
         """Run one call to its answer."""
@@ -205,7 +237,7 @@ class AsyncCoordinator:
     async def _session(self, spec: StoreSpec, lost: int, deadline: float) -> AsyncSession:
         """The store's session, made anew if it broke; many callers wait for one connection."""
         lock = self._connecting.setdefault(spec.name, asyncio.Lock())
-        async with lock:
+        async with _held(lock, deadline):
             session = self._sessions.get(spec.name)
             if session is not None and not session.lost and session.generation != lost:
                 return session
@@ -228,7 +260,7 @@ class AsyncCoordinator:
         request: int,
         deadline: float,
     ) -> object:
-        async with session.slots:
+        async with _held(session.slots, deadline):
             if session.lost:
                 raise SessionLost
             try:
@@ -253,11 +285,11 @@ class AsyncCoordinator:
     ) -> None:
         """Wait until the future is done; on the way, have a silent worker looked at."""
         hung_after = self._coordinator.options.hung_after_s
-        for moment in (min(time.monotonic() + hung_after / 2, deadline), deadline):
-            await asyncio.wait((future,), timeout=max(0.0, moment - time.monotonic()))
+        while (remaining := deadline - time.monotonic()) > 0:
+            await asyncio.wait((future,), timeout=min(remaining, hung_after / 2))
             if future.done():
                 return
-            if moment < deadline and (connection := self._control.connected()) is not None:
+            if (connection := self._control.connected()) is not None:
                 connection.ask(Suspect(spec.name, session.generation, hung_after))
         raise DeadlinePassed
 

@@ -21,7 +21,7 @@ T_co = TypeVar("T_co", covariant=True)
 ProgressCallback = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Generic[T_co]):
     """What to send, and what to make of the answer. ``timeout`` is in seconds, None: default.
 
@@ -98,16 +98,25 @@ class CallPolicy:
     on each time a worker died.
     """
 
+    __slots__ = ("_client", "_killed", "_message", "_request", "_sent", "_store", "lost")
+
     def __init__(self, store: str, client: int, request: int, message: object) -> None:
         self._store = store
         self._client = client
         self._request = request
-        self._name = type(message).__name__
-        self._write = isinstance(message, WRITES)
+        self._message = message
         self._killed: dict[int, str] = {}
         self._sent = False
         self.lost = 0
         """Generation of the worker whose session broke last; 0 if none did."""
+
+    @property
+    def _name(self) -> str:
+        return type(self._message).__name__
+
+    @property
+    def _write(self) -> bool:
+        return isinstance(self._message, WRITES)
 
     def sending(self) -> None:
         """The request is about to leave: from here on a write may happen."""

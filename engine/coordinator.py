@@ -4,10 +4,10 @@ Blocking calls take a session from the store's pool, use it alone, and give it b
 request may be sent again is ``CallPolicy``'s to say.
 """
 
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable
 
 from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Control
@@ -31,23 +31,35 @@ class Pool:
         self._idle: list[Session] = []
         self._open: set[Session] = set()
         self._connecting = 0
+        self._waiting = 0
         self._freed = threading.Condition()
         self.exits: list[Exit] = []
 
     def take(self, lost: int, deadline: float) -> Session:
         """An idle session or a new one; ``lost`` is the generation that is known to be broken."""
+        while True:
+            try:
+                session = self._idle.pop()  # atomic: the common case takes no lock
+            except IndexError:
+                break
+            if session.generation != lost:
+                session.alone = len(self._open) - len(self._idle) == 1
+                return session
+            self.discard(session)
         with self._freed:
-            while True:
-                while self._idle:
-                    session = self._idle.pop()
-                    if session.generation != lost:
-                        return session
-                    self._discard(session)
-                if len(self._open) + self._connecting < SESSIONS_PER_STORE_MAX:
-                    self._connecting += 1
-                    break
-                if not self._freed.wait(max(0.0, deadline - time.monotonic())):
-                    raise DeadlinePassed
+            self._waiting += 1
+            try:
+                while len(self._open) + self._connecting >= SESSIONS_PER_STORE_MAX:
+                    with contextlib.suppress(IndexError):  # a taker without the lock was faster
+                        return self._idle.pop()
+                    if not self._freed.wait(max(0.0, deadline - time.monotonic())):
+                        raise DeadlinePassed
+                self._connecting += 1
+            finally:
+                self._waiting -= 1
+        return self._add(lost, deadline)
+
+    def _add(self, lost: int, deadline: float) -> Session:
         session: Session | None = None
         try:
             session = self._connect(lost, deadline)
@@ -69,25 +81,22 @@ class Pool:
 
     def give_back(self, session: Session) -> None:
         """The session is free for the next call."""
-        with self._freed:
-            self._idle.append(session)
-            self._freed.notify()
+        self._idle.append(session)
+        if self._waiting:
+            with self._freed:
+                self._freed.notify()
 
     def discard(self, session: Session) -> None:
         """The session is broken, or an answer nobody waits for is still under way on it."""
-        with self._freed:
-            self._discard(session)
-
-    def _discard(self, session: Session) -> None:
         session.close()
-        self._open.discard(session)
-        self._freed.notify()
+        with self._freed:
+            self._open.discard(session)
+            self._freed.notify()
 
     def close(self) -> None:
         """Hang up on every idle session."""
-        with self._freed:
-            while self._idle:
-                self._discard(self._idle.pop())
+        while self._idle:
+            self.discard(self._idle.pop())
 
     def leave_to_parent(self) -> None:
         """In a forked child: close our copies of the parent's descriptors."""
@@ -103,7 +112,7 @@ class Coordinator:
         self.control = control
         self.options = options
         self._requests = itertools.count(1)
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[StoreSpec, Pool] = {}
 
     def deadline(self, timeout: float | None) -> float:
         """The moment a call gives up, on the monotonic clock."""
@@ -113,9 +122,9 @@ class Coordinator:
 
     def pool(self, spec: StoreSpec) -> Pool:
         """The pool of a store."""
-        pool = self._pools.get(spec.name)
-        if pool is None or pool.spec != spec:
-            pool = self._pools[spec.name] = Pool(self.control, spec)
+        pool = self._pools.get(spec)
+        if pool is None:
+            pool = self._pools.setdefault(spec, Pool(self.control, spec))
         return pool
 
     def next_request(self) -> int:
@@ -160,7 +169,7 @@ class Coordinator:
                 raise call.objection(error) from error
             policy.sending()
             return session.exchange(
-                data, request, deadline, call.progress, self._watch(pool, session)
+                data, request, deadline, call.progress, lambda: self._watch(pool, session)
             )
         except InvalidArgument as error:
             raise call.objection(error) from error.__cause__
@@ -173,21 +182,14 @@ class Coordinator:
             else:
                 pool.discard(session)
 
-    def _watch(self, pool: Pool, session: Session) -> Callable[[], None]:
-        """Tells the supervisor, once, when an answer is long in coming."""
-        began = time.monotonic()
-        told = False
-
-        def still_waiting() -> None:
-            nonlocal told
-            hung_after = self.options.hung_after_s
-            if not told and time.monotonic() - began >= hung_after / 2:
-                connection = self.control.connected()
-                if connection is not None:
-                    told = True
-                    connection.ask(Suspect(pool.spec.name, session.generation, hung_after))
-
-        return still_waiting
+    def _watch(self, pool: Pool, session: Session) -> None:
+        """Have the supervisor look at a worker whose answer is long in coming."""
+        hung_after = self.options.hung_after_s
+        if session.unwatched_s() >= hung_after / 2:
+            session.watched()
+            connection = self.control.connected()
+            if connection is not None:
+                connection.ask(Suspect(pool.spec.name, session.generation, hung_after))
 
     def close(self) -> None:
         """Hang up everywhere and leave the supervisor."""

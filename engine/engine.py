@@ -11,7 +11,13 @@ from holdfast.call import Call, awaitable, operation
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.control import Control
 from holdfast.coordinator import Coordinator
-from holdfast.formats.errors import InvalidArgument, InvalidName, StoreNotFound, WrongKind
+from holdfast.formats.errors import (
+    InvalidArgument,
+    InvalidName,
+    StoreNotFound,
+    WrongKind,
+    from_os_error,
+)
 from holdfast.handles.base import expecting
 from holdfast.handles.fold import AsyncFold, Fold, absolute
 from holdfast.joining import prepare
@@ -55,8 +61,16 @@ class _EngineBase:
 
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""
-        found = (split_store(name) for name, _ in OsDisk().list(self.directory))
+        found = (split_store(name) for name in self._files())
         return dict(sorted(store for store in found if store is not None))
+
+    def _files(self) -> list[str]:
+        """The names in the directory."""
+        self._coordinator.control.check_open()
+        try:
+            return [name for name, _ in OsDisk().list(self.directory)]
+        except OSError as error:
+            raise from_os_error(error, "list", self.directory) from error
 
     def _spec(
         self,
@@ -71,6 +85,8 @@ class _EngineBase:
     ) -> StoreSpec:
         """A checked description of a store."""
         check_name(name)
+        if not isinstance(create, bool):
+            raise InvalidArgument(f"create is a bool, not {type(create).__name__}")
         if durability is not None and durability not in _DURABILITIES:
             raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
         if interval is not None:
@@ -84,7 +100,7 @@ class _EngineBase:
 
     def _check_free(self, name: str, kind: Kind) -> None:
         """Refuse a name that another kind of store has, or one that differs in case alone."""
-        for file_name, _ in OsDisk().list(self.directory):
+        for file_name in self._files():
             store = split_store(file_name)
             if store is None or store == (name, kind):
                 continue
@@ -101,7 +117,7 @@ class _EngineBase:
     def _spec_of(self, name: str) -> StoreSpec:
         """The description of a store that exists in the directory."""
         check_name(name)
-        for file_name, _ in OsDisk().list(self.directory):
+        for file_name in self._files():
             store = split_store(file_name)
             if store is not None and store[0] == name and store[1] == "fold":
                 return self._spec("fold", name, create=False)

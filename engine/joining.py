@@ -6,6 +6,7 @@ connects, and waits in that socket's queue while the supervisor warms up.
 """
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -49,6 +50,8 @@ def prepare(directory: str, *, allow_network_fs: bool) -> Places:
         os.makedirs(directory, exist_ok=True)
         os.makedirs(places.private, mode=0o700, exist_ok=True)
     except OSError as error:
+        if isinstance(error, FileExistsError):
+            error = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         raise from_os_error(error, "open", directory) from error
     owner = os.stat(places.private).st_uid
     if owner != os.getuid() and os.getuid() != 0:

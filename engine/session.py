@@ -14,6 +14,7 @@ from holdfast.formats.frame import FrameKind
 from holdfast.workers import messages
 from holdfast.workers.channel import Frame, FrameReader, FrameWriter
 from holdfast.workers.messages import Failure, Progress
+from holdfast.workers.spin import Spinner
 
 # A blocking read gives up after this long, to look at the clock. Longer waits cost a read each;
 # the shorter rest of a deadline costs a poll.
@@ -39,7 +40,13 @@ class Session:
         self.generation = generation
         self.clean = True
         """No answer is under way, so the next call may use this pipe."""
+        self._watched_at = 0.0
+        self.alone = False
+        """No other call of this host is under way on this store."""
         self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._spinner = Spinner()
         self._reader = FrameReader()
         self._writer = FrameWriter()
         timeval = struct.pack("ll", int(_TICK_S), int(_TICK_S % 1 * 1e6))
@@ -63,6 +70,7 @@ class Session:
         ``still_waiting`` is called about once a second meanwhile.
         """
         self.clean = False
+        self._watched_at = time.monotonic()
         self._send(data, deadline)
         while True:
             frame = self._receive(deadline, still_waiting)
@@ -79,6 +87,14 @@ class Session:
             if progress is not None:
                 progress(decode_progress(frame.control))
 
+    def unwatched_s(self) -> float:
+        """Seconds since the current exchange began, or since ``watched``."""
+        return time.monotonic() - self._watched_at
+
+    def watched(self) -> None:
+        """The supervisor was asked to look at the worker."""
+        self._watched_at = time.monotonic()
+
     def _send(self, data: bytearray, deadline: float) -> None:
         view = memoryview(data)
         sent = 0
@@ -93,10 +109,12 @@ class Session:
             raise SessionLost from None
 
     def _receive(self, deadline: float, still_waiting: Callable[[], None]) -> Frame:
+        if self.alone:
+            self._spinner.look(self._poll.poll)
         while (frame := self._reader.next()) is None:
             remaining = deadline - time.monotonic()
             if remaining < _TICK_S:
-                self._poll(remaining)
+                self._wait(remaining)
             try:
                 if not self._reader.receive(self._sock):
                     raise SessionLost
@@ -106,10 +124,8 @@ class Session:
                 raise SessionLost from None
         return frame
 
-    def _poll(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        if seconds <= 0 or not poll.poll(seconds * 1000):
+    def _wait(self, seconds: float) -> None:
+        if seconds <= 0 or not self._poll.poll(seconds * 1000):
             raise DeadlinePassed
 
     def close(self) -> None:

@@ -28,11 +28,12 @@ own, but it has to agree with the payload in size, in digest and in the cursor.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from holdfast.formats import fold_log
-from holdfast.formats.errors import ArtifactInvalid
+from holdfast.formats.errors import ArtifactInvalid, InvalidFormat, StoreCorrupt
+from holdfast.formats.fold_log import HEADER_BYTES, Ending, Scan, Verdict
 from holdfast.formats.limits import MIB, TOKEN_BYTES_MAX
 from holdfast.formats.values import Cursor
 
@@ -113,6 +114,37 @@ def decode_manifest(data: bytes, path: str = MANIFEST_NAME) -> Manifest:
         return _decode(data)
     except ValueError as error:
         raise ArtifactInvalid(f"{path!r}: {error}", path=path) from error.__cause__
+
+
+def scan_payload(view: memoryview, table: dict[bytes, int], tick: Callable[[], None]) -> Scan:
+    """Read the payload log, header included; see ``fold_log.scan``."""
+    problem = fold_log.header_problem(view)
+    if len(view) < HEADER_BYTES:
+        problem = f"{len(view)} bytes are no log, whose header alone has {HEADER_BYTES}"
+    if problem is not None:
+        return Scan(0, None, 0, 0, Verdict(Ending.INVALID, 0, problem))
+    return fold_log.scan(view, HEADER_BYTES, table, tick=tick)
+
+
+def check_payload(scan: Scan, manifest: Manifest, path: str) -> None:
+    """Raise ``ArtifactInvalid`` if the payload log at ``path`` is not what the manifest promises.
+
+    A torn log will do if its cursor is the one promised: then no update up to it is missing.
+    """
+    verdict = scan.verdict
+    if verdict.ending in (Ending.CORRUPT, Ending.INVALID):
+        cls = InvalidFormat if verdict.ending is Ending.INVALID else StoreCorrupt
+        damage = f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}"
+        raise ArtifactInvalid(damage, path=path, offset=verdict.offset) from cls(
+            damage, path=path, offset=verdict.offset, reason=verdict.reason
+        )
+    cursor = Cursor.none() if scan.cursor is None else scan.cursor
+    if cursor != manifest.cursor:
+        torn = f", being torn at offset {verdict.offset}" if verdict.reason else ""
+        raise ArtifactInvalid(
+            f"the cursor in {path!r} is {cursor!r}{torn}; the manifest says {manifest.cursor!r}",
+            path=path,
+        )
 
 
 def _decode(data: bytes) -> Manifest:

@@ -45,10 +45,12 @@ FORMAT_VERSION = 1
 HEADER_BYTES = 512
 _HEADER = struct.Struct("<4sI16sQQ")
 _SLOT = struct.Struct("<QQQQQI")
+_STORED_SLOT = struct.Struct("<QQQQQII16x")
 _CRC = struct.Struct("<I")
 SLOT_BYTES = 64
 assert _HEADER.size == 40
 assert _SLOT.size == 44
+assert _STORED_SLOT.size == SLOT_BYTES
 LEDGER_BYTES = HEADER_BYTES + LEDGER_SLOTS * SLOT_BYTES
 
 
@@ -97,10 +99,13 @@ def decode(data: bytes) -> tuple[LedgerHeader, list[Slot]] | None:
     if magic != MAGIC or version != FORMAT_VERSION:
         return None
     slots = []
-    for offset in range(HEADER_BYTES, len(data) - SLOT_BYTES + 1, SLOT_BYTES):
-        if crc32(data[offset : offset + 44]) == _CRC.unpack_from(data, offset + 44)[0]:
-            slot = Slot(*_SLOT.unpack_from(data, offset))
-            if slot.client:
-                slots.append(slot)
+    whole = HEADER_BYTES + (len(data) - HEADER_BYTES) // SLOT_BYTES * SLOT_BYTES
+    ring = memoryview(data)[HEADER_BYTES:whole]
+    for number, fields in enumerate(_STORED_SLOT.iter_unpack(ring)):
+        if not fields[1]:
+            continue  # as most slots are
+        start = number * SLOT_BYTES
+        if crc32(ring[start : start + _SLOT.size]) == fields[-1]:
+            slots.append(Slot(*fields[:-1]))
     slots.sort()
     return LedgerHeader(boot_id, inode, synced), slots

@@ -18,18 +18,20 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from holdfast.formats import errors, fold_log
+from holdfast.formats import fold_log
 from holdfast.formats.artifact import (
     DATA_NAME,
     MANIFEST_BYTES_MAX,
     MANIFEST_NAME,
     PAYLOAD_PATH,
     Manifest,
+    check_payload,
     decode_manifest,
     encode_manifest,
+    scan_payload,
 )
-from holdfast.formats.errors import ArtifactInvalid
-from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending, Scan, Verdict
+from holdfast.formats.errors import ArtifactInvalid, HoldfastError, from_os_error
+from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending, Scan
 from holdfast.formats.limits import MIB
 from holdfast.formats.values import Cursor
 from holdfast.workers.disk import (
@@ -229,8 +231,8 @@ def import_artifact(disk: Disk, directory: str, destination: str, tick: Callable
         with _opened(disk, path) as source, _staged(disk, stage, stage) as file:
             _check_digest(source, manifest, tick, file)
             file.sync()
-            scan = _scan_log(file.map(), _CompactKeys(), tick)
-            _check_log(scan, manifest, path)
+            scan = scan_payload(file.map(), _CompactKeys(), tick)
+            check_payload(scan, manifest, path)
             if scan.verdict.ending is Ending.TORN:
                 file.truncate(scan.end)
                 file.sync()
@@ -255,8 +257,8 @@ def already_imported(
                 if _digest(file, size, tick) != _digest(payload, size, tick):
                     return False
                 _check_digest(payload, manifest, tick)
-                scan = _scan_log(payload.map(), _CompactKeys(), tick)
-            _check_log(scan, manifest, path)
+                scan = scan_payload(payload.map(), _CompactKeys(), tick)
+            check_payload(scan, manifest, path)
         except ArtifactInvalid:
             return False
         return size == scan.end
@@ -276,8 +278,8 @@ def inspect_artifact(
             path = _payload_path(disk, directory)
             with _opened(disk, path) as payload:
                 _check_digest(payload, manifest, tick)
-                scan = _scan_log(payload.map(), table, tick)
-            _check_log(scan, manifest, path)
+                scan = scan_payload(payload.map(), table, tick)
+            check_payload(scan, manifest, path)
             reason = scan.verdict.reason
         except ArtifactInvalid as error:
             reason, importable = error.message, False
@@ -380,32 +382,6 @@ def _pieces(file: File, size: int) -> Iterator[bytes]:
         yield file.read_at(offset, min(_PIECE_BYTES, size - offset))
 
 
-def _scan_log(view: memoryview, table: dict[bytes, int], tick: Callable[[], None]) -> Scan:
-    problem = fold_log.header_problem(view)
-    if len(view) < HEADER_BYTES:
-        problem = f"{len(view)} bytes are no log, its header has {HEADER_BYTES}"
-    if problem is not None:
-        return Scan(0, None, 0, 0, Verdict(Ending.INVALID, 0, problem))
-    return fold_log.scan(view, HEADER_BYTES, table, tick=tick)
-
-
-def _check_log(scan: Scan, manifest: Manifest, path: str) -> None:
-    """Refuse a damaged payload log, and one with another cursor: it may have lost its tail."""
-    verdict = scan.verdict
-    if verdict.ending in (Ending.CORRUPT, Ending.INVALID):
-        cls = errors.InvalidFormat if verdict.ending is Ending.INVALID else errors.StoreCorrupt
-        damage = f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}"
-        raise ArtifactInvalid(damage, path=path, offset=verdict.offset) from cls(
-            damage, path=path, offset=verdict.offset, reason=verdict.reason
-        )
-    cursor = Cursor.none() if scan.cursor is None else scan.cursor
-    if cursor != manifest.cursor:
-        torn = f" (it is torn at offset {verdict.offset})" if verdict.reason else ""
-        raise ArtifactInvalid(
-            f"{path!r} has {cursor!r}{torn}, the manifest says {manifest.cursor!r}", path=path
-        )
-
-
 # --- stages ------------------------------------------------------------------------------------
 
 
@@ -499,7 +475,7 @@ def _opened(disk: Disk, path: str) -> contextlib.closing[File]:
 def _typed_errors(doing: str, path: str) -> Iterator[None]:
     try:
         yield
-    except errors.HoldfastError:
+    except HoldfastError:
         raise
     except OSError as error:
-        raise errors.from_os_error(error, doing, path) from error
+        raise from_os_error(error, doing, path) from error

@@ -55,6 +55,11 @@ class FrameReader:
         self._end += count
         return count
 
+    @property
+    def pending(self) -> FrameHeader | None:
+        """The header of a frame of which only a part is here."""
+        return self._header
+
     def feed(self, data: bytes) -> None:
         """Take bytes that were read elsewhere."""
         self._make_room(len(data))

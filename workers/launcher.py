@@ -77,6 +77,7 @@ class WorkerProcess:
             working.client if handling else 0,
             working.request if handling else 0,
             fruitful=working.answered > 0,
+            clean=code == 0,
         )
 
     def _cause(self, code: int) -> str:

@@ -43,7 +43,9 @@ class Ledger:
         """Start a term of service: what is within ``end`` took effect, and is synced."""
         self._file = self._disk.open(self._path, write=True, create=True)
         if self._file.size() < format.LEDGER_BYTES:
+            # All of it now: noting a request must not fail later for want of space.
             self._file.write_at(0, bytes(format.LEDGER_BYTES))
+            self._disk.sync_directory(directory_of(self._path))
         same = self.found is not None and self.found.inode == inode
         for slot in self._slots:
             if not slot.end or (same and slot.end <= end and _begins_at(log, slot)):
@@ -58,7 +60,6 @@ class Ledger:
         self._header = LedgerHeader(self._header.boot_id, inode, synced)
         self._open_file.write_at(0, format.encode_header(self._header))
         self._open_file.sync()
-        self._disk.sync_directory(directory_of(self._path))
 
     def forget_offsets(self) -> None:
         """Rewrite every slot as "took effect", ahead of a log whose offsets are different."""

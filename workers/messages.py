@@ -310,13 +310,17 @@ class Welcome(_Message, frozen=True, tag=1):
 
 
 class Exit(_Message, frozen=True):
-    """How a worker ended. ``client`` and ``request`` name what it was working on, or are zero."""
+    """How a worker ended. ``client`` and ``request`` name what it was working on, or are zero.
+
+    ``fruitful`` says that it had answered somebody, ``clean`` that it finished what it had to do.
+    """
 
     generation: int
     cause: str
     client: int = 0
     request: int = 0
     fruitful: bool = False
+    clean: bool = False
 
 
 class Opened(_Message, frozen=True, tag=2):

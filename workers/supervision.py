@@ -274,11 +274,12 @@ class Supervision:
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
         """A worker's process is gone."""
+        effects: list[Effect]
         store = self.stores[name]
         store.pid = None
         store.suspicion = None
         if store.state in (State.STOPPING, State.REFUSED):
-            effects: list[Effect] = [Reply(asker, Accepted()) for asker in store.droppers]
+            effects = [_dropped(store, asker, exit) for asker in store.droppers]
             store.droppers = []
             if store.waiters:
                 effects.append(self._start(store))
@@ -398,6 +399,20 @@ def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
                 store=held.name,
             )
     return None
+
+
+def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:
+    """Whether the worker that was to remove the store's files did so."""
+    if exit.clean:
+        return Reply(asker, Accepted())
+    name = store.spec.name
+    error = StoreFailed(
+        f"the worker that was to remove store {name!r} died, so files may be left; drop it again: "
+        f"{exit.cause}",
+        store=name,
+        path=store.spec.path,
+    )
+    return Fail(asker, error)
 
 
 def _failed(store: Store) -> StoreFailed:

@@ -4,6 +4,7 @@ A worker that is killed cannot say what it was working on, and one that hangs ca
 does; both can be read off this page afterwards. Writing it costs no system call.
 """
 
+from ctypes import Array, c_uint64
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
@@ -26,7 +27,15 @@ class Vitals:
     """One worker's page."""
 
     def __init__(self, context: BaseContext) -> None:
-        self._page = context.RawArray("Q", _SLOTS)
+        self._shared = context.RawArray("Q", _SLOTS)
+        self._page = memoryview(self._shared).cast("B").cast("Q")  # at half the array's price
+
+    def __getstate__(self) -> object:
+        return self._shared
+
+    def __setstate__(self, shared: Array[c_uint64]) -> None:
+        self._shared = shared
+        self._page = memoryview(shared).cast("B").cast("Q")
 
     def tick(self) -> None:
         """Show that work goes on."""

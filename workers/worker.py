@@ -30,6 +30,7 @@ from holdfast.workers.disk import OsDisk
 from holdfast.workers.fold import open_fold
 from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
 from holdfast.workers.platform import die_with_parent
+from holdfast.workers.spin import Spinner
 from holdfast.workers.vitals import Vitals
 
 OPENERS: dict[Kind, Opener] = {"fold": open_fold}
@@ -104,6 +105,8 @@ class Worker:
         self._removing = False
         self._turn = 0
         self._busy_at = 0.0
+        self._spinner = Spinner()
+        self._answered = False  # a single request, in the turn before
         self._upkeep = True
         control.sock.setblocking(False)
         self._poll.register(control.sock, _READABLE)
@@ -112,7 +115,9 @@ class Worker:
         """Serve until told to stop or left alone."""
         while not self._stopping:
             self._turn += 1
-            ready = self._poll.poll(self._patience_ms())
+            ready = self._spinner.look(self._poll.poll) if self._answered else []
+            if not ready:
+                ready = self._poll.poll(self._patience_ms())
             self._vitals.tick()
             if ready:
                 self._busy_at = time.monotonic()
@@ -157,6 +162,9 @@ class Worker:
                 break
 
     def _receive(self, session: Session) -> None:
+        pending = session.reader.pending
+        if pending is not None:  # a large request may cost more memory than there is
+            self._vitals.begin(session.client, pending.request)
         try:
             if not session.reader.receive(session.sock, socket.MSG_DONTWAIT):
                 self._close(session)
@@ -172,6 +180,8 @@ class Worker:
             self._close(session)
         except OSError:
             self._close(session)
+        finally:
+            self._vitals.enter(Phase.IDLE)
 
     def _take(self, session: Session, frame: Frame) -> None:
         header = frame.header
@@ -207,12 +217,15 @@ class Worker:
         self._vitals.enter(Phase.IDLE)
 
     def _send_replies(self) -> None:
+        self._answered = len(self._replies) == 1
         if not self._replies:
             return
         replies, self._replies = self._replies, []
         self._vitals.answered(len(replies))
         for session, kind, message, request in replies:
+            self._vitals.begin(session.client, request)  # a large reply, too, costs memory
             self._send(session, kind, message, request)
+        self._vitals.enter(Phase.IDLE)
 
     def _send(self, session: Session, kind: FrameKind, message: object, request: int) -> None:
         if session.sock.fileno() < 0:

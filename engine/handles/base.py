@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call
-from holdfast.coordinator import Coordinator, Pool
+from holdfast.coordinator import Coordinator
 from holdfast.workers.messages import StoreSpec
 
 T = TypeVar("T")
@@ -18,6 +18,7 @@ class Handle:
     def __init__(self, coordinator: Coordinator, spec: StoreSpec) -> None:
         self._coordinator = coordinator
         self._spec = spec
+        self._pool = coordinator.pool(spec)
 
     @property
     def name(self) -> str:
@@ -31,10 +32,6 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} at {self.path!r}>"
-
-    @property
-    def _pool(self) -> Pool:
-        return self._coordinator.pool(self._spec)
 
     def _run(self, call: Call[T]) -> T:
         return self._coordinator.run(self._pool, call)

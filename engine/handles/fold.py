@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from typing import Literal, TypeVar
 
 from holdfast.call import Call, ProgressCallback, awaitable, operation
-from holdfast.formats.errors import InvalidArgument, LimitExceeded
+from holdfast.formats.errors import InvalidArgument, LimitExceeded, from_os_error
 from holdfast.formats.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
 from holdfast.handles.base import AsyncHandle, Handle, expecting
-from holdfast.options import check_seconds
 from holdfast.workers import messages
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class Fold(Handle):
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming the update, ``StoreFull`` when the
         disk is; nothing has changed then.
         """
-        batch = updates if isinstance(updates, list) else _listed(updates)
+        batch = updates if isinstance(updates, list) else _listed("updates", updates)
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
         if stale not in ("accept", "refuse"):
@@ -224,8 +223,6 @@ def _call(
     progress: ProgressCallback | None = None,
     explain: Callable[[], None] | None = None,
 ) -> Call[T]:
-    if timeout is not None:
-        check_seconds("timeout", timeout)
     return Call(message, unwrap, timeout, progress, explain)
 
 
@@ -239,7 +236,10 @@ def absolute(path: object) -> str:
         )
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgument(f"{text!r} is not a path")
-    return os.path.abspath(text)
+    try:
+        return os.path.abspath(text)
+    except OSError as error:  # the current directory is gone
+        raise from_os_error(error, "find", text) from error
 
 
 def _check_key(what: str, key: object) -> None:
@@ -262,19 +262,20 @@ def _measure_key(what: str, key: str) -> None:
         )
 
 
-def _listed(updates: Iterable[Update]) -> list[Update]:
+def _listed(what: str, values: Iterable[T]) -> list[T]:
     try:
-        return list(updates)
+        iterator = iter(values)
     except TypeError:
         raise InvalidArgument(
-            f"updates is an iterable of updates, not {type(updates).__name__}"
+            f"{what} is an iterable, not {type(values).__name__}"
         ) from None
+    return list(iterator)
 
 
 def _checked_keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str):
         raise InvalidArgument("keys is an iterable of str, not one str")
-    listed = list(keys)
+    listed = _listed("keys", keys)
     for number, key in enumerate(listed):
         _check_key(f"keys[{number}]", key)
     return listed

@@ -1,0 +1,59 @@
+"""Results for people and for programs."""
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from holdfast.bench.measure import Budget, Row
+
+_VERDICTS = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
+
+
+def figure(value: float) -> str:
+    """Three significant digits, or all of them before the point."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def bound(budget: Budget | None, row: Row) -> str:
+    """A budget in words: a multiple of what the row is compared with, or a value."""
+    if budget is None:
+        return ""
+    unit = "x" if row.ratio is not None else row.unit
+    return f"{budget.sense} {budget.bound:g} {unit}"
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    """The rows as a table, and their notes below it."""
+    table = Table(title="medians; what is compared ran in turn, in this run", expand=False)
+    for heading in ("what", "value", "against", "came to", "ratio", "budget", "met"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row.what,
+            f"{figure(row.value)} {row.unit}",
+            row.against,
+            "" if row.other is None else f"{figure(row.other)} {row.unit}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            bound(row.budget, row),
+            _VERDICTS[row.met],
+        )
+    console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
+
+
+def as_json(machine: dict[str, object], rows: Sequence[Row], **more: object) -> str:
+    """Machine, rows and verdicts as one JSON object."""
+    missed = [row.name for row in rows if row.met is False]
+    report = {
+        "machine": machine,
+        "rows": [row.as_json() for row in rows],
+        "missed": missed,
+        **more,
+    }
+    return json.dumps(report, indent=2) + "\n"

@@ -1,0 +1,452 @@
+"""The command line: ``holdfast``, also ``python -m holdfast``.
+
+``inspect`` and ``verify`` read files without an engine, whatever state those are in, and change
+nothing. So does ``stat``, unless an engine is running in the directory: then it joins that one and
+leaves again. The others open the directory as any program would.
+
+Exit codes::
+
+      0  done; of ``verify``: clean
+      1  ``verify``: torn, which opening repairs; ``demo``: a promise was broken
+      2  ``verify``: damaged, and opening refuses it
+      3  ``verify`` and ``inspect``: not a file of ours, or of a version this release does not read
+      4  an error of use or of the environment; one line on stderr says which
+    130  interrupted by Ctrl-C
+    141  whoever read the output stopped doing so
+
+With ``--json``, standard output is exactly one JSON object, also after an error.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, NoReturn, ParamSpec
+
+import typer
+
+import holdfast
+from holdfast.call import ProgressCallback
+from holdfast.formats.errors import HoldfastError, InternalError, StoreNotFound
+from holdfast.formats.values import KvEntry
+from holdfast.handles.fold import absolute
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.inspection import Report, Standing, examine
+from holdfast.workers.messages import Progress, StoreHealth
+from holdfast.workers.places import Places, split_store
+
+P = ParamSpec("P")
+
+EXIT_BROKEN_PROMISE = 1
+EXIT_ERROR = 4
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+# Someone is watching and can press Ctrl-C; workers that hang are noticed without a deadline.
+_LONG_S = 7 * 24 * 3600.0
+_PREVIEW_BYTES = 40
+
+app = typer.Typer(
+    name="holdfast",
+    help="An embedded, crash-proof storage engine: look at its files, and see it at work.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DirectoryArgument = Annotated[str, typer.Argument(metavar="DIR", help="An engine's directory.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a store in it.")]
+PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="A store's file or artifact.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        # Of two releases of typer, the newer has no public name for a mistake in the arguments.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        return _fail("UsageError", f"{describe()} Try 'holdfast --help'.", {}, "--json" in sys.argv)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _command(function: Callable[P, int]) -> Callable[P, int]:
+    """A command that turns what goes wrong into one line and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        as_json = bool(kwargs.get("json_"))
+        try:
+            code = function(*args, **kwargs)
+            sys.stdout.flush()
+        except HoldfastError as error:
+            if isinstance(error, InternalError):  # a defect, for which one line is not enough
+                traceback.print_exception(error)
+            return _fail(type(error).__name__, str(error), error.wire_details(), as_json)
+        except BrokenPipeError:
+            _drop_output()
+            return EXIT_BROKEN_PIPE
+        except OSError as error:
+            return _fail(type(error).__name__, str(error), {"path": error.filename}, as_json)
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        return code
+
+    return app.command(name=function.__name__.rstrip("_"))(guarded)
+
+
+def _fail(kind: str, message: str, details: Mapping[str, object], as_json: bool) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"holdfast: {' '.join(message.split())}", file=sys.stderr)
+    if as_json:
+        error = {"type": kind, "message": message, "path": None, "offset": None, **details}
+        try:
+            print(json.dumps({"error": error}, default=str), flush=True)
+        except BrokenPipeError:
+            _drop_output()
+    return EXIT_ERROR
+
+
+def _drop_output() -> None:
+    """Have what is still buffered go nowhere, so that the interpreter's last flush is silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"holdfast {holdfast.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+# --- looking at files --------------------------------------------------------------------------
+
+
+@_command
+def inspect(
+    path: PathArgument,
+    rows: Annotated[bool, typer.Option("--rows", help="Print the entries, in key order.")] = False,
+    json_: JsonFlag = False,
+) -> int:
+    """Show what a file or artifact holds, damaged or not; never writes."""
+    report = _examine(path)
+    if json_:
+        _print_report_json(report, rows)
+    else:
+        _print_fields({"path": path, **report.fields()})
+        for entry in report.rows() if rows else ():
+            print(_row_line(entry))
+    return EXIT_NOT_OURS if report.standing is Standing.NOT_OURS else 0
+
+
+@_command
+def verify(path: PathArgument, json_: JsonFlag = False) -> int:
+    """Check a file or artifact: exit code 0 clean, 1 torn, 2 damaged, 3 not ours; never writes."""
+    report = _examine(path)
+    if json_:
+        print(json.dumps({"path": path, **report.fields()}))
+    else:
+        verdict = report.verdict
+        where = f" at offset {verdict.offset}: {verdict.reason}" if verdict.reason else ""
+        print(f"{path}: {_STANDING_TEXTS[report.standing]}{where}")
+    return int(report.standing)
+
+
+EXIT_NOT_OURS = int(Standing.NOT_OURS)
+_STANDING_TEXTS = {
+    Standing.CLEAN: "clean",
+    Standing.RECOVERABLE: "torn tail, which opening cuts and keeps beside the file,",
+    Standing.DAMAGED: "damaged",
+    Standing.NOT_OURS: "not ours",
+}
+
+
+def _examine(path: str) -> Report:
+    return examine(OsDisk(), os.path.realpath(absolute(path)))
+
+
+def _print_report_json(report: Report, rows: bool) -> None:
+    head = json.dumps(report.fields())
+    if not rows:
+        print(head)
+        return
+    write = sys.stdout.write
+    write(f'{head[:-1]}, "rows": [')
+    separator = "\n"
+    for entry in report.rows():
+        row = {
+            "key": entry.key,
+            "value": entry.value.hex(),
+            "version": entry.version.token.hex(),
+        }
+        write(separator + json.dumps(row))
+        separator = ",\n"
+    write("]}\n")
+
+
+def _row_line(entry: KvEntry) -> str:
+    """An entry as a line of text, escaped: keys and values may hold anything."""
+    more = "..." if len(entry.value) > _PREVIEW_BYTES else ""
+    preview = repr(entry.value[:_PREVIEW_BYTES])[1:]
+    version = entry.version.token.hex() or "-"
+    return f"{ascii(entry.key)}  {version}  {len(entry.value)}  {preview}{more}"
+
+
+# --- an engine's directory ---------------------------------------------------------------------
+
+
+@_command
+def stat(directory: DirectoryArgument, json_: JsonFlag = False) -> int:
+    """Show the stores of a directory and the processes that serve it."""
+    places = _existing(directory)
+    if _is_served(places):
+        with holdfast.open(places.directory, allow_network_fs=True) as engine:
+            found = _stat_served(engine)
+    else:
+        found = {"running": False, "stores": _stores_at_rest(places, set()), "processes": []}
+    found = {"directory": places.directory, **found}
+    if json_:
+        print(json.dumps(found))
+    else:
+        _print_stat(found)
+    return 0
+
+
+def _existing(directory: str) -> Places:
+    """The places of a directory that has to be there; only ``holdfast.open`` makes one."""
+    path = absolute(directory)
+    if not os.path.isdir(path):
+        raise StoreNotFound(f"{path!r} is not a directory", path=path)
+    return Places(path)
+
+
+def _is_served(places: Places) -> bool:
+    """Whether a supervisor holds the directory's lock; asking leaves nothing behind.
+
+    The lock is tried on the file that is there, since taking it properly would make that file. A
+    host that wants the lock in the same instant just tries again.
+    """
+    disk = OsDisk()
+    try:
+        file = disk.open(places.lock)
+    except FileNotFoundError:
+        return False
+    with contextlib.closing(file):
+        return not file.lock()
+
+
+def _stat_served(engine: holdfast.Engine) -> dict[str, object]:
+    """What a running engine says; of stores that nobody has open, what their files say."""
+    health = engine.health()
+    stores = [_figures(engine, store) for store in health]
+    stores += _stores_at_rest(Places(engine.directory), {store.path for store in health})
+    processes = [
+        {"role": process.role, "store": process.store, "pid": process.pid}
+        for process in engine.processes()
+    ]
+    return {"running": True, "stores": stores, "processes": processes}
+
+
+def _figures(engine: holdfast.Engine, store: StoreHealth) -> dict[str, object]:
+    figures: dict[str, object] = {
+        "name": store.name,
+        "kind": store.kind,
+        "path": store.path,
+        "state": store.state,
+        "pid": store.pid,
+        "restarts": store.restarts,
+        "last_exit": store.last_exit,
+    }
+    if store.state == "running" and store.kind == "fold":
+        fold = engine.fold(store.name, path=store.path, create=False)
+        status = fold.status()
+        figures |= {name: getattr(status, name) for name in status.__struct_fields__}
+        figures["cursor"] = status.cursor.token.hex()
+    return figures
+
+
+def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]:
+    stores: list[dict[str, object]] = []
+    disk = OsDisk()
+    for file_name, _ in disk.list(places.directory):
+        store = split_store(file_name)
+        path = os.path.realpath(os.path.join(places.directory, file_name))
+        if store is None or path in served:
+            continue
+        name, kind = store
+        found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
+        if kind == "fold":
+            try:
+                report = examine(disk, path)
+            except HoldfastError as error:
+                found["reason"] = str(error)
+            else:
+                found |= report.fields()
+                if not isinstance(report, holdfast.workers.inspection.ArtifactView):
+                    found |= {"log_bytes": report.log_bytes, "live_bytes": report.live_bytes}
+        stores.append(found)
+    return stores
+
+
+@_command
+def export(
+    directory: DirectoryArgument,
+    name: NameArgument,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Where to: absent, or an empty directory.")
+    ],
+    json_: JsonFlag = False,
+) -> int:
+    """Write a store as an artifact: complete, checkable, and importable anywhere."""
+    places = _existing(directory)
+    with holdfast.open(places.directory) as engine, _progress(f"export {name}", json_) as report:
+        fold = engine.fold(name, create=False)
+        exported = fold.export(absolute(destination), progress=report, timeout=_LONG_S)
+    files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
+    _print_result(
+        {
+            "directory": exported.directory,
+            "entries": exported.entries,
+            "cursor": exported.cursor.token.hex(),
+            "files": files,
+        },
+        f"exported {exported.entries} entries to {exported.directory}",
+        json_,
+    )
+    return 0
+
+
+@_command
+def import_(
+    directory: DirectoryArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the store to make.")],
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="What export wrote.")],
+    json_: JsonFlag = False,
+) -> int:
+    """Make a store from an artifact, after checking every digest, size and record."""
+    source = absolute(artifact)
+    with holdfast.open(absolute(directory)) as engine, _progress(f"import {name}", json_):
+        status = engine.import_fold(name, source, timeout=_LONG_S).status()
+    _print_result(
+        {
+            "name": name,
+            "path": status.path,
+            "entries": status.entries,
+            "cursor": status.cursor.token.hex(),
+        },
+        f"imported {status.entries} entries as {name!r}",
+        json_,
+    )
+    return 0
+
+
+@_command
+def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = False) -> int:
+    """Rewrite a store without what is dead."""
+    places = _existing(directory)
+    with holdfast.open(places.directory) as engine, _progress(f"compact {name}", json_) as report:
+        done = engine.fold(name, create=False).compact(progress=report, timeout=_LONG_S)
+    _print_result(
+        {"name": name, "bytes_before": done.bytes_before, "bytes_after": done.bytes_after},
+        f"compacted {name!r}: {done.bytes_before} bytes before, {done.bytes_after} after",
+        json_,
+    )
+    return 0
+
+
+@_command
+def demo(
+    directory: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DIRECTORY]",
+            help="The files to follow; without it, the sources of Python's standard library.",
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stores and say where.")] = False,
+    json_: JsonFlag = False,
+) -> int:
+    """Follow real files into a store, then kill its processes under load and lose nothing."""
+    from holdfast.demo import run
+
+    report = run(directory, keep=keep, quiet=json_)
+    if json_:
+        print(json.dumps(report.fields()))
+    else:
+        report.show()
+    return 0 if report.ok else EXIT_BROKEN_PROMISE
+
+
+# --- output ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _progress(title: str, as_json: bool) -> Iterator[ProgressCallback]:
+    """A progress bar on stderr where someone can see it; else nothing."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+
+        def show(progress: Progress) -> None:
+            bars.update(task, completed=progress.done, total=progress.total)
+
+        yield show
+
+
+def _print_result(fields: dict[str, object], text: str, as_json: bool) -> None:
+    print(json.dumps(fields) if as_json else text)
+
+
+def _print_fields(fields: Mapping[str, object]) -> None:
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {'-' if value in ('', None) else value}")
+
+
+def _print_stat(found: Mapping[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    stores = Table("name", "kind", "state", "entries", "bytes", "cursor", "path", title="stores")
+    processes = Table("role", "store", "pid", title="processes")
+    for table, columns, rows in (
+        (stores, ("name", "kind", "state", "entries", "log_bytes", "cursor", "path"), "stores"),
+        (processes, ("role", "store", "pid"), "processes"),
+    ):
+        listed = found[rows]
+        assert isinstance(listed, list)
+        for row in listed:
+            state = {"state": row["verdict"]} if row.get("verdict", "clean") != "clean" else {}
+            cells = {**row, **state}
+            table.add_row(*(str(cells.get(column) or "-") for column in columns))
+        console.print(table if listed else f"no {rows}")
