@@ -18,7 +18,7 @@ OneCall = Callable[[int], object]
 """Makes the ``n``-th call of one caller."""
 
 _HEAD_START_S = 0.2
-_spawning = multiprocessing.get_context("spawn")
+spawning = multiprocessing.get_context("spawn")
 
 
 def calls_per_second(callers: list[OneCall], duration_s: float) -> float:
@@ -28,14 +28,19 @@ def calls_per_second(callers: list[OneCall], duration_s: float) -> float:
 
 
 def _count(callers: list[OneCall], starts_at: float, duration_s: float) -> int:
+    """Calls answered between the two moments; a caller's exception is raised here."""
     counts = [0] * len(callers)
+    errors: list[BaseException] = []
 
     def work(number: int) -> None:
         call, ends_at, count = callers[number], starts_at + duration_s, 0
         time.sleep(max(0.0, starts_at - time.monotonic()))
-        while time.monotonic() < ends_at:
-            call(count)
-            count += 1
+        try:
+            while time.monotonic() < ends_at:
+                call(count)
+                count += 1
+        except BaseException as error:
+            errors.append(error)
         counts[number] = count
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(callers))]
@@ -43,7 +48,8 @@ def _count(callers: list[OneCall], starts_at: float, duration_s: float) -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(counts), "a caller failed, or was never answered"
+    if errors:
+        raise errors[0]
     return sum(counts)
 
 
@@ -63,8 +69,8 @@ def processes_calls_per_second(
     """The rate of ``processes`` processes with ``threads`` callers each on one fold."""
     pipes, children = [], []
     for number in range(processes):
-        ours, theirs = _spawning.Pipe()
-        child = _spawning.Process(
+        ours, theirs = spawning.Pipe()
+        child = spawning.Process(
             target=_call_from_process,
             args=(theirs, directory, durability, number * threads, threads, duration_s),
         )
@@ -112,8 +118,8 @@ def hold_open(pipe: Connection, directory: str) -> None:
 
 def start_holder(directory: str) -> tuple[Connection, Callable[[], None]]:
     """Start a process that holds ``directory`` open; returns its pipe and how to end it."""
-    ours, theirs = _spawning.Pipe()
-    child = _spawning.Process(target=hold_open, args=(theirs, directory))
+    ours, theirs = spawning.Pipe()
+    child = spawning.Process(target=hold_open, args=(theirs, directory))
     child.start()
     theirs.close()
     ours.recv()
@@ -137,8 +143,8 @@ def echo(pipe: Connection) -> None:
 
 def start_echo() -> tuple[Connection, Callable[[], None]]:
     """Start an echoing process behind a ``multiprocessing.Pipe``; returns the pipe and its end."""
-    ours, theirs = _spawning.Pipe()
-    child = _spawning.Process(target=echo, args=(theirs,))
+    ours, theirs = spawning.Pipe()
+    child = spawning.Process(target=echo, args=(theirs,))
     child.start()
     theirs.close()
 

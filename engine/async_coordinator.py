@@ -302,4 +302,3 @@ class AsyncCoordinator:
         """Hang up everywhere and leave the supervisor."""
         self.close()
         await asyncio.to_thread(self._coordinator.close)
-

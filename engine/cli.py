@@ -213,7 +213,7 @@ def _row_line(entry: KvEntry) -> str:
     more = "..." if len(entry.value) > _PREVIEW_BYTES else ""
     preview = repr(entry.value[:_PREVIEW_BYTES])[1:]
     version = entry.version.token.hex() or "-"
-    return f"{ascii(entry.key)}  {version}  {len(entry.value)}  {preview}{more}"
+    return f"{entry.key!a}  {version}  {len(entry.value)}  {preview}{more}"
 
 
 # --- an engine's directory ---------------------------------------------------------------------

@@ -16,7 +16,6 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 import msgspec
 
-from holdfast.options import EngineOptions
 from holdfast.formats.errors import (
     CallTimeout,
     EngineClosed,
@@ -26,6 +25,7 @@ from holdfast.formats.errors import (
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.joining import join_or_start
+from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame
 from holdfast.workers.messages import Answer, Ask, Failure

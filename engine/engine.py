@@ -7,8 +7,8 @@ import weakref
 from types import TracebackType
 from typing import Self, TypeVar
 
-from holdfast.call import Call, awaitable, operation
 from holdfast.async_coordinator import AsyncCoordinator
+from holdfast.call import Call, awaitable, operation
 from holdfast.control import Control
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import (
@@ -357,5 +357,3 @@ def _watch_forks() -> None:
 def _after_fork() -> None:
     for engine in list(_engines):
         engine._leave_to_parent()
-
-

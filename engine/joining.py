@@ -25,17 +25,20 @@ from holdfast.formats.errors import (
     UnsafeFileSystem,
     from_os_error,
 )
-from holdfast.workers.disk import OsDisk
+from holdfast.workers.disk import OsDisk, OsFile
 from holdfast.workers.lock import Lock, describe_self, locked_by
 from holdfast.workers.places import Places
 from holdfast.workers.platform import file_system_of
 
 # What statfs calls file systems on which locks or syncs cannot be relied on.
 _NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs afs afpfs 9p ceph glusterfs lustre beegfs gpfs webdav davfs "
-    "sshfs fuse.sshfs fuse.glusterfs fuse.s3fs fuse.rclone fuse.gcsfuse fuse.davfs2 vboxsf "
-    "fuse.vmhgfs-fuse prl_fs".split()
-)
+    {
+        "9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.davfs2", "fuse.gcsfuse",
+        "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "fuse.vmhgfs-fuse",
+        "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "prl_fs", "smb", "smb2", "smb3", "smbfs",
+        "sshfs", "vboxsf", "webdav",
+    }
+)  # fmt: skip
 _ADDRESS_BYTES_MAX = 100  # a Unix socket address holds 104 to 108 bytes, by system
 _RETRY_FIRST_S = 0.001
 _RETRY_MAX_S = 0.02
@@ -142,6 +145,7 @@ def _launch(places: Places, lock: Lock) -> None:
         with _address_of(places.socket) as address:
             listener.bind(address)
         listener.listen(128)
+        assert isinstance(lock.file, OsFile)
         descriptors = (lock.file.fileno(), listener.fileno())
         with open(places.log, "wb") as log:
             starter = subprocess.Popen(
@@ -181,5 +185,3 @@ def _log_tail(places: Places) -> str:
         text = Path(places.log).read_text(encoding="utf-8", errors="replace")
         return text[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
     return "it left no log"
-
-

@@ -232,7 +232,8 @@ def _unsigned(fields: dict[str, object], name: str, limit: int) -> int:
     value = fields[name]
     if type(value) is int and 0 <= value <= limit:  # a bool is an int, but not of that type
         return value
-    found = _shown(value) if isinstance(value, int | float) else _kind(value)
+    shown = isinstance(value, int | float) and not isinstance(value, bool)
+    found = _shown(value) if shown else _kind(value)
     raise ValueError(f"{name} is {found}, expected an integer from 0 to {limit}")
 
 
@@ -289,6 +290,6 @@ def _kind(value: object) -> str:
     return "an object" if isinstance(value, dict) else "a number"
 
 
-def _shown(value: str | int | float) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}..."

@@ -1,7 +1,7 @@
 """Every error holdfast raises, in one tree, with what to do and what state is left behind.
 
-All of them carry ``store``, ``path`` and ``offset`` where they have one, survive pickling, and cross
-the wire by name (``to_wire`` / ``from_wire``). An error raised in a worker arrives in the caller
+All of them carry ``store``, ``path`` and ``offset`` where they have one, survive pickling, and
+cross the wire by name (``from_wire``). An error raised in a worker arrives in the caller
 with the worker's traceback as ``__cause__``.
 """
 
@@ -52,9 +52,7 @@ class HoldfastError(Exception):
         return cls(message, **{k: v for k, v in details.items() if k in cls.details})
 
 
-def _rebuild(
-    cls: type[HoldfastError], message: str, details: dict[str, Detail]
-) -> HoldfastError:
+def _rebuild(cls: type[HoldfastError], message: str, details: dict[str, Detail]) -> HoldfastError:
     return cls.rebuilt(message, details)
 
 

@@ -108,9 +108,7 @@ def _decode_fences(data: bytes, offset: int, end: int) -> list[bytes]:
     return fences
 
 
-def fingerprint(
-    log: memoryview, spans: memoryview, last_record: int, covered: int
-) -> int | None:
+def fingerprint(log: memoryview, spans: memoryview, last_record: int, covered: int) -> int | None:
     """The fingerprint of the first ``covered`` bytes of ``log``; None if they cannot fit."""
     if len(log) < covered:
         return None

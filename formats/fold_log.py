@@ -59,8 +59,8 @@ _KIND_KEY = struct.Struct("<BH")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 
-# A span is where a put record lies, packed into one int: offset << 25 | length in bytes. Zero, which
-# no record has, marks a key as deleted.
+# A span is where a put record lies, packed into one int: offset << 25 | length in bytes. Zero,
+# which no record has, marks a key as deleted.
 SPAN_LENGTH_BITS = 25
 SPAN_LENGTH_MASK = (1 << SPAN_LENGTH_BITS) - 1
 DELETED = 0
@@ -417,7 +417,8 @@ def _claimed_bytes(view: memoryview, offset: int) -> int:
     """How many bytes the record at ``offset`` claims to have, for accounting only."""
     if view[offset + 4] == CURSOR:
         return CURSOR_RECORD_BYTES_MIN + TOKEN_BYTES_MAX
-    key_end = offset + 7 + _U16.unpack_from(view, offset + 5)[0]
+    key_bytes: int = _U16.unpack_from(view, offset + 5)[0]
+    key_end = offset + 7 + key_bytes
     if view[offset + 4] == DELETE:
         return key_end - offset
     value_bytes: int = _U32.unpack_from(view, key_end)[0]

@@ -122,9 +122,7 @@ class FrameWriter:
         if len(buffer) > _KEPT_BYTES:
             buffer = self._buffer = bytearray(_SMALL_BYTES)
         _encoder.encode_into(message, buffer, HEADER_BYTES)
-        encode_header_into(
-            buffer, kind, len(buffer) - HEADER_BYTES, request, deadline=deadline
-        )
+        encode_header_into(buffer, kind, len(buffer) - HEADER_BYTES, request, deadline=deadline)
         return buffer
 
 

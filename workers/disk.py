@@ -246,12 +246,20 @@ class OsDisk:
             os.close(descriptor)
 
     def boot_id(self) -> bytes:
-        if sys.platform == "linux":
-            text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        text = read_system_file("/proc/sys/kernel/random/boot_id")
+        if text:
             return bytes.fromhex(text.strip().replace("-", ""))
         import psutil
 
         return int(psutil.boot_time()).to_bytes(16, "big")
+
+
+def read_system_file(path: str) -> str:
+    """Text of one of the kernel's files; empty where the kernel has no such file."""
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def directory_of(path: str) -> str:

@@ -30,7 +30,7 @@ from holdfast.formats.limits import (
     SCAN_PAGE_BYTES,
     SCAN_PAGE_ENTRIES,
 )
-from holdfast.formats.values import Cursor, KvEntry, Put
+from holdfast.formats.values import KvEntry, Put
 from holdfast.workers import artifacts, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
@@ -279,9 +279,7 @@ class FoldActor:
         self._rewriting = True
         try:
             compaction = Compaction(self._disk, self._log, self._ledger, self._table)
-            self._last_record = yield from compaction.steps(
-                self._cursor, lambda: self._last_record
-            )
+            self._last_record = yield from compaction.steps(self._cursor, lambda: self._last_record)
         finally:
             self._rewriting = False
         self._compactions += 1
@@ -378,14 +376,14 @@ class FoldActor:
         fingerprint = fold_index.fingerprint(base.view, base.spans, last_record, covered)
         if len(base) < _INDEX_ENTRIES_MIN or fingerprint is None:
             return
-        yield
+        yield None
         data = fold_index.encode(
             fold_index.FoldIndex(
                 covered, live_bytes, last_record, fingerprint, cursor.token,
                 base.spans, base.fences,
             )
         )  # fmt: skip
-        yield
+        yield None
         with contextlib.suppress(OSError):  # a cache only: without it opening takes longer
             yield from self._write_index(data)
 
@@ -455,8 +453,5 @@ class FoldActor:
 
 def _too_large(what: str) -> ResultTooLarge:
     return ResultTooLarge(
-        f"the result of {what} is over the limit of {RESULT_BYTES_MAX} bytes; "
-        "use scan() or a limit"
+        f"the result of {what} is over the limit of {RESULT_BYTES_MAX} bytes; use scan() or a limit"
     )
-
-

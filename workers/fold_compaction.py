@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from holdfast.formats import fold_log
+from holdfast.formats.checksum import crc32
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     DELETED,
@@ -74,7 +75,7 @@ def canonical_chunks(snapshot: Snapshot) -> Generator[bytes, None, None]:
 
     Raises ``DamagedRecord``: damage must not be copied into a file that looks whole.
     """
-    view, crc32 = snapshot.view, fold_log.crc32
+    view = snapshot.view
     pieces: list[bytes | memoryview] = [HEADER]
     size = HEADER_BYTES
     for span in snapshot.spans:

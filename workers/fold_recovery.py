@@ -104,9 +104,7 @@ def _ensure_exists(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> Non
         replace(disk, path, [HEADER])
 
 
-def _recover_file(
-    disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]
-) -> RecoveredFold:
+def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]) -> RecoveredFold:
     path, inode = file.path, file.inode()
     view = file.map()
     ledger = Ledger(disk, path)
@@ -117,9 +115,7 @@ def _recover_file(
         table = FoldTable(Base(view, index.spans, index.fences), index.live_bytes)
         start, cursor, last_record = index.covered, Cursor(index.cursor), index.last_record
     changes: dict[bytes, int] = {}
-    scan = fold_log.scan(
-        view, start, changes, unsynced_from=ledger.unsynced_from(inode), tick=tick
-    )
+    scan = fold_log.scan(view, start, changes, unsynced_from=ledger.unsynced_from(inode), tick=tick)
     refuse_damage(path, scan.verdict)
     whole = ledger.cut(view, inode, scan.end)
     if whole < scan.end:
@@ -234,5 +230,3 @@ def drop_files(disk: Disk, path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         disk.remove(path)
     disk.sync_directory(directory)
-
-

@@ -76,7 +76,9 @@ class Base:
         for span in probed:  # a flipped bit in a key must not read as "absent"
             offset = span >> SPAN_LENGTH_BITS
             stop = offset + (span & SPAN_LENGTH_MASK)
-            if crc32(view[offset + 4 : stop]) != int.from_bytes(view[offset : offset + 4], "little"):
+            if crc32(view[offset + 4 : stop]) != int.from_bytes(
+                view[offset : offset + 4], "little"
+            ):
                 raise DamagedRecord(offset)
         return low, False
 
@@ -224,9 +226,7 @@ class FoldTable:
         assert self.overlay.keys() == set(self._ordered)
 
 
-def merged_spans(
-    base: Base, items: list[tuple[bytes, int]]
-) -> Generator[None, None, "array[int]"]:
+def merged_spans(base: Base, items: list[tuple[bytes, int]]) -> Generator[None, None, "array[int]"]:
     """All live spans in key order: the base under these sorted overlay items, in slices."""
     if not len(base):
         return array("Q", [span for _, span in items if span])

@@ -202,9 +202,7 @@ def _examine_log(disk: Disk, path: str, tick: Callable[[], None]) -> LogReport:
         return _log_report(path, view, {}, None, Verdict(Ending.TORN, 0, reason))
     spans: dict[bytes, int] = {}
     start = HEADER_BYTES
-    scan = fold_log.scan(
-        view, start, spans, unsynced_from=ledger.unsynced_from(inode), tick=tick
-    )
+    scan = fold_log.scan(view, start, spans, unsynced_from=ledger.unsynced_from(inode), tick=tick)
     if scan.verdict.ending in (Ending.CLEAN, Ending.TORN):
         whole = ledger.cut(view, inode, scan.end)
         if whole < scan.end:

@@ -4,12 +4,12 @@ A fork of the warm supervisor on Linux, about 3 ms; a fresh interpreter on macOS
 libraries do not survive a fork.
 """
 
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 from holdfast.workers.channel import Channel
@@ -29,7 +29,7 @@ class WorkerProcess:
     """One worker process, as the supervisor holds it."""
 
     def __init__(self, spec: StoreSpec, generation: int, leave: Callable[[], None]) -> None:
-        context = multiprocessing.get_context("fork" if _FORKS else "spawn")
+        context: ForkContext | SpawnContext = ForkContext() if _FORKS else SpawnContext()
         self.generation = generation
         self.vitals = Vitals(context)
         self.last_words: Failure | None = None

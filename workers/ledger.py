@@ -123,7 +123,6 @@ class Ledger:
         remove_if_there(self._disk, self._path)
 
 
-
 def _read(disk: Disk, path: str) -> tuple[LedgerHeader | None, list[Slot]]:
     """What a predecessor left, if anything legible; nothing is created."""
     if disk.inode_at(path) is None:

@@ -213,16 +213,7 @@ class Status(_Message, frozen=True, tag=10):
 
 
 Reply = (
-    Done
-    | Entry
-    | Entries
-    | MaybeEntries
-    | Page
-    | CursorIs
-    | Keys
-    | Compacted
-    | Exported
-    | Status
+    Done | Entry | Entries | MaybeEntries | Page | CursorIs | Keys | Compacted | Exported | Status
 )
 
 

@@ -6,7 +6,8 @@ import signal
 import socket
 import struct
 import sys
-from pathlib import Path
+
+from holdfast.workers.disk import read_system_file
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,18 +29,15 @@ def peer_user(sock: socket.socket) -> int:
     if sys.platform == "linux":
         data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return int(struct.unpack("3i", data)[1])
-    local_peercred = 1  # LOCAL_PEERCRED; struct xucred starts with version and uid
-    data = sock.getsockopt(0, local_peercred, 76)
-    return int(struct.unpack_from("II", data)[1])
+    else:
+        local_peercred = 1  # LOCAL_PEERCRED; struct xucred starts with version and uid
+        data = sock.getsockopt(0, local_peercred, 76)
+        return int(struct.unpack_from("II", data)[1])
 
 
 def oom_kills() -> int:
     """How often the kernel has killed a process for want of memory since it started."""
-    try:
-        text = Path("/proc/vmstat").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    for line in text.splitlines():
+    for line in read_system_file("/proc/vmstat").splitlines():
         if line.startswith("oom_kill "):
             return int(line.split()[1])
     return 0

@@ -32,8 +32,8 @@ from holdfast.workers.messages import (
     Accepted,
     Exit,
     Health,
-    OpenStore,
     Opened,
+    OpenStore,
     Processes,
     ProcessInfo,
     StoreHealth,
@@ -388,11 +388,10 @@ class Supervision:
 
 def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
     """Why a store that is open as ``held`` cannot be opened as ``asked``."""
-    if held.kind != asked.kind:
-        return WrongKind(f"store {held.name!r} is a {held.kind}, not a {asked.kind}",
-                         store=held.name)  # fmt: skip
-    for option in ("path", "durability", "interval_s"):
+    for option in ("kind", "path", "durability", "interval_s"):
         has, wants = getattr(held, option), getattr(asked, option)
+        if option == "kind" and wants != has:
+            return WrongKind(f"store {held.name!r} is a {has}, not a {wants}", store=held.name)
         if wants is not None and wants != has:
             return OptionsConflict(
                 f"store {held.name!r} is open with {option}={has!r}, not {wants!r}",

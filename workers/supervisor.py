@@ -202,9 +202,7 @@ class Supervisor:
         if not self._hosts:
             self._leave_at = time.monotonic()
 
-    def _answer(
-        self, asker: Asker, answer: object, *, descriptors: tuple[int, ...] = ()
-    ) -> None:
+    def _answer(self, asker: Asker, answer: object, *, descriptors: tuple[int, ...] = ()) -> None:
         self._tell(asker, FrameKind.REPLY, answer, descriptors)
 
     def _refuse(self, asker: Asker, error: HoldfastError) -> None:

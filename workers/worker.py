@@ -39,7 +39,7 @@ OPENERS: dict[Kind, Opener] = {"fold": open_fold}
 _decode_request = msgspec.msgpack.Decoder(messages.Request).decode
 _decode_order = msgspec.msgpack.Decoder(messages.Order).decode
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
-# Upkeep runs when nobody has asked anything for a while; what cannot wait for that, every few turns.
+# Upkeep runs when nobody has asked anything for a while; what cannot wait, every few turns.
 _QUIET_MS = 20
 _UPKEEP_EVERY_TURNS = 8
 _PROGRESS_EVERY_S = 0.1
@@ -163,8 +163,15 @@ class Worker:
 
     def _receive(self, session: Session) -> None:
         pending = session.reader.pending
-        if pending is not None:  # a large request may cost more memory than there is
-            self._vitals.begin(session.client, pending.request)
+        if pending is None:
+            self._read_frames(session)
+            return
+        # A request so large that it comes in parts may cost more memory than there is.
+        self._vitals.begin(session.client, pending.request)
+        self._read_frames(session)
+        self._vitals.enter(Phase.IDLE)
+
+    def _read_frames(self, session: Session) -> None:
         try:
             if not session.reader.receive(session.sock, socket.MSG_DONTWAIT):
                 self._close(session)
@@ -180,8 +187,6 @@ class Worker:
             self._close(session)
         except OSError:
             self._close(session)
-        finally:
-            self._vitals.enter(Phase.IDLE)
 
     def _take(self, session: Session, frame: Frame) -> None:
         header = frame.header
@@ -357,5 +362,3 @@ def _serve(spec: StoreSpec, control: Channel, vitals: Vitals) -> None:
     vitals.enter(Phase.IDLE)
     control.send(FrameKind.REQUEST, messages.Ready())
     Worker(control, vitals, actor).run()
-
-

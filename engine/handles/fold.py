@@ -132,9 +132,7 @@ class Fold(Handle):
         )
 
     @operation
-    def stale_keys(
-        self, keys: Iterable[str], *, timeout: float | None = None
-    ) -> Call[list[str]]:
+    def stale_keys(self, keys: Iterable[str], *, timeout: float | None = None) -> Call[list[str]]:
         """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
         return _call(
             messages.FoldStaleKeys(_checked_keys(keys)),
@@ -257,18 +255,14 @@ def _measure_key(what: str, key: str) -> None:
             f"{what} {key[:80]!r} is not text: it holds a lone surrogate at index {error.start}"
         ) from None
     if size > KEY_BYTES_MAX:
-        raise LimitExceeded(
-            f"{what} is {size} bytes as UTF-8, over the limit of {KEY_BYTES_MAX}"
-        )
+        raise LimitExceeded(f"{what} is {size} bytes as UTF-8, over the limit of {KEY_BYTES_MAX}")
 
 
 def _listed(what: str, values: Iterable[T]) -> list[T]:
     try:
         iterator = iter(values)
     except TypeError:
-        raise InvalidArgument(
-            f"{what} is an iterable, not {type(values).__name__}"
-        ) from None
+        raise InvalidArgument(f"{what} is an iterable, not {type(values).__name__}") from None
     return list(iterator)
 
 
@@ -297,9 +291,7 @@ def check_updates(updates: Collection[Update]) -> None:
                     f"over the limit of {VALUE_BYTES_MAX}"
                 )
         elif kind is not Delete and kind is not Purge:
-            raise InvalidArgument(
-                f"updates[{number}] is {kind.__name__}, not Put, Delete or Purge"
-            )
+            raise InvalidArgument(f"updates[{number}] is {kind.__name__}, not Put, Delete or Purge")
         if type(update.version) is not Version and not isinstance(update.version, Version):
             raise InvalidArgument(
                 f"updates[{number}].version is a Version, not {type(update.version).__name__}"

@@ -112,7 +112,7 @@ def test_a_bad_golden_manifest_is_refused_by_name(name: str) -> None:
 def test_no_other_golden_manifest_is_refused(path: Path) -> None:
     """A golden manifest that is not in the table above is well formed."""
     if path.parent.name not in GOLDEN_REFUSALS:
-        assert decode_manifest(path.read_bytes()).payload_bytes in (1, 6, 805, 1252, 1262)
+        assert decode_manifest(path.read_bytes()).payload_bytes in (1, 6, 805, 1259, 1262)
 
 
 FIELDS = ["schema_version", "backend", "backend_version", "cursor_hex", "created_at_unix", "files"]
@@ -199,7 +199,7 @@ MALFORMED: list[tuple[bytes, str]] = [
     (b"[" * 100_000, "nested too deeply"),
     (b'{"a":' * 100_000, "nested too deeply"),
     (GOOD.replace(b"1765400000", b"[" * 500 + b"]" * 500), "created_at_unix is an array"),
-    (b'{"' + b'": 1, "'.join(b"%d" % n for n in range(90_000)) + b'": 1}', "unknown field '0'"),
+    (b'{"' + b'": 1, "'.join(b"%d" % n for n in range(80_000)) + b'": 1}', "unknown field '0'"),
     (b'{"a": 1' + b', "b": 1' * 90_000 + b"}", "field 'b' is repeated"),
 ]
 
@@ -220,7 +220,7 @@ def test_the_size_of_a_manifest_is_bounded() -> None:
 def test_refusals_come_in_the_format_s_order() -> None:
     """Of several mistakes the earlier check's is reported, until all are mended."""
     fields = json.loads(GOOD)
-    wrong = {
+    wrong: dict[str, Any] = {
         "schema_version": 0,
         "backend": "fjall",
         "backend_version": "1",
@@ -240,7 +240,7 @@ def test_refusals_come_in_the_format_s_order() -> None:
     ]
     broken = {**fields, **wrong}
     mended: dict[str, list[object]] = {
-        "files": [[{**wrong["files"][1], "path": path}] * 2 for path in ("x", "data/x")],  # type: ignore[index]
+        "files": [[{**wrong["files"][1], "path": path}] * 2 for path in ("x", "data/x")],
     }
     for name, message in expected:
         assert message in refusal(json.dumps(broken).encode())
@@ -335,10 +335,12 @@ def test_arbitrary_json_is_refused_and_nothing_worse(value: object) -> None:
 @given(st.sampled_from([*FIELDS, "files[0].path", "files[0].size", "files[0].blake3"]), JSON)
 def test_an_arbitrary_field_is_accepted_or_refused(name: str, value: object) -> None:
     """Whatever one field holds, the manifest is read or refused."""
+    message = ""
     try:
         decode_manifest(with_field(name, value))
     except ArtifactInvalid as error:
-        assert len(error.message) < 400, "a value is shown in part only"
+        message = error.message
+    assert len(message) < 400, "a value is shown in part only"
 
 
 @given(st.binary(max_size=200))

@@ -32,8 +32,7 @@ def fold_spec(path: str = PATH, durability: Durability = "always") -> StoreSpec:
 
 def opened(disk: Disk, path: str = PATH, durability: Durability = "always") -> FoldActor:
     """The fold at ``path``, recovered and consistent."""
-    actor = open_fold(disk, fold_spec(path, durability), tick)
-    return actor
+    return open_fold(disk, fold_spec(path, durability), tick)
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,8 @@ class History:
     states: list[State] = field(default_factory=lambda: [State()])
     durable: int = 0
     """Index of the last state that a power loss must not undo."""
+    answered: list[FoldApply] = field(default_factory=list)
+    """The requests between those states."""
     pending: list[tuple[Caller, FoldApply]] = field(default_factory=list)
     last: tuple[Caller, FoldApply] | None = None
     """The request answered last, unless the fold was closed since: its answer may be lost."""
@@ -150,6 +151,7 @@ class History:
         """Every request sent took effect, for all that its caller knows."""
         for sent in self.pending:
             self.states.append(self.state.after(sent[1]))
+            self.answered.append(sent[1])
             self.last = sent
         self.pending = []
         if self.durability == "always":
@@ -169,21 +171,6 @@ class History:
     def after_power_loss(self) -> list[State]:
         """What may be there after a power loss: unsynced batches may be cut in their midst."""
         possible = [self.states[self.durable]]
-        requests = self.unsynced_requests()
-        for request in requests:
+        for request in (*self.answered[self.durable :], *(sent[1] for sent in self.pending)):
             possible += possible[-1].prefixes(request)
         return possible
-
-    def unsynced_requests(self) -> list[FoldApply]:
-        """The requests behind the durable state, in order."""
-        answered = self._answered[self.durable :]
-        return [*answered, *(request for _, request in self.pending)]
-
-    @property
-    def _answered(self) -> list[FoldApply]:
-        """For each state but the first, a request that leads to it from the one before."""
-        return [_difference(old, new) for old, new in zip(self.states, self.states[1:], strict=False)]
-
-
-def _difference(old: State, new: State) -> FoldApply:
-    raise NotImplementedError
