@@ -150,6 +150,8 @@ class FaultyDisk:
     ) -> T:
         """Record a call, then do it unless a fault says otherwise."""
         if self._dead:
+            if call[0] == "close":
+                return action()  # the system does it for the dead
             raise Crash
         here = Call(len(self.calls), *call, offset, size)
         self.calls.append(here)

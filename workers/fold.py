@@ -124,7 +124,7 @@ class FoldActor:
                 case messages.FoldCompact():
                     return self._compact()
                 case messages.FoldExport(directory=directory):
-                    return self._export(directory)
+                    return self._export(directory, caller)
                 case messages.StoreStatus():
                     return self._status()
         except DamagedRecord as damage:
@@ -286,19 +286,31 @@ class FoldActor:
         self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
         self._indexed_to = 0
 
-    def _export(self, directory: str) -> Steps:
-        entries, cursor = self._table.entries, self._cursor
+    def _export(self, directory: str, caller: Caller) -> Steps:
         try:
+            entries, cursor = self._table.entries, self._cursor
             snapshot = yield from take_snapshot(self._table, self._log, cursor)
-            files = yield from artifacts.export_steps(
-                self._disk,
-                directory,
-                canonical_chunks(snapshot),
-                cursor=cursor,
-                entries=entries,
-                total=snapshot.total_bytes(),
-                created_at_unix=max(0, int(time.time())),
-            )
+            files = None
+            if self._ledger.took_effect(*caller):  # begun before a crash: perhaps to its end
+                files = yield from artifacts.already_exported_steps(
+                    self._disk,
+                    directory,
+                    canonical_chunks(snapshot),
+                    cursor=cursor,
+                    total=snapshot.total_bytes(),
+                )
+            if files is None:
+                self._ledger.note(*caller)
+                self._ledger.logged(*caller)
+                files = yield from artifacts.export_steps(
+                    self._disk,
+                    directory,
+                    canonical_chunks(snapshot),
+                    cursor=cursor,
+                    entries=entries,
+                    total=snapshot.total_bytes(),
+                    created_at_unix=max(0, int(time.time())),
+                )
         except OSError as error:
             raise from_os_error(error, "export to", directory) from error
         except DamagedRecord as damage:

@@ -45,8 +45,9 @@ class Ledger:
         if self._file.size() < format.LEDGER_BYTES:
             # All of it now: noting a request must not fail later for want of space.
             self._file.write_at(0, bytes(format.LEDGER_BYTES))
-            self._disk.sync_directory(directory_of(self._path))
         same = self.found is not None and self.found.inode == inode
+        if not same:  # this file is new, or the log is: a kill may have come before its name's sync
+            self._disk.sync_directory(directory_of(self._path))
         for slot in self._slots:
             if not slot.end or (same and slot.end <= end and _begins_at(log, slot)):
                 self._remember(slot.sequence, (slot.client, slot.request))
@@ -83,8 +84,13 @@ class Ledger:
         """Whether this request is in the log already."""
         return (client, request) in self._answered
 
-    def note(self, client: int, request: int, start: int, end: int, first_crc: int) -> None:
-        """Note, before it is logged, where a request's records are going to be."""
+    def note(
+        self, client: int, request: int, start: int = 0, end: int = 0, first_crc: int = 0
+    ) -> None:
+        """Note, before it is logged, where a request's records are going to be.
+
+        Without a place: that work which is not logged has begun.
+        """
         slot = Slot(self._sequence, client, request, start, end, first_crc)
         self._open_file.write_at(format.slot_offset(self._sequence), format.encode_slot(slot))
         self._sequence += 1

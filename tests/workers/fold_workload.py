@@ -1,8 +1,9 @@
 """A workload that goes through every operation of a fold, and what must be there after it broke."""
 
+import contextlib
 from collections.abc import Callable
 
-from holdfast.bench.faults import Call, Choice, MemoryDisk, Nothing
+from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.fold_log import Ending
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Version
 from holdfast.workers import messages
@@ -49,12 +50,16 @@ def compacting(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
     """Compact, with a write in the midst of it."""
     steps = actor.handle(messages.FoldCompact(), Caller(7, 1000))
     assert not isinstance(steps, messages.Reply)
-    next(steps)
-    next(steps)
-    history.send(actor, apply(Put("k/while", b"compacting"), Delete("k/b"), cursor=30))
-    history.commit(actor)
-    for _ in steps:
-        pass
+    try:
+        next(steps)
+        next(steps)
+        history.send(actor, apply(Put("k/while", b"compacting"), Delete("k/b"), cursor=30))
+        history.commit(actor)
+        for _ in steps:
+            pass
+    finally:
+        with contextlib.suppress(Crash):
+            steps.close()
     history.synced()
     return actor
 

@@ -23,6 +23,8 @@ from tests.workers.fold_workload import (
     run,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
 
 
