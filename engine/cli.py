@@ -35,25 +35,26 @@ from holdfast.formats.values import KvEntry
 from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.inspection import Report, Standing, examine
-from holdfast.workers.messages import Progress, StoreHealth
-from holdfast.workers.places import Places, split_store
+from holdfast.workers.messages import Progress
+from holdfast.workers.places import Places
 
 P = ParamSpec("P")
 
 EXIT_BROKEN_PROMISE = 1
+EXIT_NOT_OURS = int(Standing.NOT_OURS)
 EXIT_ERROR = 4
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # Someone is watching and can press Ctrl-C; workers that hang are noticed without a deadline.
 _LONG_S = 7 * 24 * 3600.0
+_STAT_S = 10.0
 _PREVIEW_BYTES = 40
 
 app = typer.Typer(
     name="holdfast",
     help="An embedded, crash-proof storage engine: look at its files, and see it at work.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -71,7 +72,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except Exception as error:
         # Of two releases of typer, the newer has no public name for a mistake in the arguments.
         describe = getattr(error, "format_message", None)
@@ -171,15 +172,14 @@ def verify(path: PathArgument, json_: JsonFlag = False) -> int:
         print(json.dumps({"path": path, **report.fields()}))
     else:
         verdict = report.verdict
-        where = f" at offset {verdict.offset}: {verdict.reason}" if verdict.reason else ""
-        print(f"{path}: {_STANDING_TEXTS[report.standing]}{where}")
+        why = f" at offset {verdict.offset}: {verdict.reason}" if verdict.reason else ""
+        print(f"{path}: {_STANDING_TEXTS[report.standing]}{why}")
     return int(report.standing)
 
 
-EXIT_NOT_OURS = int(Standing.NOT_OURS)
 _STANDING_TEXTS = {
     Standing.CLEAN: "clean",
-    Standing.RECOVERABLE: "torn tail, which opening cuts and keeps beside the file,",
+    Standing.RECOVERABLE: "recoverable, torn",
     Standing.DAMAGED: "damaged",
     Standing.NOT_OURS: "not ours",
 }
@@ -222,17 +222,13 @@ def _row_line(entry: KvEntry) -> str:
 @_command
 def stat(directory: DirectoryArgument, json_: JsonFlag = False) -> int:
     """Show the stores of a directory and the processes that serve it."""
-    places = _existing(directory)
-    if _is_served(places):
-        with holdfast.open(places.directory, allow_network_fs=True) as engine:
-            found = _stat_served(engine)
-    else:
-        found = {"running": False, "stores": _stores_at_rest(places, set()), "processes": []}
-    found = {"directory": places.directory, **found}
+    from holdfast.overview import overview, show_overview
+
+    found = overview(_existing(directory))
     if json_:
         print(json.dumps(found))
     else:
-        _print_stat(found)
+        show_overview(found)
     return 0
 
 
@@ -242,74 +238,6 @@ def _existing(directory: str) -> Places:
     if not os.path.isdir(path):
         raise StoreNotFound(f"{path!r} is not a directory", path=path)
     return Places(path)
-
-
-def _is_served(places: Places) -> bool:
-    """Whether a supervisor holds the directory's lock; asking leaves nothing behind.
-
-    The lock is tried on the file that is there, since taking it properly would make that file. A
-    host that wants the lock in the same instant just tries again.
-    """
-    disk = OsDisk()
-    try:
-        file = disk.open(places.lock)
-    except FileNotFoundError:
-        return False
-    with contextlib.closing(file):
-        return not file.lock()
-
-
-def _stat_served(engine: holdfast.Engine) -> dict[str, object]:
-    """What a running engine says; of stores that nobody has open, what their files say."""
-    health = engine.health()
-    stores = [_figures(engine, store) for store in health]
-    stores += _stores_at_rest(Places(engine.directory), {store.path for store in health})
-    processes = [
-        {"role": process.role, "store": process.store, "pid": process.pid}
-        for process in engine.processes()
-    ]
-    return {"running": True, "stores": stores, "processes": processes}
-
-
-def _figures(engine: holdfast.Engine, store: StoreHealth) -> dict[str, object]:
-    figures: dict[str, object] = {
-        "name": store.name,
-        "kind": store.kind,
-        "path": store.path,
-        "state": store.state,
-        "pid": store.pid,
-        "restarts": store.restarts,
-        "last_exit": store.last_exit,
-    }
-    if store.state == "running" and store.kind == "fold":
-        fold = engine.fold(store.name, path=store.path, create=False)
-        status = fold.status()
-        figures |= {name: getattr(status, name) for name in status.__struct_fields__}
-        figures["cursor"] = status.cursor.token.hex()
-    return figures
-
-
-def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]:
-    stores: list[dict[str, object]] = []
-    disk = OsDisk()
-    for file_name, _ in disk.list(places.directory):
-        store = split_store(file_name)
-        path = os.path.realpath(os.path.join(places.directory, file_name))
-        if store is None or path in served:
-            continue
-        name, kind = store
-        found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
-        if kind == "fold":
-            try:
-                report = examine(disk, path)
-            except HoldfastError as error:
-                found["reason"] = str(error)
-            else:
-                found |= report.fields()
-                if not isinstance(report, holdfast.workers.inspection.ArtifactView):
-                    found |= {"log_bytes": report.log_bytes, "live_bytes": report.live_bytes}
-        stores.append(found)
-    return stores
 
 
 @_command
@@ -430,23 +358,3 @@ def _print_fields(fields: Mapping[str, object]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         print(f"{name:<{width}}  {'-' if value in ('', None) else value}")
-
-
-def _print_stat(found: Mapping[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    stores = Table("name", "kind", "state", "entries", "bytes", "cursor", "path", title="stores")
-    processes = Table("role", "store", "pid", title="processes")
-    for table, columns, rows in (
-        (stores, ("name", "kind", "state", "entries", "log_bytes", "cursor", "path"), "stores"),
-        (processes, ("role", "store", "pid"), "processes"),
-    ):
-        listed = found[rows]
-        assert isinstance(listed, list)
-        for row in listed:
-            state = {"state": row["verdict"]} if row.get("verdict", "clean") != "clean" else {}
-            cells = {**row, **state}
-            table.add_row(*(str(cells.get(column) or "-") for column in columns))
-        console.print(table if listed else f"no {rows}")

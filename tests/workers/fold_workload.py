@@ -101,13 +101,16 @@ def run(disk: Disk, history: History, workload: tuple[Step, ...] = WORKLOAD) -> 
     actor = opened(disk, PATH, history.durability)
     for step in workload:
         actor = step(disk, actor, history)
-    actor.close()
     history.last = None
+    actor.close()
     history.synced()
 
 
-def check_after_death(memory: MemoryDisk, history: History) -> None:
-    """A process died: nothing answered is lost, and what is sent again takes effect once."""
+def check_after_death(memory: MemoryDisk, history: History, choice: Choice) -> None:
+    """A process died: nothing answered is lost, and what is sent again takes effect once.
+
+    Then the power goes, too, leaving what ``choice`` says of the successor's work.
+    """
     left = memory.crash()
     content = left.content(PATH)
     if content is not None and len(content) > 6:
@@ -132,11 +135,14 @@ def check_after_death(memory: MemoryDisk, history: History) -> None:
         expected = expected.after(request)
     actor.commit()
     assert checked_state(left, actor) == expected
-    if history.durability == "always":
-        check_state(left.power_loss(Nothing()), history.durability, [expected])
-    else:
-        actor.close()
-        check_state(left, history.durability, [expected])
+    possible = [expected]
+    if history.durability != "always":
+        possible += [*history.after_power_loss(), *found.prefixes(rival)]
+        for _, request in lost:
+            possible += found.after(rival).prefixes(request)
+    check_state(left.power_loss(choice), history.durability, possible)
+    actor.close()
+    check_state(left.power_loss(Nothing()), history.durability, [expected])
 
 
 def check_after_power_loss(memory: MemoryDisk, history: History, choice: Choice) -> None:

@@ -15,7 +15,7 @@ from holdfast.bench.faults import (
     Zeros,
 )
 from holdfast.workers.messages import Durability
-from tests.workers.fold_model import POLICIES, History
+from tests.workers.fold_model import PATH, POLICIES, History, opened
 from tests.workers.fold_workload import (
     check_after_death,
     check_after_power_loss,
@@ -64,6 +64,33 @@ def test_interrupted_at_every_file_call(durability: Durability) -> None:
         memory, history = MemoryDisk("/data"), History(durability)
         with pytest.raises(Crash):
             run(FaultyDisk(memory, kill), history)
-        check_after_death(memory, history)
-        for choice in _choices(7 * number):
+        choices = _choices(7 * number)
+        check_after_death(memory, history, choices[number % len(choices)])
+        for choice in choices:
             check_after_power_loss(memory, history, choice)
+
+
+@pytest.mark.parametrize("durability", POLICIES)
+def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None:
+    """A recovery that is interrupted itself leaves nothing worse than it found."""
+    for number, kill in enumerate(_kills(_recorded(durability))):
+        if number % 9 and kill.written is None:
+            continue
+        memory, history = MemoryDisk("/data"), History(durability)
+        with pytest.raises(Crash):
+            run(FaultyDisk(memory, kill), history)
+        left = memory.crash() if number % 2 else memory.power_loss(Sampled(number))
+        for second in _recovery_kills(left, durability):
+            again = left.crash()
+            with pytest.raises(Crash):
+                opened(FaultyDisk(again, second), PATH, durability)
+            seed = 1000 * number + second.at
+            if number % 2:
+                check_after_death(again, history, Sampled(seed))
+            check_after_power_loss(again, history, Sampled(seed, kept=0.7))
+
+
+def _recovery_kills(left: MemoryDisk, durability: Durability) -> list[Kill]:
+    recording = FaultyDisk(left.crash())
+    opened(recording, PATH, durability)
+    return _kills(recording.calls)

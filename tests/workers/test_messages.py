@@ -1,0 +1,190 @@
+"""The messages: each arrives as it was sent, and nothing else is accepted in its place."""
+
+import ast
+import typing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from holdfast.formats import errors
+from holdfast.formats.errors import ALL_ERRORS, HoldfastError, InternalError, WorkerTraceback
+from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Version
+from holdfast.workers import messages as m
+
+ROOT = Path(__file__).parents[2]
+ENTRY = KvEntry("k", b"v", Version.from_u64(7))
+SPEC = m.StoreSpec("a", "fold", "/d/a.snap", "interval", 0.5, "/artifact", False)
+FAILURE = m.Failure("StoreCorrupt", "damaged", {"path": "/d", "offset": 7}, "trace")
+UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
+    "Request": (
+        m.Request,
+        [
+            m.FoldApply(
+                [Put("k", b"v"), Delete("k", Version.from_u64(1)), Purge("ü")],
+                Cursor.from_bytes(b"0123456789"),
+                True,
+            ),
+            m.FoldGet("k"),
+            m.FoldGetMany(["", "k"]),
+            m.FoldRange("k", 10),
+            m.FoldScan("k", "k1"),
+            m.FoldCursor(),
+            m.FoldStaleKeys(["k"]),
+            m.FoldCompact(),
+            m.FoldExport("/x"),
+            m.StoreStatus(),
+        ],
+    ),
+    "Reply": (
+        m.Reply,
+        [
+            m.Done(),
+            m.Entry(ENTRY),
+            m.Entries([ENTRY]),
+            m.MaybeEntries([ENTRY, None]),
+            m.Page([ENTRY], more=True),
+            m.CursorIs(Cursor.none()),
+            m.Keys(["k"]),
+            m.Compacted(2, 1),
+            m.Exported("/x", 1, Cursor.from_u64(1), [m.ArtifactFile("p", 1, "00")]),
+            m.Status(
+                "fold", "/d/a.snap", "always", 1, 2, 3, 4, Cursor.none(), None, 5, 6, 7, 8, 9
+            ),
+        ],
+    ),
+    "Ask": (
+        m.Ask,
+        [
+            m.Hello(1, 2, (1 << 64) - 1, "python x.py"),
+            m.OpenStore(SPEC, True, 5),
+            m.Suspect("a", 5, 0.5),
+            m.AskProcesses(),
+            m.AskHealth(),
+            m.RestartStore("a"),
+            m.DropStore("a"),
+            m.Leave(),
+        ],
+    ),
+    "Answer": (
+        m.Answer,
+        [
+            m.Welcome(1),
+            m.Opened(1, 2, [m.Exit(1, "killed", 2, 3, True, False)], True),
+            m.Processes([m.ProcessInfo("supervisor", None, 1), m.ProcessInfo("worker", "a", 2)]),
+            m.Health([m.StoreHealth("a", "fold", "/d/a.snap", "running", 1, 0, None)]),
+            m.Accepted(),
+            m.LogLine("holdfast.fold", 30, "text", 1.5, 2),
+        ],
+    ),
+    "Order": (m.Order, [m.Serve(1), m.Stop(True), m.Ping()]),
+    "Report": (
+        m.Report,
+        [m.Ready(), m.Refused(FAILURE), m.Dying(FAILURE),
+         m.LogLine("holdfast.fold", 30, "text", 1.5, 2)],
+    ),
+}  # fmt: skip
+CASES = [
+    pytest.param(union, message, id=f"{name}-{type(message).__name__}")
+    for name, (union, samples) in UNIONS.items()
+    for message in samples
+]
+
+
+@pytest.mark.parametrize(("union", "message"), CASES)
+def test_every_message_arrives_as_it_was_sent(union: object, message: msgspec.Struct) -> None:
+    """Encoding and decoding by its union gives the same message, of the same type."""
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=union)
+    assert type(again) is type(message)
+    assert again == message
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_every_message_of_a_union_is_among_the_samples(name: str) -> None:
+    """A message added later cannot be forgotten here."""
+    union, samples = UNIONS[name]
+    assert {type(sample) for sample in samples} == set(typing.get_args(union))
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_tags_are_unique_within_a_union(name: str) -> None:
+    """A tag names one message."""
+    union, _ = UNIONS[name]
+    tags = [kind.__struct_config__.tag for kind in typing.get_args(union)]
+    assert len(set(tags)) == len(tags)
+
+
+@pytest.mark.parametrize(("union", "message"), CASES)
+def test_a_field_of_a_wrong_type_is_refused(union: object, message: msgspec.Struct) -> None:
+    """Whichever field holds something else, the message is not decoded."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    for number in range(1, len(fields)):
+        wrong = [*fields[:number], {"not": ["what", "was", "expected"]}, *fields[number + 1 :]]
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode(wrong), type=union)
+
+
+@pytest.mark.parametrize("name", UNIONS)
+@pytest.mark.parametrize(
+    "foreign", [[99], [], {}, "text", 7, None, [None], ["1"], [-1, "k"]], ids=repr
+)
+def test_what_is_no_message_is_refused(name: str, foreign: object) -> None:
+    """Unknown tags and foreign shapes are errors of the decoder, not messages."""
+    union, _ = UNIONS[name]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(foreign), type=union)
+
+
+@pytest.mark.parametrize(
+    "token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"]
+)
+def test_a_token_that_is_too_long_is_refused(token: bytes) -> None:
+    """The limit holds on the wire, too, not only where values are made."""
+    data = msgspec.msgpack.encode([1, [], [token], False])
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(data, type=m.Request)
+
+
+@pytest.mark.parametrize("kind", ALL_ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_crosses_the_wire(kind: type[HoldfastError]) -> None:
+    """Type, message, details and the worker's traceback arrive."""
+    samples = {"offset": 7, "errno": 28, "pid": 9, "may_have_happened": True}
+    details = {name: samples.get(name, f"/{name}") for name in kind.details}
+    failure = m.Failure.of(kind("what happened", **details), "Traceback ...")
+    data = msgspec.msgpack.encode(failure)
+    error = msgspec.msgpack.decode(data, type=m.Failure).error()
+    assert type(error) is kind
+    assert str(error) == "what happened"
+    assert error.wire_details() == details
+    assert isinstance(error.__cause__, WorkerTraceback)
+
+
+def test_an_error_of_nobody_s_becomes_internal() -> None:
+    """What no rule foresaw is told as a defect, by its type and text."""
+    error = m.Failure.of(ZeroDivisionError("division by zero")).error()
+    assert type(error) is InternalError
+    assert str(error) == "ZeroDivisionError: division by zero"
+
+
+def test_an_unknown_error_becomes_the_root() -> None:
+    """A newer worker's error is still a ``HoldfastError``."""
+    error = errors.from_wire("FromTheFuture", "text", {"unknown": 1})
+    assert type(error) is HoldfastError
+    assert str(error) == "text"
+
+
+def test_nothing_is_pickled() -> None:
+    """No module of the engine imports a serialiser that can run code, nor sends objects."""
+    for layer in ("engine", "workers", "formats"):
+        for path in (ROOT / layer).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            imported = {
+                alias.name.split(".")[0]
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for alias in [*node.names, *([ast.alias(node.module or "")]
+                              if isinstance(node, ast.ImportFrom) else [])]
+            }  # fmt: skip
+            assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+            called = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+            assert not called & {"send_obj", "ForkingPickler", "Pipe", "Queue", "Manager"}, path
