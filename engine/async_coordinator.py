@@ -243,7 +243,9 @@ class AsyncCoordinator:
                 return session
             if session is not None:
                 session.break_off()
-            answered = await self.ask(OpenStore(spec, session=True, lost=lost), deadline)
+            answered = await self.ask(
+                OpenStore(spec, True, lost, self._coordinator.options.hung_after_s), deadline
+            )
             assert isinstance(answered.answer, Opened)
             assert answered.sock is not None
             self._exits[spec.name] = answered.answer.exits

@@ -21,8 +21,9 @@ from holdfast.workers.messages import Exit, Opened, OpenStore, StoreSpec, Suspec
 class Pool:
     """The sessions of one host to one store's worker."""
 
-    def __init__(self, control: Control, spec: StoreSpec) -> None:
+    def __init__(self, control: Control, spec: StoreSpec, hung_after_s: float) -> None:
         self._control = control
+        self._hung_after_s = hung_after_s
         self.spec = spec
         self.reset()
 
@@ -73,7 +74,7 @@ class Pool:
                     self._freed.notify()
 
     def _connect(self, lost: int, deadline: float) -> Session:
-        answered = self._control.ask(OpenStore(self.spec, session=True, lost=lost), deadline)
+        answered = self._control.ask(OpenStore(self.spec, True, lost, self._hung_after_s), deadline)
         assert isinstance(answered.answer, Opened)
         assert answered.sock is not None
         self.exits = answered.answer.exits
@@ -124,7 +125,7 @@ class Coordinator:
         """The pool of a store."""
         pool = self._pools.get(spec)
         if pool is None:
-            pool = self._pools.setdefault(spec, Pool(self.control, spec))
+            pool = self._pools.setdefault(spec, Pool(self.control, spec, self.options.hung_after_s))
         return pool
 
     def next_request(self) -> int:

@@ -48,6 +48,8 @@ class _EngineBase:
     def __init__(self, places: Places, options: EngineOptions) -> None:
         self._places = places
         self._coordinator = Coordinator(Control(places, options), options)
+        # An engine that is dropped without close leaves all the same, at exit at the latest.
+        self._finalizer = weakref.finalize(self, self._coordinator.close)
         _watch_forks()
         _engines.add(self)
 
@@ -184,7 +186,9 @@ class Engine(_EngineBase):
 
     @operation
     def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[None]:
-        return Call(OpenStore(spec), expecting(messages.Opened, lambda _: None), timeout)
+        hung_after_s = self._coordinator.options.hung_after_s
+        ask = OpenStore(spec, hung_after_s=hung_after_s)
+        return Call(ask, expecting(messages.Opened, lambda _: None), timeout)
 
     @operation
     def processes(self, *, timeout: float | None = None) -> Call[list[ProcessInfo]]:
@@ -222,6 +226,7 @@ class Engine(_EngineBase):
 
     def close(self) -> None:
         """Leave. The last host to leave waits until every store is synced and closed."""
+        self._finalizer.detach()
         self._coordinator.close()
 
     def __enter__(self) -> Self:
@@ -302,6 +307,7 @@ class AsyncEngine(_EngineBase):
 
     async def close(self) -> None:
         """See ``Engine.close``."""
+        self._finalizer.detach()
         await self._async.leave()
 
     async def __aenter__(self) -> Self:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from holdfast.formats.errors import InvalidArgument
+from holdfast.workers.messages import DEFAULT_HUNG_AFTER_S
 
 DEFAULT_TIMEOUT_S = 60.0
-DEFAULT_HUNG_AFTER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ def _ensure_exists(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> Non
 
 def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]) -> RecoveredFold:
     path, inode = file.path, file.inode()
+    found_inode = inode
     view = file.map()
     ledger = Ledger(disk, path)
     index = load_index(disk, path, view)
@@ -132,6 +133,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     end, torn_bytes = scan.end, len(view) - scan.end
     if torn_bytes:
         _keep_cut_bytes(disk, path, view[end:], scan.verdict)
+    synced = end
     if is_marked_unsynced(disk, path):
         file = _rewritten(disk, path, view[:end], file)
         inode = file.inode()
@@ -140,9 +142,11 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
         file.truncate(end)
     if sync or torn_bytes:
         file.sync()
-    ledger.begin(view, inode, end)
+    elif inode == found_inode:
+        synced = ledger.known_synced(inode, end)
+    ledger.begin(view, inode, end, synced)
     opened = LogFile(disk, file, end)
-    opened.synced_end = end
+    opened.synced_end = synced
     table.base.view = opened.view  # the file may be a new one by now
     return RecoveredFold(
         opened, ledger, table, cursor, last_record, torn_bytes, index.covered if index else 0

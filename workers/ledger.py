@@ -39,8 +39,15 @@ class Ledger:
                 return slot.start
         return end
 
-    def begin(self, log: memoryview, inode: int, end: int) -> None:
-        """Start a term of service: what is within ``end`` took effect, and is synced."""
+    def known_synced(self, inode: int, end: int) -> int:
+        """How much of a log that was not synced on opening is synced all the same."""
+        if self.found is None or self.found.inode != inode:
+            return end  # closed, or put in place: neither is done before a sync
+        lost = self.found.boot_id != self._header.boot_id
+        return end if lost else min(end, self.found.synced)
+
+    def begin(self, log: memoryview, inode: int, end: int, synced: int) -> None:
+        """Start a term of service: what is within ``end`` took effect, and ``synced`` is synced."""
         self._file = self._disk.open(self._path, write=True, create=True)
         if self._file.size() < format.LEDGER_BYTES:
             # All of it now: noting a request must not fail later for want of space.
@@ -54,7 +61,7 @@ class Ledger:
             else:  # or records logged later at the same place would be taken for its own
                 self._file.write_at(format.slot_offset(slot.sequence), bytes(format.SLOT_BYTES))
         self._slots = []
-        self.bind(inode, end)
+        self.bind(inode, synced)
 
     def bind(self, inode: int, synced: int) -> None:
         """Bind the offsets of slots written from now on to the log with this inode."""

@@ -234,6 +234,7 @@ class StoreSpec(_Message, frozen=True):
 
 DEFAULT_DURABILITY: Durability = "always"
 DEFAULT_INTERVAL_S = 1.0
+DEFAULT_HUNG_AFTER_S = 30.0
 
 
 # --- host to supervisor ------------------------------------------------------------------------
@@ -251,12 +252,14 @@ class Hello(_Message, frozen=True, tag=1):
 class OpenStore(_Message, frozen=True, tag=2):
     """Make sure a store is served; with ``session``, hand over a pipe to its worker.
 
-    ``lost`` is the generation whose session broke, if one did.
+    ``lost`` is the generation whose session broke, if one did. A worker that recovers without
+    progress for ``hung_after_s`` is killed.
     """
 
     spec: StoreSpec
     session: bool = False
     lost: int = 0
+    hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
 class Suspect(_Message, frozen=True, tag=3):

@@ -28,6 +28,7 @@ from holdfast.formats.errors import (
 )
 from holdfast.workers.messages import (
     DEFAULT_DURABILITY,
+    DEFAULT_HUNG_AFTER_S,
     DEFAULT_INTERVAL_S,
     Accepted,
     Exit,
@@ -123,6 +124,9 @@ class State(Enum):
     STOPPING = auto()
 
 
+# A worker in these states that somebody waits for is watched without anybody's complaint.
+_MUST_PROGRESS = (State.STARTING, State.STOPPING)
+
 _SHOWN = {
     State.STARTING: "starting",
     State.RUNNING: "running",
@@ -139,6 +143,7 @@ class Waiter:
 
     asker: Asker
     session: bool
+    hung_after_s: float = DEFAULT_HUNG_AFTER_S
     not_before: float = 0.0
 
 
@@ -183,7 +188,7 @@ class Supervision:
         spec = ask.spec
         store = self.stores.get(spec.name)
         if store is None:
-            return self._add(spec, Waiter(asker, ask.session))
+            return self._add(spec, Waiter(asker, ask.session, ask.hung_after_s))
         if spec.import_from is not None:
             return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
         conflict = _conflict(store.spec, spec)
@@ -191,7 +196,7 @@ class Supervision:
             return [Fail(asker, conflict)]
         if store.state is State.FAILED:
             return [Fail(asker, _failed(store))]
-        waiter = Waiter(asker, ask.session)
+        waiter = Waiter(asker, ask.session, ask.hung_after_s)
         if store.state is State.RUNNING:
             if ask.lost != store.generation:
                 return [self._grant(store, waiter)]
@@ -311,6 +316,9 @@ class Supervision:
                 due = [w for w in store.waiters if w.not_before <= now]
                 store.waiters = [w for w in store.waiters if w.not_before > now]
                 effects.extend(self._grant(store, waiter) for waiter in due)
+            if store.suspicion is None and store.waiters and store.state in _MUST_PROGRESS:
+                seconds = min(waiter.hung_after_s for waiter in store.waiters)
+                store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
             suspicion = store.suspicion
             if suspicion is not None and suspicion.until <= now:
                 store.suspicion = None

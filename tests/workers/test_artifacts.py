@@ -4,13 +4,13 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats import fold_log
@@ -48,6 +48,7 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads((DATA / "expected.json").read_t
 GOOD_LOG = (GOLDEN / "good" / PAYLOAD_PATH).read_bytes()
 GOOD_CREATED = 1_765_400_000
 
+Result = TypeVar("Result")
 CURSOR = Cursor.from_u64(7)
 STATE = {b"a": b"1", b"b": b"22"}
 
@@ -134,24 +135,25 @@ def export(
 
 def export_of(
     destination: Path,
-    chunks: Any,
+    chunks: Iterable[bytes],
     cursor: Cursor = CURSOR,
     entries: int = len(STATE),
     disk: OsDisk = DISK,
-) -> Any:
+) -> Generator[Progress, None, list[ArtifactFile]]:
     """An export that has not begun."""
     return export_steps(
         disk, str(destination), chunks, cursor, entries, len(LOG), created_at_unix=GOOD_CREATED
     )
 
 
-def finish(steps: Any) -> Any:
+def finish(steps: Generator[object, None, Result]) -> Result:
     """Run steps to their end; returns their result."""
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            return stop.value
+            result: Result = stop.value
+            return result
 
 
 def bring_in(directory: Path, destination: Path, disk: OsDisk = DISK) -> None:
@@ -271,7 +273,6 @@ def test_an_export_has_the_golden_bytes(name: str, tmp_path: Path) -> None:
 # --- round trip --------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=8), st.binary(max_size=40), max_size=8),
     st.binary(max_size=10),
@@ -750,7 +751,9 @@ def test_a_stage_that_is_no_longer_ours_is_not_used(tmp_path: Path) -> None:
 # --- sent again after a crash ------------------------------------------------------------------
 
 
-def exported_before(destination: Path, log: bytes = LOG, cursor: Cursor = CURSOR) -> Any:
+def exported_before(
+    destination: Path, log: bytes = LOG, cursor: Cursor = CURSOR
+) -> list[ArtifactFile] | None:
     """Ask whether ``log`` was exported to ``destination``."""
     return finish(already_exported_steps(DISK, str(destination), [log], cursor, len(log)))
 
