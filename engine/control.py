@@ -24,7 +24,7 @@ from holdfast.formats.errors import (
     ProtocolError,
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
-from holdfast.joining import join_or_start
+from holdfast.joining import Launches, join_or_start
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame
@@ -177,12 +177,13 @@ class Control:
         with self._joining:
             if self._closed:
                 raise closed_error(self._places.directory)
+            launches = Launches()
             while self._connection is None:
-                self._connection = self._join(deadline)
+                self._connection = self._join(deadline, launches)
             return self._connection
 
-    def _join(self, deadline: float) -> Connection | None:
-        sock = join_or_start(self._places, deadline)
+    def _join(self, deadline: float, launches: Launches) -> Connection | None:
+        sock = join_or_start(self._places, deadline, launches)
         connection = Connection(sock, self._forget)
         connection.thread.start()
         command = " ".join(sys.argv)[:512]

@@ -42,7 +42,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 _ADDRESS_BYTES_MAX = 100  # a Unix socket address holds 104 to 108 bytes, by system
 _RETRY_FIRST_S = 0.001
 _RETRY_MAX_S = 0.02
-_LAUNCHES_MAX = 3
+_LAUNCHES_MAX = 10  # one that is killed while it starts is no reason to give up
 _LOG_TAIL_BYTES = 2000
 
 
@@ -77,9 +77,14 @@ def _refuse_network(directory: str) -> None:
         )
 
 
-def join_or_start(places: Places, deadline: float) -> socket.socket:
+class Launches:
+    """How many supervisors a host has started in a row without being greeted by one."""
+
+    count = 0
+
+
+def join_or_start(places: Places, deadline: float, launches: Launches) -> socket.socket:
     """A connection to the directory's supervisor, starting one if there is none."""
-    launches = 0
     pause = _RETRY_FIRST_S
     while True:
         sock = _connect(places)
@@ -90,14 +95,14 @@ def join_or_start(places: Places, deadline: float) -> socket.socket:
         except OSError as error:
             raise from_os_error(error, "lock", places.directory) from error
         if lock is not None:
-            if launches == _LAUNCHES_MAX:
+            if launches.count == _LAUNCHES_MAX:
                 lock.release()
                 raise EngineUnavailable(
-                    f"the supervisor of {places.directory!r} ended {launches} times while "
+                    f"the supervisor of {places.directory!r} ended {launches.count} times while "
                     f"starting: {_log_tail(places)}",
                     path=places.directory,
                 )
-            launches += 1
+            launches.count += 1
             _launch(places, lock)
             continue
         if time.monotonic() >= deadline:

@@ -227,6 +227,8 @@ _DENIED = {errno_codes.EROFS, errno_codes.EACCES, errno_codes.EPERM}
 
 def from_os_error(error: OSError, doing: str, path: str, offset: int | None = None) -> StoreIOError:
     """The typed form of an ``OSError`` met while ``doing`` something to ``path``."""
+    if isinstance(error, StoreIOError):
+        return error
     cls = StoreIOError
     if error.errno in _FULL:
         cls = StoreFull

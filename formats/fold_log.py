@@ -28,7 +28,7 @@ any order; a caller who knows so passes ``unsynced_from``.
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -248,23 +248,41 @@ def _is_utf8(key: bytes) -> bool:
     return True
 
 
-def decode_put(record: Buffer, *, checked: bool = False) -> KvEntry | None:
-    """The entry in exactly these bytes of one put record, or None when they are damaged.
+class DamagedRecord(Exception):
+    """A record that an index led to does not match its checksum. ``offset`` is where."""
 
-    ``checked`` skips the checksum, for bytes that were checked a moment ago.
-    """
-    view = memoryview(record)
-    try:
-        crc, kind, key_bytes = _HEAD.unpack_from(view)
-        if kind != PUT or (not checked and crc32(view[4:]) != crc):
-            return None
-        key_end = 7 + key_bytes
-        value_end = key_end + 4 + _U32.unpack_from(view, key_end)[0]
-        token = bytes(view[value_end + 1 :])
-        key = str(view[7:key_end], "utf-8")
-    except (struct.error, UnicodeDecodeError):
-        return None
-    return KvEntry(key, bytes(view[key_end + 4 : value_end]), Version(token))
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def check_put(view: memoryview, span: int) -> None:
+    """Raise ``DamagedRecord`` unless the bytes at ``span`` match their checksum."""
+    offset = span >> SPAN_LENGTH_BITS
+    stop = offset + (span & SPAN_LENGTH_MASK)
+    if crc32(view[offset + 4 : stop]) != int.from_bytes(view[offset : offset + 4], "little"):
+        raise DamagedRecord(offset)
+
+
+def decode_puts(view: memoryview, spans: Iterable[int]) -> list[KvEntry]:
+    """The entries at ``spans``, each checked; raises ``DamagedRecord``."""
+    entries: list[KvEntry] = []
+    read_head, read_u32, add = _HEAD.unpack_from, _U32.unpack_from, entries.append
+    for span in spans:
+        offset = span >> SPAN_LENGTH_BITS
+        stop = offset + (span & SPAN_LENGTH_MASK)
+        if stop > len(view):
+            raise DamagedRecord(offset)
+        crc, _, key_bytes = read_head(view, offset)
+        if crc32(view[offset + 4 : stop]) != crc:
+            raise DamagedRecord(offset)
+        key_end = offset + 7 + key_bytes
+        value_at = key_end + 4
+        value_end = value_at + read_u32(view, key_end)[0]
+        version = Version(bytes(view[value_end + 1 : stop]))
+        key = str(view[offset + 7 : key_end], "utf-8")
+        add(KvEntry(key, bytes(view[value_at:value_end]), version))
+    return entries
 
 
 def put_key(view: Buffer, offset: int) -> bytes:

@@ -4,7 +4,7 @@
 the worker without a Python-level loop.
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -21,14 +21,7 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False, order=Fals
     7 (8 bytes) and the single byte 07 are different tokens.
     """
 
-    token: bytes = b""
-
-    def __post_init__(self) -> None:
-        if len(self.token) > TOKEN_BYTES_MAX:
-            raise LimitExceeded(
-                f"{type(self).__name__} token of {len(self.token)} bytes is over the limit of "
-                f"{TOKEN_BYTES_MAX}"
-            )
+    token: Annotated[bytes, msgspec.Meta(max_length=TOKEN_BYTES_MAX)] = b""
 
     @classmethod
     def none(cls) -> Self:
@@ -49,7 +42,13 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False, order=Fals
         """The token of these 0 to 10 bytes."""
         if not isinstance(token, bytes | bytearray | memoryview):
             raise InvalidArgument(f"from_bytes takes bytes, got {type(token).__name__}")
-        return cls(bytes(token))
+        copy = bytes(token)
+        if len(copy) > TOKEN_BYTES_MAX:
+            raise LimitExceeded(
+                f"a {cls.__name__} token of {len(copy)} bytes is over the limit of "
+                f"{TOKEN_BYTES_MAX}"
+            )
+        return cls(copy)
 
     @property
     def u64(self) -> int | None:

@@ -6,13 +6,15 @@ checks the record's checksum there.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 
 from holdfast.formats import fold_index, fold_log
 from holdfast.formats.errors import (
+    HoldfastError,
     InvalidArgument,
     ResultTooLarge,
     StaleUpdate,
@@ -22,6 +24,8 @@ from holdfast.formats.errors import (
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     HEADER_BYTES,
+    SPAN_LENGTH_MASK,
+    DamagedRecord,
     unpack_span,
 )
 from holdfast.formats.limits import (
@@ -36,7 +40,6 @@ from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
 from holdfast.workers.fold_recovery import INDEX_SUFFIX, RecoveredFold, drop_files, recover
-from holdfast.workers.fold_table import DamagedRecord
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
@@ -62,6 +65,8 @@ def open_fold(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "FoldAct
         lock = Lock.acquire(
             disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S
         )
+    except HoldfastError:
+        raise  # some are an OSError, too
     except OSError as error:
         raise from_os_error(error, "lock", spec.path) from error
     try:
@@ -129,6 +134,8 @@ class FoldActor:
                     return self._status()
         except DamagedRecord as damage:
             raise self._corrupt(damage.offset) from None
+        except HoldfastError:
+            raise  # some are an OSError, too
         except OSError as error:
             raise self._log.error(error, "read") from error
         raise InvalidArgument(f"a fold does not answer {type(request).__name__}")
@@ -186,15 +193,18 @@ class FoldActor:
 
     def _get(self, key: str) -> KvEntry | None:
         span = self._table.find(key.encode())
-        return self._entry(span) if span else None
-
-    def _entry(self, span: int) -> KvEntry:
-        """The entry at ``span``, its checksum verified."""
+        if not span:
+            return None
         offset, length = unpack_span(span)
-        entry = fold_log.decode_put(self._log.read(offset, length))
-        if entry is None:
-            raise self._corrupt(offset)
-        return entry
+        record = memoryview(self._log.read(offset, length))
+        try:
+            return fold_log.decode_puts(record, (length,))[0]  # the span of its own beginning
+        except DamagedRecord:
+            raise DamagedRecord(offset) from None
+
+    def _entries(self, spans: Iterable[int]) -> list[KvEntry]:
+        """The entries at ``spans``, checked."""
+        return fold_log.decode_puts(self._log.remap(), spans)
 
     def _corrupt(self, offset: int) -> StoreCorrupt:
         path = self._log.path
@@ -222,37 +232,35 @@ class FoldActor:
     def _range(self, prefix: str, limit: int | None) -> list[KvEntry]:
         found: list[KvEntry] = []
         budget = RESULT_BYTES_MAX
-        for span in self._table.spans(prefix.encode()):
-            if limit is not None and len(found) >= limit:
-                break
-            budget -= unpack_span(span)[1]
+        spans = itertools.islice(self._table.spans(prefix.encode()), limit)
+        while page := list(itertools.islice(spans, SCAN_PAGE_ENTRIES)):
+            budget -= sum(span & SPAN_LENGTH_MASK for span in page)
             if budget < 0:
                 raise _too_large(f"range of {prefix!r}")
-            found.append(self._entry(span))
-            if not len(found) % SCAN_PAGE_ENTRIES:
-                self._tick()
+            found += self._entries(page)
+            self._tick()
         return found
 
     def _scan(self, prefix: str, after: str | None) -> Reply:
-        page: list[KvEntry] = []
-        size = 0
         behind = None if after is None else after.encode()
+        page: list[int] = []
+        size = 0
+        more = False
         for span in self._table.spans(prefix.encode(), behind):
             if size >= SCAN_PAGE_BYTES or len(page) >= SCAN_PAGE_ENTRIES:
-                return messages.Page(page, more=True)
-            page.append(self._entry(span))
-            size += unpack_span(span)[1]
-        return messages.Page(page, more=False)
+                more = True
+                break
+            page.append(span)
+            size += span & SPAN_LENGTH_MASK
+        return messages.Page(self._entries(page), more)
 
     def _stale_keys(self, keys: list[str]) -> list[str]:
         current = set(keys)
-        stale = []
-        for number, span in enumerate(self._table.spans(b"")):
-            key = self._entry(span).key
-            if key not in current:
-                stale.append(key)
-            if not number % SCAN_PAGE_ENTRIES:
-                self._tick()
+        stale: list[str] = []
+        spans = self._table.spans(b"")
+        while page := list(itertools.islice(spans, SCAN_PAGE_ENTRIES)):
+            stale += [entry.key for entry in self._entries(page) if entry.key not in current]
+            self._tick()
         return stale
 
     # --- long work -------------------------------------------------------------------------
@@ -270,6 +278,8 @@ class FoldActor:
             yield None
         try:
             yield from self._rewrite_now()
+        except HoldfastError:
+            raise  # some are an OSError, too
         except OSError as error:
             raise from_os_error(error, "compact", self._log.path) from error
         except DamagedRecord as damage:
@@ -311,6 +321,8 @@ class FoldActor:
                     total=snapshot.total_bytes(),
                     created_at_unix=max(0, int(time.time())),
                 )
+        except HoldfastError:
+            raise  # some are an OSError, too
         except OSError as error:
             raise from_os_error(error, "export to", directory) from error
         except DamagedRecord as damage:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from holdfast.formats import fold_log
-from holdfast.formats.checksum import crc32
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     DELETED,
     HEADER,
     HEADER_BYTES,
+    SPAN_LENGTH_BITS,
+    SPAN_LENGTH_MASK,
+    check_put,
     pack_span,
     unpack_span,
 )
@@ -30,7 +32,6 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.fold_table import (
     Base,
-    DamagedRecord,
     FoldTable,
     fences_of,
     merged_spans,
@@ -70,38 +71,39 @@ def take_snapshot(
     return Snapshot(view, spans, cursor, end, live_bytes)
 
 
-def canonical_chunks(snapshot: Snapshot) -> Generator[bytes, None, None]:
+def canonical_chunks(
+    snapshot: Snapshot, placed: "array[int] | None" = None
+) -> Generator[bytes, None, None]:
     """The canonical log of a snapshot, in pieces of about 1 MiB, each record checked.
 
-    Raises ``DamagedRecord``: damage must not be copied into a file that looks whole.
+    Appends to ``placed`` where each record comes to lie. Raises ``DamagedRecord``: damage must not
+    be copied into a file that looks whole.
     """
-    view = snapshot.view
+    view, spans = snapshot.view, snapshot.spans
     pieces: list[bytes | memoryview] = [HEADER]
-    size = HEADER_BYTES
-    for span in snapshot.spans:
-        offset, length = unpack_span(span)
-        record = view[offset : offset + length]
-        if crc32(record[4:]) != int.from_bytes(record[:4], "little"):
-            raise DamagedRecord(offset)
-        pieces.append(record)
-        size += length
-        if size >= _CHUNK_BYTES:
+    lies_at = chunk_end = HEADER_BYTES
+    chunk_end += _CHUNK_BYTES
+    run_start = run_stop = 0  # neighbours in the log are copied as one piece
+    for span in spans:
+        check_put(view, span)
+        offset, length = span >> SPAN_LENGTH_BITS, span & SPAN_LENGTH_MASK
+        if offset != run_stop:
+            pieces.append(view[run_start:run_stop])
+            run_start = offset
+        run_stop = offset + length
+        if placed is not None:
+            placed.append(lies_at << SPAN_LENGTH_BITS | length)
+        lies_at += length
+        if lies_at >= chunk_end:
+            pieces.append(view[run_start:run_stop])
             yield b"".join(pieces)
-            pieces, size = [], 0
+            pieces = []
+            run_start = run_stop = 0
+            chunk_end = lies_at + _CHUNK_BYTES
+    pieces.append(view[run_start:run_stop])
     if not snapshot.cursor.is_none:
         pieces.append(fold_log.encode_cursor(snapshot.cursor.token))
     yield b"".join(pieces)
-
-
-def _copied_spans(snapshot: Snapshot) -> "array[int]":
-    """Where the snapshot's records lie in its canonical log."""
-    spans = array("Q")
-    offset = HEADER_BYTES
-    for span in snapshot.spans:
-        length = unpack_span(span)[1]
-        spans.append(pack_span(offset, length))
-        offset += length
-    return spans
 
 
 class Compaction:
@@ -129,9 +131,8 @@ class Compaction:
             remove_if_there(self._disk, temporary)
             file = self._disk.open(temporary, write=True, create=True)
             snapshot = yield from take_snapshot(self._table, self._log, cursor)
-            size = yield from self._copy(snapshot, file)
-            spans = _copied_spans(snapshot)
-            yield None
+            spans = array("Q")
+            size = yield from self._copy(snapshot, file, spans)
             view = file.map()
             fences = yield from fences_of(view, spans)
             copied_to = yield from self._catch_up(snapshot.log_end, file)
@@ -150,10 +151,12 @@ class Compaction:
             return last_record() - shift
         return _last_record(snapshot, spans, size)
 
-    def _copy(self, snapshot: Snapshot, file: File) -> Generator[Progress, None, int]:
+    def _copy(
+        self, snapshot: Snapshot, file: File, placed: "array[int]"
+    ) -> Generator[Progress, None, int]:
         size = unsynced = 0
         total = snapshot.total_bytes()
-        for chunk in canonical_chunks(snapshot):
+        for chunk in canonical_chunks(snapshot, placed):
             file.append(chunk)
             size += len(chunk)
             unsynced += len(chunk)

@@ -19,7 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.formats import fold_index, fold_log
-from holdfast.formats.errors import InvalidFormat, StoreCorrupt, StoreNotFound, from_os_error
+from holdfast.formats.errors import (
+    HoldfastError,
+    InvalidFormat,
+    StoreCorrupt,
+    StoreNotFound,
+    from_os_error,
+)
 from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending, Verdict
 from holdfast.formats.values import Cursor
 from holdfast.workers import artifacts
@@ -67,6 +73,8 @@ def recover(disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]
         remove_if_there(disk, path + TEMPORARY_SUFFIX)
         _ensure_exists(disk, spec, tick)
         file = disk.open(path, write=True)
+    except HoldfastError:
+        raise  # some are an OSError, too
     except OSError as error:
         raise from_os_error(error, "open", path) from error
     try:
@@ -106,9 +114,10 @@ def _ensure_exists(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> Non
 
 def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]) -> RecoveredFold:
     path, inode = file.path, file.inode()
-    found_inode = inode
     view = file.map()
     ledger = Ledger(disk, path)
+    sync_failed = is_marked_unsynced(disk, path)
+    unsynced_from = ledger.unsynced_from(inode, sync_failed=sync_failed)
     index = load_index(disk, path, view)
     table = FoldTable()
     start, cursor, last_record = HEADER_BYTES, Cursor.none(), HEADER_BYTES
@@ -116,7 +125,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
         table = FoldTable(Base(view, index.spans, index.fences), index.live_bytes)
         start, cursor, last_record = index.covered, Cursor(index.cursor), index.last_record
     changes: dict[bytes, int] = {}
-    scan = fold_log.scan(view, start, changes, unsynced_from=ledger.unsynced_from(inode), tick=tick)
+    scan = fold_log.scan(view, start, changes, unsynced_from=unsynced_from, tick=tick)
     refuse_damage(path, scan.verdict)
     whole = ledger.cut(view, inode, scan.end)
     if whole < scan.end:
@@ -125,7 +134,10 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
             table, start, index = FoldTable(), HEADER_BYTES, None
             cursor, last_record = Cursor.none(), HEADER_BYTES
         scan = fold_log.scan(view[:whole], start, changes, tick=tick)
-    table.apply(changes.items())
+    if index is None:
+        table.adopt(changes)
+    else:
+        table.apply(changes.items())
     if scan.cursor is not None:
         cursor = scan.cursor
     if scan.records:
@@ -134,7 +146,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     if torn_bytes:
         _keep_cut_bytes(disk, path, view[end:], scan.verdict)
     synced = end
-    if is_marked_unsynced(disk, path):
+    if sync_failed:
         file = _rewritten(disk, path, view[:end], file)
         inode = file.inode()
         clear_unsynced(disk, path)
@@ -142,7 +154,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
         file.truncate(end)
     if sync or torn_bytes:
         file.sync()
-    elif inode == found_inode:
+    elif not sync_failed:
         synced = ledger.known_synced(inode, end)
     ledger.begin(view, inode, end, synced)
     opened = LogFile(disk, file, end)

@@ -13,26 +13,18 @@ from collections.abc import Collection, Generator, Iterator
 
 from sortedcontainers import SortedList
 
-from holdfast.formats.checksum import crc32
 from holdfast.formats.fold_index import FENCE_EVERY
 from holdfast.formats.fold_log import (
     DELETED,
     SPAN_LENGTH_BITS,
     SPAN_LENGTH_MASK,
+    check_put,
     put_key,
     unpack_span,
 )
 
 _ITEMS_PER_STEP = 1024
 _KEYS_PER_SORT = 1 << 13
-
-
-class DamagedRecord(Exception):
-    """A record that the table led to is damaged. ``offset`` is where."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
 
 
 class Base:
@@ -74,12 +66,7 @@ class Base:
             else:
                 high = middle
         for span in probed:  # a flipped bit in a key must not read as "absent"
-            offset = span >> SPAN_LENGTH_BITS
-            stop = offset + (span & SPAN_LENGTH_MASK)
-            if crc32(view[offset + 4 : stop]) != int.from_bytes(
-                view[offset : offset + 4], "little"
-            ):
-                raise DamagedRecord(offset)
+            check_put(view, span)
         return low, False
 
     def find(self, key: bytes) -> int:
@@ -138,6 +125,15 @@ class FoldTable:
                 entries += 1
                 live_bytes += span & SPAN_LENGTH_MASK
         self.entries, self.live_bytes = entries, live_bytes
+
+    def adopt(self, items: dict[bytes, int]) -> None:
+        """Take over the result of a whole log's replay, as ``apply`` would, but at once."""
+        assert not self.overlay
+        assert not len(self.base)
+        self.overlay = {key: span for key, span in items.items() if span}
+        self.entries = len(self.overlay)
+        self.live_bytes = sum(span & SPAN_LENGTH_MASK for span in self.overlay.values())
+        self._unordered = list(self.overlay)
 
     def settle(self) -> None:
         """Bring the overlay's new keys into order, as a range would have to."""

@@ -68,12 +68,10 @@ class LogReport:
         """The entries in key order: those before the damage, where there is any."""
         for key in sorted(self._spans):
             span = self._spans[key]
-            if span == DELETED:
-                continue
-            offset, length = fold_log.unpack_span(span)
-            entry = fold_log.decode_put(self._view[offset : offset + length], checked=True)
-            if entry is not None:  # the file may have been cut and written since it was scanned
-                yield entry
+            if span != DELETED:
+                # The file may have been cut and written since it was scanned.
+                with contextlib.suppress(fold_log.DamagedRecord):
+                    yield from fold_log.decode_puts(self._view, (span,))
 
     def fields(self) -> dict[str, object]:
         """The report as JSON has it, without rows."""

@@ -24,11 +24,14 @@ class Ledger:
         self._answered: set[tuple[int, int]] = set()
         self._header = LedgerHeader(disk.boot_id(), 0, 0)
 
-    def unsynced_from(self, inode: int) -> int | None:
-        """From where on nothing was synced, if the machine went down since; else None."""
+    def unsynced_from(self, inode: int, *, sync_failed: bool) -> int | None:
+        """From where on nothing was synced, if that was lost since by a power loss or a failing
+        sync; else None.
+        """
         if self.found is None or self.found.inode != inode:
             return None
-        return None if self.found.boot_id == self._header.boot_id else self.found.synced
+        lost = sync_failed or self.found.boot_id != self._header.boot_id
+        return self.found.synced if lost else None
 
     def cut(self, log: memoryview, inode: int, end: int) -> int:
         """Where the log's good part really ends: before a request it holds only partly."""

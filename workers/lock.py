@@ -4,6 +4,7 @@ What the file says (pid, command, since) only informs error messages; it never d
 a reused pid or a stale file does no harm and nobody has to delete one.
 """
 
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -57,14 +58,19 @@ class Lock:
         """Take the lock at once, or return None."""
         while True:
             file = disk.open(path, write=True, create=True)
-            if not file.lock():
+            try:
+                if not file.lock():
+                    file.close()
+                    return None
+                if disk.inode_at(path) == file.inode():
+                    break
+            except BaseException:
                 file.close()
-                return None
-            if disk.inode_at(path) == file.inode():
-                break
+                raise
             file.close()  # the former owner removed it between our open and our lock
-        file.truncate(0)
-        file.append(msgspec.json.encode(owner))
+        with contextlib.suppress(OSError):  # the lock holds, also on a disk too full for the note
+            file.truncate(0)
+            file.append(msgspec.json.encode(owner))
         return cls(disk, path, file)
 
     def is_held(self) -> bool:
@@ -73,8 +79,9 @@ class Lock:
 
     def release(self) -> None:
         """Remove the lock file and let go."""
-        if self.is_held():
-            remove_if_there(self._disk, self._path)
+        with contextlib.suppress(OSError):  # a file that stays does no harm
+            if self.is_held():
+                remove_if_there(self._disk, self._path)
         self.file.close()
 
 

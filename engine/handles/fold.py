@@ -235,9 +235,13 @@ def absolute(path: object) -> str:
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgument(f"{text!r} is not a path")
     try:
-        return os.path.abspath(text)
+        found = os.path.abspath(text)
+        found.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"the path {text!r} is not text: its bytes are not UTF-8") from None
     except OSError as error:  # the current directory is gone
         raise from_os_error(error, "find", text) from error
+    return found
 
 
 def _check_key(what: str, key: object) -> None:

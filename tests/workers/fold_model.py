@@ -90,10 +90,9 @@ def state_in(content: bytes) -> tuple[State, Ending]:
     rows = {}
     for span in table.values():
         if span != DELETED:
-            offset, length = fold_log.unpack_span(span)
-            entry = fold_log.decode_put(content[offset : offset + length])
-            assert entry is not None
-            rows[entry.key] = (entry.value, entry.version.token)
+            record = fold_log.read_record(memoryview(content), fold_log.unpack_span(span)[0])
+            assert isinstance(record, fold_log.Record)
+            rows[record.key.decode()] = (bytes(record.value), record.token)
     return State(rows, (scan.cursor or Cursor.none()).token), scan.verdict.ending
 
 

@@ -70,14 +70,8 @@ def entries_of(path: Path) -> tuple[list[KvEntry], Cursor]:
     spans: dict[bytes, int] = {}
     scan = fold_log.scan(log, fold_log.HEADER_BYTES, spans)
     assert scan.verdict.ending is Ending.CLEAN
-    entries = []
-    for key in sorted(spans):
-        if spans[key]:
-            offset, length = fold_log.unpack_span(spans[key])
-            entry = fold_log.decode_put(log[offset : offset + length])
-            assert entry is not None
-            entries.append(entry)
-    return entries, scan.cursor or Cursor.none()
+    live = [spans[key] for key in sorted(spans) if spans[key]]
+    return fold_log.decode_puts(memoryview(log), live), scan.cursor or Cursor.none()
 
 
 def tree(directory: Path) -> dict[str, bytes | str | None]:
