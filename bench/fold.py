@@ -1,7 +1,8 @@
 """The fold's everyday calls: one get, single puts from many callers, batches from one."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import holdfast
 from holdfast.bench import data, peers
@@ -28,6 +29,8 @@ from holdfast.bench.measure import (
 )
 from holdfast.bench.run import Run
 from holdfast.workers.messages import Durability
+
+T = TypeVar("T")
 
 THREADS = 64
 PROCESSES = 4
@@ -129,7 +132,7 @@ def batches_never(run: Run) -> list[Row]:
 
     def bare() -> float:
         with run.fresh() as directory, contextlib.closing(BareLog(f"{directory}/log")) as log:
-            return entries / seconds(lambda: [log.apply(batch) for batch in work])
+            return entries / seconds(lambda: _each(log.apply, work))
 
     samples = _batch_samples(run, work, "never", {"bare log": bare})
     middle = medians(samples)
@@ -191,11 +194,16 @@ def _batch_samples(
 
     def peer_load(name: str) -> float:
         with _peer(run, name, synced=durability == "always") as peer:
-            return entries / seconds(lambda: [peer.put_batch(batch) for batch in items])
+            return entries / seconds(lambda: _each(peer.put_batch, items))
 
     measurements = {"fold": fold_load} | others
     measurements |= {name: _bound(peer_load, name) for name in peers.installed()}
     return in_turn(measurements, run.sizes.repetitions)
+
+
+def _each(do: Callable[[T], None], batches: Sequence[T]) -> None:
+    for batch in batches:
+        do(batch)
 
 
 def _apply_all(fold: holdfast.Fold, work: list[list[holdfast.Update]]) -> None:

@@ -122,9 +122,7 @@ def ranges(run: Run) -> list[Row]:
             stack.callback(peer.close)
             numbers = range(run.sizes.entries)
             peer.put_batch([(data.key(n).encode(), data.value(n)) for n in numbers])
-            measurements["LMDB"] = lambda: mean_ms(
-                lambda: list(peer.range(next_prefix().encode()))
-            )
+            measurements["LMDB"] = lambda: mean_ms(lambda: list(peer.range(next_prefix().encode())))
         samples = in_turn(measurements, 3 * run.sizes.repetitions)
     middle = medians(samples)
     what = f"range of 1,000 entries in {run.sizes.entries:,}"

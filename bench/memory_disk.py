@@ -232,6 +232,7 @@ def _copy(node: Node, copies: dict[int, Node]) -> Node:
     copy = copies[id(node)] = Node(node.number, directory=node.directory, mode=node.mode)
     copy.set_live(node.live())
     copy.durable, copy.changes = node.durable, list(node.changes)
+    copy.forgotten = node.forgotten
     copy.names = {name: _copy(inner, copies) for name, inner in node.names.items()}
     copy.durable_names = {name: _copy(inner, copies) for name, inner in node.durable_names.items()}
     return copy
@@ -249,3 +250,4 @@ def _lose(node: Node, choice: Choice) -> None:
         node.durable = node.surviving(choice)
         node.changes = []
         node.set_live(node.durable)
+        node.forgotten = False

@@ -36,6 +36,8 @@ class Node:
         self.durable_names: dict[str, Node] = {}
         self.locked_by: MemoryFile | None = None
         self.opened = 0
+        self.forgotten = False
+        """Whether a failing sync left data in the cache that no later sync will write."""
 
     def live(self) -> bytes:
         """The content that processes see."""
@@ -64,14 +66,14 @@ class Node:
         self.changes.append(Change(size, None, size))
 
     def sync(self) -> None:
-        self.durable, self.changes = self.live(), []
+        self.durable, self.changes = self.surviving(Everything()), []
 
     def surviving(self, choice: Choice) -> bytes:
         """The content that a power loss leaves."""
         changes = self.changes
         if not changes or isinstance(choice, Nothing):
             return self.durable
-        if isinstance(choice, Everything):
+        if isinstance(choice, Everything) and not self.forgotten:
             return self.live()
         kept = choice.version(len(changes))
         size = changes[kept - 1].size if kept else len(self.durable)
@@ -147,6 +149,7 @@ class MemoryFile:
         """
         node = self._checked()
         node.durable, node.changes = node.surviving(choice), []
+        node.forgotten = not evict
         if evict:
             node.set_live(node.durable)
 

@@ -42,7 +42,7 @@ FULL = Sizes(
     calls=2000,
     kills=21,
     opens=15,
-    bodies=(100, _KIB, 10 * _KIB, 100 * _KIB, _MIB, 8 * _MIB, 64 * _MIB),
+    bodies=(100, _KIB, 10 * _KIB, 100 * _KIB, 280 * _KIB, _MIB, 8 * _MIB, 64 * _MIB),
     quick=False,
 )
 QUICK = Sizes(

@@ -1,8 +1,8 @@
 """How a body gets from one process to another: the ways there are, and what each costs.
 
-One process sends a body, the other takes it, touches each of its pages once, and answers with eight
-bytes; the figure is the time from the start of the send to the arrival of the answer. The ways differ
-in how the body goes, not in how the answer comes.
+One process sends a body, the other takes it, touches each of its pages once, and answers with
+eight bytes; the figure is the time from the start of the send to the arrival of the answer. The
+ways differ in how the body goes, not in how the answer comes.
 """
 
 import contextlib

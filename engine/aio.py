@@ -8,7 +8,8 @@ from types import TracebackType
 from holdfast.engine import AsyncEngine
 from holdfast.handles.fold import AsyncFold, absolute
 from holdfast.joining import prepare
-from holdfast.options import DEFAULT_HUNG_AFTER_S, DEFAULT_TIMEOUT_S, EngineOptions
+from holdfast.options import DEFAULT_TIMEOUT_S, EngineOptions
+from holdfast.workers.messages import DEFAULT_HUNG_AFTER_S
 
 __all__ = ["AsyncEngine", "AsyncFold", "open"]
 

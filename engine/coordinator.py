@@ -29,6 +29,7 @@ class Pool:
 
     def reset(self) -> None:
         """Forget every session, as after a fork."""
+        self._closed = False
         self._idle: list[Session] = []
         self._open: set[Session] = set()
         self._connecting = 0
@@ -83,7 +84,9 @@ class Pool:
     def give_back(self, session: Session) -> None:
         """The session is free for the next call."""
         self._idle.append(session)
-        if self._waiting:
+        if self._closed:
+            self.close()
+        elif self._waiting:
             with self._freed:
                 self._freed.notify()
 
@@ -95,9 +98,11 @@ class Pool:
             self._freed.notify()
 
     def close(self) -> None:
-        """Hang up on every idle session."""
-        while self._idle:
-            self.discard(self._idle.pop())
+        """Hang up on every idle session, and on each of the others when its call has ended."""
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self.discard(self._idle.pop())
 
     def leave_to_parent(self) -> None:
         """In a forked child: close our copies of the parent's descriptors."""

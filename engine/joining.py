@@ -132,7 +132,11 @@ def _address_of(path: str) -> Iterator[str]:
     if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
         yield path
         return
-    shortcut = tempfile.mkdtemp(prefix="holdfast-")
+    usual = tempfile.gettempdir()
+    shortcut = tempfile.mkdtemp(
+        prefix="holdfast-",
+        dir=usual if len(os.fsencode(usual)) < _ADDRESS_BYTES_MAX // 2 else "/tmp",
+    )
     try:
         link = os.path.join(shortcut, "d")
         os.symlink(os.path.dirname(path), link)

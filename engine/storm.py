@@ -5,7 +5,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -52,9 +52,10 @@ def _value(writer: int, number: int) -> bytes:
 class Storm:
     """Writers on one fold, whose worker and supervisor are killed under them."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, rounds: Sequence[Role] = ROUNDS) -> None:
         self._engine = engine
         self._name = name
+        self._rounds = rounds
         self._fold = engine.fold(name, durability="always")
         self._stop = threading.Event()
         self._progress = threading.Condition()
@@ -72,7 +73,7 @@ class Storm:
         for thread in threads:
             thread.start()
         try:
-            for role in ROUNDS:
+            for role in self._rounds:
                 if not self._writers_got_on():
                     break
                 self._kill(role)
@@ -140,6 +141,11 @@ class Storm:
             if reply.pid != status.pid:
                 self.replies_s[role].append(time.perf_counter() - began)
                 return
+
+    @property
+    def survived(self) -> bool:
+        """Whether a reply came after each kill that was planned."""
+        return sum(map(len, self.replies_s.values())) == len(self._rounds)
 
     def lost(self, fold: Fold) -> int:
         """How many acknowledged writes a fold, opened anew, does not hold."""

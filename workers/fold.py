@@ -160,7 +160,7 @@ class FoldActor:
             raise self._log.error(error, "note a write to") from error
         try:
             self._log.append(data)
-        except BaseException:
+        except HoldfastError:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)

@@ -138,6 +138,7 @@ class Compaction:
             copied_to = yield from self._catch_up(snapshot.log_end, file)
             file.append(self._log.read(copied_to, self._log.end - copied_to))
             file.sync()
+            self._ledger.forget_offsets()  # valid for the old log and the new one
         except BaseException:
             if file is not None:
                 file.close()
@@ -183,15 +184,14 @@ class Compaction:
         """
         log = self._log
         end = log.end - shift
-        self._ledger.forget_offsets()  # valid for the old log and the new one
         try:
             put_in_place(self._disk, log.path)
+            file.path = log.path
+            log.swap(file, end)
+            self._ledger.bind(file.inode(), end)
         except OSError as error:
             mark_unsynced(self._disk, log.path)
             raise Fatal(f"cannot put the compacted {log.path!r} in place: {error}") from error
-        file.path = log.path
-        log.swap(file, end)
-        self._ledger.bind(file.inode(), end)
         lower = pack_span(shift, 0)
         overlay = {key: span - lower if span else DELETED for key, span in self._changes.items()}
         self._table.replace(base, overlay)

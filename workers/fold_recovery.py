@@ -153,6 +153,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     elif torn_bytes:
         file.truncate(end)
     if sync or torn_bytes:
+        _write_again(file, view, ledger.known_synced(inode, end), end)
         file.sync()
     elif not sync_failed:
         synced = ledger.known_synced(inode, end)
@@ -234,6 +235,15 @@ def _rewritten(disk: Disk, path: str, content: memoryview, old: File) -> File:
     # The handle was opened under the temporary name; reopen it under its own.
     file.close()
     return disk.open(path, write=True)
+
+
+def _write_again(file: File, content: memoryview, start: int, end: int) -> None:
+    """Write what no sync is known to have saved once more, over itself.
+
+    If its sync failed and the mark of that could not be left, the next sync would pass it over.
+    """
+    for offset in range(start, end, _COPY_BYTES):
+        file.write_at(offset, bytes(content[offset : min(offset + _COPY_BYTES, end)]))
 
 
 def drop_files(disk: Disk, path: str) -> None:

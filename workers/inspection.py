@@ -24,6 +24,7 @@ from holdfast.formats.values import Cursor, KvEntry
 from holdfast.workers.artifacts import ArtifactReport, inspect_artifact
 from holdfast.workers.disk import Disk, directory_of
 from holdfast.workers.ledger import Ledger
+from holdfast.workers.log_file import is_marked_unsynced
 from holdfast.workers.places import SUFFIXES
 
 FOLD_LOG = "fold-log"
@@ -200,7 +201,8 @@ def _examine_log(disk: Disk, path: str, tick: Callable[[], None]) -> LogReport:
         return _log_report(path, view, {}, None, Verdict(Ending.TORN, 0, reason))
     spans: dict[bytes, int] = {}
     start = HEADER_BYTES
-    scan = fold_log.scan(view, start, spans, unsynced_from=ledger.unsynced_from(inode), tick=tick)
+    unsynced_from = ledger.unsynced_from(inode, sync_failed=is_marked_unsynced(disk, path))
+    scan = fold_log.scan(view, start, spans, unsynced_from=unsynced_from, tick=tick)
     if scan.verdict.ending in (Ending.CLEAN, Ending.TORN):
         whole = ledger.cut(view, inode, scan.end)
         if whole < scan.end:

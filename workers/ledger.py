@@ -7,6 +7,7 @@ from holdfast.formats import ledger as format
 from holdfast.formats.ledger import LedgerHeader, Slot
 from holdfast.formats.limits import LEDGER_SLOTS
 from holdfast.workers.disk import Disk, File, directory_of, remove_if_there
+from holdfast.workers.log_file import Fatal
 
 SUFFIX = ".ledger"
 
@@ -109,7 +110,10 @@ class Ledger:
         """Take back the last note: its records did not reach the log and were cut away."""
         self._sequence -= 1
         empty = bytes(format.SLOT_BYTES)
-        self._open_file.write_at(format.slot_offset(self._sequence), empty)
+        try:
+            self._open_file.write_at(format.slot_offset(self._sequence), empty)
+        except OSError as error:
+            raise Fatal(f"cannot take back a note in {self._path!r}: {error}") from error
 
     def logged(self, client: int, request: int) -> None:
         """Remember that the request noted last is in the log."""

@@ -1,4 +1,4 @@
-"""The measuring code: medians, turns, ratios, verdicts, and the report's shape. Nothing is timed."""
+"""The measuring code: medians, turns, ratios, verdicts, and the report's shape. No timing."""
 
 import json
 import os

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,13 @@ class Result(NamedTuple):
         found = json.loads(self.out)
         assert isinstance(found, dict)
         return found
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory for temporary files, with a path as short as those usually have."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as path:
+        yield Path(path)
 
 
 class Cli:
@@ -216,8 +225,7 @@ def test_stat_joins_a_running_engine(cli: Cli, tmp_path: Path) -> None:
     make_store(tmp_path, "closed")
     elsewhere = tmp_path / "elsewhere.snap"
     with holdfast.open(tmp_path / "data") as engine:
-        make_store_file = tmp_path / "data" / "closed.snap"
-        shutil.copyfile(tmp_path / "closed.snap", make_store_file)
+        shutil.copyfile(tmp_path / "closed.snap", tmp_path / "data" / "closed.snap")
         engine.fold("config").apply([Put("k", b"v")], Cursor.from_u64(1))
         engine.fold("far", path=elsewhere)
         found = cli("stat", tmp_path / "data", "--json").json
@@ -337,19 +345,17 @@ def test_a_reader_that_stops_is_no_error(tmp_path: Path) -> None:
     assert process.returncode == EXIT_BROKEN_PIPE
 
 
-def test_control_c_ends_quietly(tmp_path: Path) -> None:
+def test_control_c_ends_quietly(tmp_path: Path, scratch: Path) -> None:
     """An interrupted demonstration exits with 130, without a traceback, and cleans up."""
     files = tmp_path / "files"
     files.mkdir()
     (files / "a.txt").write_text("a")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}
     command = [*PROGRAM, "demo", str(files)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
-        while not list(scratch.rglob("storm.snap")):
+        while not list(scratch.glob("holdfast-demo-*/stores/storm.snap")):
             assert process.poll() is None, "it ended before it could be interrupted"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

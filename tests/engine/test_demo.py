@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,13 @@ from holdfast.storm import Storm
 HOUR_NS = 3600 * 10**9
 
 
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory for temporary files, with a path as short as those usually have."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as path:
+        yield Path(path)
+
+
 def make_files(directory: Path, count: int = 50) -> None:
     """A directory of small files in folders."""
     for number in range(count):
@@ -29,7 +38,6 @@ def make_files(directory: Path, count: int = 50) -> None:
 
 def run_demo(directory: Path, scratch: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Run the demonstration as a program; exit code and JSON object."""
-    scratch.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "holdfast", "demo", str(directory), "--json", *options],
         capture_output=True,
@@ -50,12 +58,12 @@ def set_time(path: Path, time_ns: int) -> None:
     os.utime(path, ns=(time_ns, time_ns))
 
 
-def test_a_small_run_keeps_every_promise(tmp_path: Path) -> None:
+def test_a_small_run_keeps_every_promise(tmp_path: Path, scratch: Path) -> None:
     """Fifty files: every promise kept, figures present, nothing left, the files untouched."""
     files = tmp_path / "files"
     make_files(files)
     before = {path: path.lstat().st_mtime_ns for path in files.rglob("*")}
-    code, report = run_demo(files, tmp_path / "scratch")
+    code, report = run_demo(files, scratch)
     assert (code, report["ok"], report["kept_in"]) == (0, True, None)
     assert all(report["promises"].values())
     size = sum(path.stat().st_size for path in files.rglob("*.txt"))
@@ -63,25 +71,24 @@ def test_a_small_run_keeps_every_promise(tmp_path: Path) -> None:
     assert report["resume"]["applied"] == 0
     assert report["lookups"]["entries"] == 50
     assert report["artifact"]["entries"] == 50
-    storm = report["storm"]
-    assert (storm["calls_failed"], storm["acknowledged_writes_lost"]) == (0, 0)
-    assert storm["calls_made"] > storm["acknowledged_writes"] > 0
+    figures = report["storm"]
+    assert (figures["calls_failed"], figures["acknowledged_writes_lost"]) == (0, 0)
+    assert figures["calls_made"] > figures["acknowledged_writes"] > 0
     for role in ("worker", "supervisor"):
-        kills = storm[f"{role}_kills"]
+        kills = figures[f"{role}_kills"]
         assert 0 < kills["first_reply_ms_median"] <= kills["first_reply_ms_max"]
         assert kills["count"] >= 4
     assert {path: path.lstat().st_mtime_ns for path in files.rglob("*")} == before
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 def test_an_empty_directory_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With nothing to follow the promises still hold, and ``--keep`` says where the stores are."""
-    monkeypatch.setattr(storm, "ROUNDS", ("worker",))
     monkeypatch.setattr(demo, "ROUNDS", ("worker",))
     (tmp_path / "files").mkdir()
-    monkeypatch.setattr(demo.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     report = demo.run(str(tmp_path / "files"), keep=True, quiet=True)
     assert report.ok
     assert report.kept_in is not None
@@ -201,25 +208,24 @@ def test_a_file_that_vanishes_is_counted(tmp_path: Path) -> None:
 # --- the storm ---------------------------------------------------------------------------------
 
 
-def test_the_storm_notices_a_lost_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storm_notices_a_lost_write(tmp_path: Path) -> None:
     """Acknowledged writes that are gone or changed afterwards are counted as lost."""
-    monkeypatch.setattr(storm, "ROUNDS", ("worker",))
     with holdfast.open(tmp_path) as engine:
-        storm_ = Storm(engine, "storm")
-        storm_.rage(tick)
+        weather = Storm(engine, "storm", ["worker"])
+        weather.rage(tick)
         fold = engine.fold("storm")
-        assert storm_.lost(fold) == 0
-        assert storm_.fields()["calls_failed"] == 0
+        assert weather.lost(fold) == 0
+        assert weather.fields()["calls_failed"] == 0
         fold.apply([Delete("all/0/1"), Put("all/1/1", b"?"), Put("latest/2", b"?")], Cursor())
-        assert storm_.lost(fold) == 3
+        assert weather.lost(fold) == 3
 
 
 def test_the_storm_counts_failed_calls(tmp_path: Path) -> None:
     """When calls fail the storm ends by itself and says how many and why."""
     engine = holdfast.open(tmp_path)
-    storm_ = Storm(engine, "storm")
+    weather = Storm(engine, "storm")
     engine.close()
-    storm_.rage(tick)
-    fields = storm_.fields()
+    weather.rage(tick)
+    fields = weather.fields()
     assert fields["calls_failed"] == storm.WRITERS
     assert str(fields["first_error"]).startswith("EngineClosed")

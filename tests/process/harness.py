@@ -54,14 +54,19 @@ def serving(directory: str | Path) -> list[psutil.Process]:
     wanted = os.path.realpath(directory)
     found = []
     for process in psutil.process_iter():
-        try:
-            command = " ".join(process.cmdline())
-            ours = command.startswith("holdfast: ") or "holdfast.workers.supervisor" in command
-            if ours and wanted in command and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
+        title = title_of(process)
+        ours = title.startswith("holdfast: ") or "holdfast.workers.supervisor" in title
+        if ours and wanted in title and is_alive(process.pid):
+            found.append(process)
     return found
+
+
+def title_of(process: psutil.Process) -> str:
+    """What a process calls itself; empty once it is gone."""
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.Error:
+        return ""
 
 
 def wait_until_none(directory: str | Path, seconds: float = PATIENCE_S) -> None:
@@ -71,11 +76,7 @@ def wait_until_none(directory: str | Path, seconds: float = PATIENCE_S) -> None:
 
 def titles(directory: str | Path) -> list[str]:
     """Titles of the processes that serve a directory, sorted."""
-    found = []
-    for process in serving(directory):
-        with contextlib.suppress(psutil.Error):
-            found.append(" ".join(process.cmdline()).strip())
-    return sorted(found)
+    return sorted(title_of(process) for process in serving(directory))
 
 
 def supervisor_pid(engine: holdfast.Engine) -> int:

@@ -141,7 +141,7 @@ def test_a_child_that_does_not_use_the_engine_keeps_nothing_alive(tmp_path: Path
             os._exit(0)
         engine.close()
         import psutil
-        left = [p for p in psutil.process_iter() if p.info]if False else [
+        left = [
             p for p in psutil.process_iter(["cmdline", "status"])
             if sys.argv[1] in " ".join(p.info["cmdline"] or ())
             and (p.info["cmdline"] or [""])[0].startswith("holdfast: ")
@@ -289,22 +289,24 @@ def test_any_directory_name(tmp_path: Path, name: str) -> None:
     """Long paths, spaces, non-ASCII and what a shell would trip over are all just names."""
     directory = tmp_path / name
     directory.parent.mkdir(exist_ok=True)
-    for _ in range(2):
-        with holdfast.open(directory) as engine:
-            put(engine.fold("a"), "k")
-            assert engine.directory == str(directory)
-        with holdfast.open(directory) as engine, holdfast.open(directory) as other:
-            assert value_of(other.fold("a"), "k") == b"value"
-            assert len(engine.processes()) == 2
+    with holdfast.open(directory) as engine, holdfast.open(directory) as other:
+        put(engine.fold("a"), "k")
+        assert value_of(other.fold("a"), "k") == b"value"
+        assert engine.directory == str(directory)
+        assert len(engine.processes()) == 2
     assert (directory / "a.snap").exists()
     assert not harness.serving(directory)
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """A path whose bytes are not UTF-8 gives a typed error, and starts nothing that stays."""
-    directory = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
-    with pytest.raises(holdfast.HoldfastError), holdfast.open(directory) as engine:
-        engine.fold("a")
+    foreign = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    with pytest.raises(holdfast.InvalidArgument, match="not UTF-8"):
+        holdfast.open(foreign)
+    with holdfast.open(tmp_path) as engine:
+        with pytest.raises(holdfast.InvalidArgument, match="not UTF-8"):
+            engine.fold("a", path=foreign)
+        put(engine.fold("a"), "k")
     wait_until_none(tmp_path)
 
 

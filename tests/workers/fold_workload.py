@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
+from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Version
 from holdfast.workers import messages
@@ -58,7 +59,7 @@ def compacting(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
         for _ in steps:
             pass
     finally:
-        with contextlib.suppress(Crash):
+        with contextlib.suppress(Crash, HoldfastError):
             steps.close()
     history.synced()
     return actor

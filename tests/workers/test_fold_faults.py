@@ -6,32 +6,41 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.bench.faults import (
+    GROWING,
+    REACHING,
+    Call,
     Choice,
     Everything,
     Fail,
     FaultyDisk,
-    GROWING,
+    Lost,
     MemoryDisk,
     Nothing,
-    REACHING,
     Sampled,
 )
-from holdfast.formats.errors import HoldfastError, StoreFull
+from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
+from holdfast.formats.values import Put
 from holdfast.workers import messages
+from holdfast.workers.actor import Caller
 from holdfast.workers.fold import FoldActor
-from tests.workers.fold_model import PATH, POLICIES, Died, History, ask, fatally, opened
+from holdfast.workers.log_file import Fatal
+from tests.workers.fold_model import PATH, Died, History, State, ask, fatally, opened, state_of
 from tests.workers.fold_workload import (
     EXPORTED,
     WORKLOAD,
     Step,
+    apply,
     check_state,
     checked_state,
+    cuts,
     exporting,
-    run,
+    reopening,
 )
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
+# A write of nothing but the log: the ledger has its space from the beginning.
+APPENDING = frozenset({"append", "write_at"})
 CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
 
 
@@ -50,8 +59,11 @@ class Host:
         """Do one step to its end."""
         for _ in range(8):
             try:
-                actor = self.actor or self._open()
-                self.actor = fatally(lambda actor=actor: step(self.disk, actor, self.history))
+                if step is reopening:
+                    self._close()
+                    self._open()
+                else:
+                    self._do(step)
             except HoldfastError as error:
                 self._refused(error)
             except Died:
@@ -60,29 +72,32 @@ class Host:
                 return
         raise AssertionError("the service does not resume")
 
-    def close(self) -> None:
-        """Close, and come back to close if the worker ended over it."""
+    def _do(self, step: Step) -> None:
+        actor = self.actor or self._open()
+        fatally(lambda: step(self.disk, actor, self.history))
 
-        def closing(disk: object, actor: FoldActor, history: History) -> FoldActor:
-            history.last = None
-            actor.close()
-            return actor
-
-        self.do(closing)
+    def _close(self) -> None:
+        actor, self.actor = self.actor, None
+        if actor is None:
+            return
+        self.history.last = None
+        try:
+            fatally(actor.close)
+        except HoldfastError as error:
+            raise Died from error
+        self.history.synced()
 
     def _open(self) -> FoldActor:
-        actor: FoldActor = fatally(lambda: opened(self.disk, PATH, self.history.durability))
-        found = checked_state(self.memory, actor)
-        assert found in self.history.after_death(), (found, self.history.after_death())
-        pending, self.history.pending = self.history.pending, []
-        for caller, request in pending:
-            self.history.pending.append((caller, request))
-            fatally(lambda caller=caller, request=request: ask(
-                actor, request, messages.Done, caller))  # fmt: skip
-        if pending:
+        actor = fatally(lambda: opened(self.disk, PATH, self.history.durability))
+        found, possible = checked_state(self.memory, actor), self.history.after_death()
+        assert found in possible, (found, possible)
+        for caller, request in self.history.pending:
+            fatally(lambda sent=(request, messages.Done, caller): ask(actor, *sent))
+        if self.history.pending:
             fatally(actor.commit)
             self.history.answer()
         assert checked_state(self.memory, actor) == self.history.state
+        self.actor = actor
         return actor
 
     def _refused(self, error: HoldfastError) -> None:
@@ -91,7 +106,8 @@ class Host:
         if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
             assert isinstance(error, StoreFull), error
         self.disk.arm()
-        if self.actor is None:
+        if self.actor is None:  # a worker that cannot open ends
+            self.disk.inner = self.memory = self.memory.crash()
             return
         self.actor.commit()
         self.history.answer()
@@ -100,11 +116,10 @@ class Host:
     def _died(self) -> None:
         """The worker ended; its first successor meets the same trouble if that lasts."""
         self.deaths += 1
-        self.memory = self.memory.crash()
-        lasting = self.fault.lasting and self.deaths == 1
-        faults = [Fail(0, self.fault.code, lasting=True, calls=self.fault.calls)] if lasting else []
-        self.disk = FaultyDisk(self.memory, *faults)
+        self.disk.inner = self.memory = self.memory.crash()
         self.actor = None
+        if self.deaths > 1:
+            self.disk.arm()
 
 
 def _despite(fault: Fail, history: History) -> Host:
@@ -113,15 +128,17 @@ def _despite(fault: Fail, history: History) -> Host:
     for step in WORKLOAD:
         if step is not exporting or host.memory.inode_at(EXPORTED) is None:
             host.do(step)
-    host.close()
+    host.do(reopening)
     check_state(host.memory.power_loss(Nothing()), history.durability, [history.state])
     return host
 
 
-def _calls(durability: messages.Durability = "always") -> list[tuple[int, str]]:
-    disk = FaultyDisk(MemoryDisk("/data"))
-    run(disk, History(durability))
-    return [(call.number, call.name) for call in disk.calls]
+NEVER = Fail(-1, 0)
+
+
+def _calls(durability: messages.Durability = "always") -> list[Call]:
+    """The calls of an undisturbed run."""
+    return _despite(NEVER, History(durability)).disk.calls
 
 
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
@@ -129,13 +146,87 @@ def _calls(durability: messages.Durability = "always") -> list[tuple[int, str]]:
 def test_every_call_failing(code: int, lasting: bool) -> None:
     """One failing call, or all from one on: nothing is lost, and service resumes with the cause."""
     outcomes = [0, 0]
-    for number, name in _calls():
-        if name not in CODES[code]:
+    for call in _calls():
+        if call.name not in CODES[code]:
             continue
-        for written in (0, 7) if name in ("append", "write_at") else (0,):
-            fault = Fail(number, code, lasting=lasting, written=written, calls=CODES[code])
+        for written in (0, *cuts(call)[:1]):
+            fault = Fail(call.number, code, lasting=lasting, written=written, calls=CODES[code])
             host = _despite(fault, History())
             outcomes[0] += host.refusals
             outcomes[1] += host.deaths
     assert outcomes[0] > 10
     assert outcomes[1] > 10
+
+
+CHOICES: dict[str, Callable[[int], Choice]] = {
+    "nothing": lambda seed: Nothing(),
+    "everything": lambda seed: Everything(),
+    "sampled": lambda seed: Sampled(seed),
+}
+
+
+@pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])
+@pytest.mark.parametrize("kept", CHOICES)
+def test_failing_sync_is_final(kept: str, evict: bool) -> None:
+    """A sync that fails is never answered with success, whatever became of the data."""
+    deaths = 0
+    for call in _calls():
+        if call.name != "sync":
+            continue
+        for seed in range(3 if kept == "sampled" else 1):
+            lost = Lost(CHOICES[kept](100 * call.number + seed), evict=evict)
+            fault = Fail(call.number, errno.EIO, calls=frozenset({"sync"}), lost=lost)
+            deaths += _despite(fault, History()).deaths
+    assert deaths >= 6
+
+
+@pytest.mark.parametrize("markable", [True, False], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])
+def test_successor_of_a_failed_sync_writes_again(evict: bool, markable: bool) -> None:
+    """Pages that a failing sync left are not trusted: they are written anew before an answer.
+
+    So it is even when the disk is too full to leave the mark that a sync failed.
+    """
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    first = apply(Put("k", b"durable"), cursor=1)
+    second = apply(Put("k", b"in doubt"), cursor=2)
+    ask(actor, first, messages.Done, Caller(1, 1))
+    actor.commit()
+    ask(actor, second, messages.Done, Caller(1, 2))
+    lost = Lost(Nothing(), evict=evict)
+    failing = frozenset({"sync"} if markable else {"sync", "open"})
+    disk.arm(Fail(len(disk.calls), errno.ENOSPC, lasting=True, calls=failing, lost=lost))
+    with pytest.raises(Fatal):
+        actor.commit()
+    left = memory.crash()
+    actor = opened(left)
+    expected = State().after(first)
+    assert state_of(actor) == (expected if evict else expected.after(second))
+    ask(actor, second, messages.Done, Caller(1, 2))
+    actor.commit()
+    check_state(left.power_loss(Nothing()), "always", [expected.after(second)])
+
+
+@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
+def test_refused_write_leaves_the_store_serving(code: int) -> None:
+    """A disk that stays full refuses writes and goes on answering reads."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    ask(actor, apply(Put("k", b"1"), cursor=1), messages.Done, Caller(1, 1))
+    actor.commit()
+    held = state_of(actor)
+    for number in range(2, 12):
+        disk.arm(Fail(len(disk.calls), code, lasting=True, written=number, calls=APPENDING))
+        with pytest.raises(StoreIOError) as caught:
+            ask(actor, apply(Put("k", b"2"), cursor=2), messages.Done, Caller(1, number))
+        assert caught.value.errno == code
+        assert caught.value.path is not None
+        assert state_of(actor) == held
+        actor.commit()
+    disk.arm()
+    ask(actor, apply(Put("k", b"3"), cursor=3), messages.Done, Caller(1, 20))
+    actor.commit()
+    check_state(memory.power_loss(Nothing()), "always", [state_of(actor)])

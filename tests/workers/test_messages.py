@@ -135,9 +135,7 @@ def test_what_is_no_message_is_refused(name: str, foreign: object) -> None:
         msgspec.msgpack.decode(msgspec.msgpack.encode(foreign), type=union)
 
 
-@pytest.mark.parametrize(
-    "token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"]
-)
+@pytest.mark.parametrize("token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"])
 def test_a_token_that_is_too_long_is_refused(token: bytes) -> None:
     """The limit holds on the wire, too, not only where values are made."""
     data = msgspec.msgpack.encode([1, [], [token], False])

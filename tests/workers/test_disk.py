@@ -1,0 +1,236 @@
+"""The file layer: one contract for the system's disk and for the one in memory."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdfast.bench.faults import FaultyDisk, MemoryDisk
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Disk,
+    OsDisk,
+    directory_of,
+    put_in_place,
+    remove_if_there,
+    remove_tree,
+    replace,
+    write_beside,
+)
+
+Place = tuple[Disk, str]
+
+DISKS: dict[str, Callable[[Path], Place]] = {
+    "system": lambda path: (OsDisk(), str(path)),
+    "memory": lambda path: (MemoryDisk("/home"), "/home"),
+    "recorded system": lambda path: (FaultyDisk(OsDisk()), str(path)),
+    "recorded memory": lambda path: (FaultyDisk(MemoryDisk("/home")), "/home"),
+}
+
+
+@pytest.fixture(params=DISKS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A disk and an empty directory on it."""
+    return DISKS[request.param](tmp_path)
+
+
+def _put(disk: Disk, path: str, data: bytes) -> None:
+    file = disk.open(path, write=True, create=True)
+    file.truncate(0)
+    file.append(data)
+    file.close()
+
+
+def _get(disk: Disk, path: str) -> bytes:
+    file = disk.open(path)
+    try:
+        return file.read_at(0, file.size())
+    finally:
+        file.close()
+
+
+class TestFile:
+    """What every disk's files do."""
+
+    def test_reads_and_writes_at_offsets(self, place: Place) -> None:
+        """Writes land where they are told, reads stop at the end."""
+        disk, home = place
+        file = disk.open(f"{home}/f", write=True, create=True)
+        file.append(b"hello")
+        file.append(b" world")
+        file.write_at(0, memoryview(b"J"))
+        assert file.size() == 11
+        assert file.read_at(0, 100) == b"Jello world"
+        assert file.read_at(6, 3) == b"wor"
+        assert file.read_at(11, 3) == file.read_at(50, 3) == b""
+        file.sync()
+        file.close()
+        assert _get(disk, f"{home}/f") == b"Jello world"
+
+    def test_gaps_are_zeros(self, place: Place) -> None:
+        """Writing behind the end, or extending, fills with zeros, also where data had been."""
+        disk, home = place
+        file = disk.open(f"{home}/f", write=True, create=True)
+        file.append(b"abcdef")
+        file.truncate(2)
+        file.write_at(4, b"z")
+        file.truncate(7)
+        assert file.read_at(0, 10) == b"ab\0\0z\0\0"
+        file.close()
+
+    def test_maps_see_later_writes_and_outlive_the_name(self, place: Place) -> None:
+        """A map is as long as the file was, and shows what is written within it later."""
+        disk, home = place
+        file = disk.open(f"{home}/f", write=True, create=True)
+        assert bytes(file.map()) == b""
+        file.append(b"abc")
+        view = file.map()
+        file.append(b"d")
+        file.write_at(0, b"A")
+        assert bytes(view) == b"Abc"
+        assert view.readonly
+        disk.remove(f"{home}/f")
+        file.close()
+        assert bytes(view) == b"Abc"
+
+    def test_lock_excludes_other_openings(self, place: Place) -> None:
+        """The lock belongs to one opening and goes with it."""
+        disk, home = place
+        one = disk.open(f"{home}/f", write=True, create=True)
+        other = disk.open(f"{home}/f", write=True)
+        assert one.lock()
+        assert one.lock()
+        assert not other.lock()
+        one.close()
+        assert other.lock()
+        other.close()
+
+    def test_only_for_reading(self, place: Place) -> None:
+        """A file opened for reading cannot be written."""
+        disk, home = place
+        _put(disk, f"{home}/f", b"abc")
+        file = disk.open(f"{home}/f")
+        with pytest.raises(OSError, match="descriptor"):
+            file.append(b"d")
+        file.close()
+        file.close()
+
+
+class TestNames:
+    """What every disk's directories do."""
+
+    def test_absent(self, place: Place) -> None:
+        """What is not there is told apart from what cannot be reached."""
+        disk, home = place
+        with pytest.raises(FileNotFoundError):
+            disk.open(f"{home}/f")
+        with pytest.raises(FileNotFoundError):
+            disk.open(f"{home}/no/f", write=True, create=True)
+        with pytest.raises(FileNotFoundError):
+            disk.remove(f"{home}/f")
+        with pytest.raises(FileNotFoundError):
+            disk.rename(f"{home}/f", f"{home}/g")
+        with pytest.raises(FileNotFoundError):
+            disk.list(f"{home}/no")
+        assert disk.inode_at(f"{home}/f") is None
+        assert not disk.is_directory(f"{home}/f")
+        _put(disk, f"{home}/f", b"")
+        assert disk.inode_at(f"{home}/f/g") is None
+
+    def test_listing_is_sorted_and_typed(self, place: Place) -> None:
+        """Names come sorted, each with what it is."""
+        disk, home = place
+        _put(disk, f"{home}/b", b"")
+        disk.make_directory(f"{home}/c")
+        _put(disk, f"{home}/a", b"")
+        assert disk.list(home) == [("a", "file"), ("b", "file"), ("c", "directory")]
+        assert disk.is_directory(f"{home}/c")
+        assert not disk.is_directory(f"{home}/a")
+
+    def test_rename_replaces(self, place: Place) -> None:
+        """The file under the new name is the renamed one, whoever has the old one open keeps it."""
+        disk, home = place
+        _put(disk, f"{home}/old", b"old")
+        _put(disk, f"{home}/new", b"new")
+        kept = disk.open(f"{home}/old")
+        inode = disk.inode_at(f"{home}/new")
+        disk.rename(f"{home}/new", f"{home}/old")
+        assert disk.inode_at(f"{home}/new") is None
+        assert disk.inode_at(f"{home}/old") == inode
+        assert _get(disk, f"{home}/old") == b"new"
+        assert kept.read_at(0, 9) == b"old"
+        assert kept.inode() != inode
+        kept.close()
+
+    def test_directories(self, place: Place) -> None:
+        """A directory moves with what is in it and is removed when empty only."""
+        disk, home = place
+        disk.make_directory(f"{home}/d")
+        with pytest.raises(FileExistsError):
+            disk.make_directory(f"{home}/d")
+        _put(disk, f"{home}/d/f", b"x")
+        with pytest.raises(OSError, match="not empty"):
+            disk.remove_directory(f"{home}/d")
+        disk.make_directory(f"{home}/empty")
+        disk.rename(f"{home}/d", f"{home}/empty")
+        assert _get(disk, f"{home}/empty/f") == b"x"
+        _put(disk, f"{home}/f", b"")
+        with pytest.raises(NotADirectoryError):
+            disk.rename(f"{home}/empty", f"{home}/f")
+        with pytest.raises(IsADirectoryError):
+            disk.open(f"{home}/empty", write=True)
+        disk.sync_directory(f"{home}/empty")
+        remove_tree(disk, f"{home}/empty")
+        assert disk.list(home) == [("f", "file")]
+
+    def test_boot_id(self, place: Place) -> None:
+        """16 bytes, the same as long as the machine is up."""
+        disk, _ = place
+        assert len(disk.boot_id()) == 16
+        assert disk.boot_id() == disk.boot_id()
+
+
+class TestReplacing:
+    """The helpers above the contract."""
+
+    def test_replace(self, place: Place) -> None:
+        """The new content is there, the temporary file is not."""
+        disk, home = place
+        replace(disk, f"{home}/f", [b"one"])
+        replace(disk, f"{home}/f", [b"t", b"wo"])
+        assert _get(disk, f"{home}/f") == b"two"
+        assert disk.list(home) == [("f", "file")]
+
+    def test_leftover_is_no_part_of_the_next(self, place: Place) -> None:
+        """A temporary file that a crash left is removed, not continued."""
+        disk, home = place
+        _put(disk, f"{home}/f{TEMPORARY_SUFFIX}", b"left over, and longer")
+        write_beside(disk, f"{home}/f", [b"new"]).close()
+        put_in_place(disk, f"{home}/f")
+        assert _get(disk, f"{home}/f") == b"new"
+        remove_if_there(disk, f"{home}/f")
+        remove_if_there(disk, f"{home}/f")
+
+    def test_mode_is_kept(self, tmp_path: Path) -> None:
+        """A replaced file keeps its permissions."""
+        path = tmp_path / "f"
+        path.write_bytes(b"old")
+        path.chmod(0o640)
+        replace(OsDisk(), str(path), [b"new"])
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    def test_links_are_listed_as_other(self, tmp_path: Path) -> None:
+        """A symbolic link is neither file nor directory, and removing a tree does not follow it."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "f").write_bytes(b"x")
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "link").symlink_to(tmp_path / "real")
+        assert OsDisk().list(str(tmp_path / "tree")) == [("link", "other")]
+        remove_tree(OsDisk(), str(tmp_path / "tree"))
+        assert (tmp_path / "real" / "f").read_bytes() == b"x"
+
+    def test_directory_of(self) -> None:
+        """A bare name lies in the current directory."""
+        assert directory_of("f") == "."
+        assert directory_of(f"a{os.sep}f") == "a"
