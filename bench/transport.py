@@ -21,10 +21,9 @@ from holdfast.bench import data
 from holdfast.bench.callers import spawning
 from holdfast.bench.measure import in_turn, medians, seconds_per_call
 from holdfast.formats.frame import FrameKind
-from holdfast.workers.channel import FrameReader, FrameWriter
+from holdfast.workers.channel import Buffer, FrameReader, encode_frame, send_some
 from holdfast.workers.messages import FoldApply, Request
 
-Buffer = bytes | bytearray | memoryview
 Figures = dict[str, dict[int, float]]
 """Way, then size of the body in bytes, to the median of a round trip in seconds."""
 
@@ -121,16 +120,18 @@ class BySocket(Way):
 
 
 class ByFrame(Way):
-    """The product's own frames: ``FrameWriter`` and ``FrameReader``, the body as one message."""
+    """The product's own frames: ``encode_frame`` and ``FrameReader``, the body as one message."""
 
     title = "holdfast frame"
 
     def __init__(self, sock: socket.socket, largest: int, *, sends: bool) -> None:
         super().__init__(sock, largest, sends=sends)
-        self._reader, self._writer = FrameReader(), FrameWriter()
+        self._reader = FrameReader()
 
     def send(self, body: object) -> None:
-        self.sock.sendall(self._writer.encode(FrameKind.REQUEST, body, 1))
+        parts: Sequence[Buffer] = encode_frame(FrameKind.REQUEST, body, 1)
+        while parts:
+            parts = send_some(self.sock, parts)
 
     def take(self) -> int:
         while (frame := self._reader.next()) is None:

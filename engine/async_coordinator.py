@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 
 import msgspec
@@ -32,7 +32,7 @@ from holdfast.session import (
     decode_progress,
     decode_reply,
 )
-from holdfast.workers.channel import Frame, FrameReader, FrameWriter
+from holdfast.workers.channel import Buffer, Frame, FrameReader, encode_frame, send_some
 from holdfast.workers.messages import Ask, Exit, Opened, OpenStore, StoreSpec, Suspect
 
 
@@ -58,7 +58,6 @@ class AsyncSession:
         self._loop = loop
         self._sock = sock
         self._reader = FrameReader()
-        self._writer = FrameWriter()
         self._outbox: deque[memoryview] = deque()
         self._waiting: dict[int, _Waiting] = {}
         sock.setblocking(False)
@@ -66,22 +65,21 @@ class AsyncSession:
 
     def send(self, call: Call[T], request: int, deadline: float) -> "asyncio.Future[object]":
         """Send a request; the future holds the reply, an error, or ``SessionLost``."""
-        data = self._writer.encode(FrameKind.REQUEST, call.message, request, deadline)
+        frame = encode_frame(FrameKind.REQUEST, call.message, request, deadline)
         future: asyncio.Future[object] = self._loop.create_future()
         self._waiting[request] = _Waiting(call, future)
-        sent = 0
+        left: Sequence[Buffer] = frame
         if not self._outbox:
             try:
-                sent = self._sock.send(data)
+                left = send_some(self._sock, frame)
             except BlockingIOError:
                 pass
             except OSError:
                 self.break_off()
                 return future
-        if sent < len(data):
-            if not self._outbox:
+            if left:
                 self._loop.add_writer(self._sock, self._writable)
-            self._outbox.append(memoryview(bytes(data))[sent:])
+        self._outbox.extend(memoryview(part) for part in left)
         return future
 
     def forget(self, request: int) -> None:

@@ -12,9 +12,11 @@ import time
 from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Control
 from holdfast.formats.errors import HoldfastError, InvalidArgument
+from holdfast.formats.frame import FrameKind
 from holdfast.formats.limits import SESSIONS_PER_STORE_MAX
 from holdfast.options import EngineOptions, check_seconds
 from holdfast.session import DeadlinePassed, Session, SessionLost
+from holdfast.workers.channel import encode_frame
 from holdfast.workers.messages import Exit, Opened, OpenStore, StoreSpec, Suspect
 
 
@@ -170,12 +172,12 @@ class Coordinator:
         """Send the request over one session; None when the session broke."""
         try:
             try:
-                data = session.encode(call.message, request, deadline)
+                frame = encode_frame(FrameKind.REQUEST, call.message, request, deadline)
             except (TypeError, ValueError, OverflowError) as error:
                 raise call.objection(error) from error
             policy.sending()
             return session.exchange(
-                data, request, deadline, call.progress, lambda: self._watch(pool, session)
+                frame, request, deadline, call.progress, lambda: self._watch(pool, session)
             )
         except InvalidArgument as error:
             raise call.objection(error) from error.__cause__

@@ -209,11 +209,14 @@ class Engine(_EngineBase):
     @operation
     def restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
         """Start a store's worker anew, also one that was given up after ``StoreFailed``."""
-        return Call(messages.RestartStore(check_name(name)), lambda _: None, timeout)
+        hung_after_s = self._coordinator.options.hung_after_s
+        ask = messages.RestartStore(check_name(name), hung_after_s)
+        return Call(ask, lambda _: None, timeout)
 
     @operation
     def _drop(self, name: str, *, timeout: float | None = None) -> Call[None]:
-        return Call(messages.DropStore(name), lambda _: None, timeout)
+        hung_after_s = self._coordinator.options.hung_after_s
+        return Call(messages.DropStore(name, hung_after_s), lambda _: None, timeout)
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a store and its files for good. Raises ``StoreNotFound``."""

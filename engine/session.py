@@ -4,7 +4,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from holdfast.call import ProgressCallback
 from holdfast.formats.errors import ProtocolError
 from holdfast.formats.frame import FrameKind
 from holdfast.workers import messages
-from holdfast.workers.channel import Frame, FrameReader, FrameWriter
+from holdfast.workers.channel import Buffer, Frame, FrameReader, send_some
 from holdfast.workers.messages import Failure, Progress
 from holdfast.workers.spin import Spinner
 
@@ -48,18 +48,13 @@ class Session:
         self._poll.register(sock, select.POLLIN)
         self._spinner = Spinner()
         self._reader = FrameReader()
-        self._writer = FrameWriter()
         timeval = struct.pack("ll", int(_TICK_S), int(_TICK_S % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
-    def encode(self, message: object, request: int, deadline: float) -> bytearray:
-        """A request's frame; raises what ``msgspec`` raises on values that are no message."""
-        return self._writer.encode(FrameKind.REQUEST, message, request, deadline)
-
     def exchange(
         self,
-        data: bytearray,
+        frame: list[bytes],
         request: int,
         deadline: float,
         progress: ProgressCallback | None,
@@ -71,21 +66,20 @@ class Session:
         """
         self.clean = False
         self._watched_at = time.monotonic()
-        self._send(data, deadline)
+        self._send(frame, deadline)
         while True:
-            frame = self._receive(deadline, still_waiting)
-            kind = frame.header.kind
-            if frame.header.request != request:
-                raise ProtocolError(f"an answer to request {frame.header.request} came on "
-                                    f"the pipe of request {request}")  # fmt: skip
-            if kind is FrameKind.REPLY:
+            header, control, _ = self._receive(deadline, still_waiting)
+            if header.request != request:
+                raise ProtocolError(f"an answer to request {header.request} came on the pipe of "
+                                    f"request {request}")  # fmt: skip
+            if header.kind is FrameKind.REPLY:
                 self.clean = True
-                return decode_reply(frame.control)
-            if kind is FrameKind.ERROR:
+                return decode_reply(control)
+            if header.kind is FrameKind.ERROR:
                 self.clean = True
-                raise decode_failure(frame.control).error()
+                raise decode_failure(control).error()
             if progress is not None:
-                progress(decode_progress(frame.control))
+                progress(decode_progress(control))
 
     def unwatched_s(self) -> float:
         """Seconds since the current exchange began, or since ``watched``."""
@@ -95,13 +89,11 @@ class Session:
         """The supervisor was asked to look at the worker."""
         self._watched_at = time.monotonic()
 
-    def _send(self, data: bytearray, deadline: float) -> None:
-        view = memoryview(data)
-        sent = 0
+    def _send(self, parts: Sequence[Buffer], deadline: float) -> None:
         try:
-            while sent < len(view):
+            while parts:
                 try:
-                    sent += self._sock.send(view[sent:] if sent else data)
+                    parts = send_some(self._sock, parts)
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise DeadlinePassed from None

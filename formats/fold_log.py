@@ -393,12 +393,12 @@ def judge(view: memoryview, damage: Damage, *, unsynced_from: int | None = None)
     """Whether ``damage`` is a torn tail, which may be cut, or corruption, which may not."""
     if damage.flaw is Flaw.ILLEGAL:
         return Verdict(Ending.INVALID, damage.offset, damage.reason)
-    intact = find_intact(view, damage.offset + 1)
-    if intact is None:
-        return Verdict(Ending.TORN, damage.offset, damage.reason)
     if unsynced_from is not None and damage.offset >= unsynced_from:
         reason = f"{damage.reason}; nothing from {unsynced_from} on had been synced"
         return Verdict(Ending.TORN, damage.offset, reason)
+    intact = find_intact(view, damage.offset + 1)
+    if intact is None:
+        return Verdict(Ending.TORN, damage.offset, damage.reason)
     behind = (
         "too much lies behind it to be searched for intact records"
         if intact < 0
@@ -440,4 +440,4 @@ def _claimed_bytes(view: memoryview, offset: int) -> int:
     if view[offset + 4] == DELETE:
         return key_end - offset
     value_bytes: int = _U32.unpack_from(view, key_end)[0]
-    return key_end - offset + (value_bytes if value_bytes <= VALUE_BYTES_MAX else 0)
+    return key_end - offset + value_bytes if value_bytes <= VALUE_BYTES_MAX else 0

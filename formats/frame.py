@@ -52,19 +52,11 @@ class FrameHeader(NamedTuple):
     deadline: float
 
 
-def encode_header_into(
-    buffer: bytearray,
-    kind: FrameKind,
-    control_bytes: int,
-    request: int,
-    *,
-    bulk_bytes: int = 0,
-    deadline: float = 0.0,
-) -> None:
-    """Write a header over the first 32 bytes of ``buffer``."""
-    _HEADER.pack_into(
-        buffer, 0, MAGIC, WIRE_VERSION, kind, control_bytes, bulk_bytes, request, deadline
-    )
+def encode_header(
+    kind: FrameKind, control_bytes: int, request: int, *, bulk_bytes: int = 0, deadline: float = 0.0
+) -> bytes:
+    """A header, 32 bytes."""
+    return _HEADER.pack(MAGIC, WIRE_VERSION, kind, control_bytes, bulk_bytes, request, deadline)
 
 
 def decode_header(buffer: bytes | bytearray | memoryview, offset: int = 0) -> FrameHeader:

@@ -1,6 +1,6 @@
 """Framed messages over a stream socket, for every pair of holdfast processes.
 
-``FrameReader`` and ``FrameWriter`` are the data path of sessions: one system call each way for a
+``FrameReader`` and ``encode_frame`` are the data path of sessions: one system call each way for a
 small message, no copy beyond the transport's own. ``Channel`` adds what control traffic needs:
 passing descriptors, and an outbox, so that a peer who does not read never blocks the sender.
 """
@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -20,14 +21,20 @@ from holdfast.formats.frame import (
     FrameHeader,
     FrameKind,
     decode_header,
-    encode_header_into,
+    encode_header,
 )
+from holdfast.workers.disk import anonymous_memory
 
 _SMALL_BYTES = 64 * 1024
 _KEPT_BYTES = 1024 * 1024
 _DESCRIPTORS_MAX = 16
 
-_encoder = msgspec.msgpack.Encoder()
+# A frame announced up to this size gets its buffer at once; a larger one as its bytes arrive.
+_TRUSTED_BYTES = 64 * 1024 * 1024
+_JOINED_BYTES_MAX = 16 * 1024
+
+Buffer = bytes | bytearray | memoryview
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Frame(NamedTuple):
@@ -42,8 +49,7 @@ class FrameReader:
     """Collects bytes until they make frames; memory grows with what arrived, not with claims."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray(_SMALL_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(_SMALL_BYTES))
         self._start = 0
         self._end = 0
         self._header: FrameHeader | None = None
@@ -68,12 +74,11 @@ class FrameReader:
 
     def next(self) -> Frame | None:
         """The next complete frame, or None. Raises ``ProtocolError`` on anything else."""
-        have = self._end - self._start
         header = self._header
         if header is None:
-            if have < HEADER_BYTES:
+            if self._end - self._start < HEADER_BYTES:
                 return None
-            header = self._header = decode_header(self._buffer, self._start)
+            header = self._header = decode_header(self._view, self._start)
         control_at = self._start + HEADER_BYTES
         bulk_at = control_at + header.control_bytes
         stop = bulk_at + header.bulk_bytes
@@ -84,46 +89,57 @@ class FrameReader:
         return Frame(header, self._view[control_at:bulk_at], self._view[bulk_at:stop])
 
     def _make_room(self, wanted: int = 1) -> None:
-        """Make sure that ``wanted`` bytes fit behind what is held."""
+        """Make sure that ``wanted`` bytes, or the rest of a frame, fit behind what is held."""
         have = self._end - self._start
+        size = len(self._view)
         if not have:
             self._start = self._end = 0
-            if len(self._buffer) > _KEPT_BYTES:
-                self._resize(_SMALL_BYTES)
-        if len(self._buffer) - self._end >= wanted:
+            if size > _KEPT_BYTES:
+                self._move_to(memoryview(bytearray(_SMALL_BYTES)))
+                size = _SMALL_BYTES
+        if self._header is not None:
+            frame = HEADER_BYTES + self._header.control_bytes + self._header.bulk_bytes
+            wanted = max(wanted, min(frame, _TRUSTED_BYTES) - have)
+        if size - self._end >= wanted:
             return
-        if have + wanted > len(self._buffer) // 2:
-            self._resize(max(2 * len(self._buffer), have + wanted))
+        if have + wanted > size:
+            size = 1 << (max(2 * have, have + wanted) - 1).bit_length()
+            self._move_to(anonymous_memory(size))
         else:
-            self._view[:have] = self._buffer[self._start : self._end]
+            self._view[:have] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, have
 
-    def _resize(self, size: int) -> None:
-        """Move to a new buffer: the old one may still be viewed by a frame handed out."""
+    def _move_to(self, fresh: memoryview) -> None:
+        """Go on with a new buffer: the old one may still be viewed by a frame handed out."""
         have = self._end - self._start
-        fresh = bytearray(size)
         fresh[:have] = self._view[self._start : self._end]
-        self._buffer = fresh
-        self._view = memoryview(fresh)
+        self._view = fresh
         self._start, self._end = 0, have
 
 
-class FrameWriter:
-    """Encodes frames into one reused buffer."""
+def encode_frame(
+    kind: FrameKind, message: object, request: int, deadline: float = 0.0
+) -> list[bytes]:
+    """A frame in one piece, or a large one in two, which are not worth joining."""
+    body = _encode(message)
+    header = encode_header(kind, len(body), request, deadline=deadline)
+    return [header + body] if len(body) <= _JOINED_BYTES_MAX else [header, body]
 
-    def __init__(self) -> None:
-        self._buffer = bytearray(_SMALL_BYTES)
 
-    def encode(
-        self, kind: FrameKind, message: object, request: int, deadline: float = 0.0
-    ) -> bytearray:
-        """The frame's bytes, valid until the next call."""
-        buffer = self._buffer
-        if len(buffer) > _KEPT_BYTES:
-            buffer = self._buffer = bytearray(_SMALL_BYTES)
-        _encoder.encode_into(message, buffer, HEADER_BYTES)
-        encode_header_into(buffer, kind, len(buffer) - HEADER_BYTES, request, deadline=deadline)
-        return buffer
+def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> Sequence[memoryview]:
+    """Send as much of ``parts`` as the peer takes in one call; returns what is left."""
+    if len(parts) == 1:
+        sent = sock.send(parts[0], flags)
+        if sent == len(parts[0]):
+            return ()
+    else:
+        sent = sock.sendmsg(parts, (), flags)
+    left = []
+    for part in parts:
+        if sent < len(part):
+            left.append(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+    return left
 
 
 class Channel:
@@ -132,7 +148,6 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._reader = FrameReader()
-        self._writer = FrameWriter()
         self._descriptors: deque[int] = deque()
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
 
@@ -145,7 +160,7 @@ class Channel:
         descriptors: tuple[int, ...] = (),
     ) -> None:
         """Queue a frame and send what the peer takes; ``descriptors`` are ours to close."""
-        data = bytes(self._writer.encode(kind, message, request))
+        data = b"".join(encode_frame(kind, message, request))
         self._outbox.append((data, list(descriptors)))
         self.flush()
 

@@ -254,6 +254,11 @@ class OsDisk:
         return int(psutil.boot_time()).to_bytes(16, "big")
 
 
+def anonymous_memory(size: int) -> memoryview:
+    """Memory that belongs to no file and, unlike a bytearray, costs nothing until written to."""
+    return memoryview(mmap.mmap(-1, size))
+
+
 def read_system_file(path: str) -> str:
     """Text of one of the kernel's files; empty where the kernel has no such file."""
     try:

@@ -117,7 +117,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     view = file.map()
     ledger = Ledger(disk, path)
     sync_failed = is_marked_unsynced(disk, path)
-    unsynced_from = ledger.unsynced_from(inode, sync_failed=sync_failed)
+    unsynced_from = ledger.unsynced_from(view, inode, sync_failed=sync_failed)
     index = load_index(disk, path, view)
     table = FoldTable()
     start, cursor, last_record = HEADER_BYTES, Cursor.none(), HEADER_BYTES

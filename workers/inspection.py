@@ -201,7 +201,7 @@ def _examine_log(disk: Disk, path: str, tick: Callable[[], None]) -> LogReport:
         return _log_report(path, view, {}, None, Verdict(Ending.TORN, 0, reason))
     spans: dict[bytes, int] = {}
     start = HEADER_BYTES
-    unsynced_from = ledger.unsynced_from(inode, sync_failed=is_marked_unsynced(disk, path))
+    unsynced_from = ledger.unsynced_from(view, inode, sync_failed=is_marked_unsynced(disk, path))
     scan = fold_log.scan(view, start, spans, unsynced_from=unsynced_from, tick=tick)
     if scan.verdict.ending in (Ending.CLEAN, Ending.TORN):
         whole = ledger.cut(view, inode, scan.end)

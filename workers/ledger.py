@@ -25,18 +25,30 @@ class Ledger:
         self._answered: set[tuple[int, int]] = set()
         self._header = LedgerHeader(disk.boot_id(), 0, 0)
 
-    def unsynced_from(self, inode: int, *, sync_failed: bool) -> int | None:
-        """From where on nothing was synced, if that was lost since by a power loss or a failing
-        sync; else None.
+    def unsynced_from(self, log: memoryview, inode: int, *, sync_failed: bool) -> int | None:
+        """From where on damage is a torn tail, whatever lies behind it; None if nothing says so.
+
+        Nothing was synced from there on and that was lost, by a power loss or a failing sync; or a
+        request begins there that the end of the file cuts short, as a kill leaves it.
         """
         if self.found is None or self.found.inode != inode:
             return None
-        lost = sync_failed or self.found.boot_id != self._header.boot_id
-        return self.found.synced if lost else None
+        if sync_failed or self.found.boot_id != self._header.boot_id:
+            return self.found.synced
+        for slot in self._slots:
+            if self.found.synced <= slot.start < len(log) < slot.end and _begins_at(log, slot):
+                return slot.start
+        return None
 
     def cut(self, log: memoryview, inode: int, end: int) -> int:
-        """Where the log's good part really ends: before a request it holds only partly."""
+        """Where the log's good part really ends: before a request it holds only partly.
+
+        Not after a power loss: that may bring back a slot which was taken back, and such a one must
+        not cut what others wrote at the same place.
+        """
         if self.found is None or self.found.inode != inode:
+            return end
+        if self.found.boot_id != self._header.boot_id:
             return end
         for slot in self._slots:
             if self.found.synced <= slot.start < end < slot.end and _begins_at(log, slot):

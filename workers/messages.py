@@ -282,12 +282,14 @@ class RestartStore(_Message, frozen=True, tag=6):
     """Start a store's worker anew, also one that was given up."""
 
     name: str
+    hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
 class DropStore(_Message, frozen=True, tag=7):
     """Remove a running store with its files."""
 
     name: str
+    hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
 class Leave(_Message, frozen=True, tag=8):

@@ -31,12 +31,14 @@ from holdfast.workers.messages import (
     DEFAULT_HUNG_AFTER_S,
     DEFAULT_INTERVAL_S,
     Accepted,
+    DropStore,
     Exit,
     Health,
     Opened,
     OpenStore,
     Processes,
     ProcessInfo,
+    RestartStore,
     StoreHealth,
     StoreSpec,
 )
@@ -166,7 +168,7 @@ class Store:
     pid: int | None = None
     budget: RestartBudget = field(default_factory=RestartBudget)
     waiters: list[Waiter] = field(default_factory=list)
-    droppers: list[Asker] = field(default_factory=list)
+    droppers: list[Waiter] = field(default_factory=list)
     exits: deque[Exit] = field(default_factory=lambda: deque(maxlen=_EXITS_KEPT))
     resume_at: float = 0.0
     restarts: int = 0
@@ -208,15 +210,16 @@ class Supervision:
         """A host is gone: nobody there waits any more."""
         for store in self.stores.values():
             store.waiters = [w for w in store.waiters if w.asker.host != host]
-            store.droppers = [asker for asker in store.droppers if asker.host != host]
+            store.droppers = [w for w in store.droppers if w.asker.host != host]
 
-    def restart_asked(self, asker: Asker, name: str) -> list[Effect]:
+    def restart_asked(self, asker: Asker, ask: RestartStore) -> list[Effect]:
         """A host wants a worker started anew."""
+        name = ask.name
         store = self.stores.get(name)
         if store is None:
             return [Reply(asker, Accepted())]
         store.budget.forgive()
-        store.waiters.append(Waiter(asker, session=False))
+        store.waiters.append(Waiter(asker, False, ask.hung_after_s))
         if store.state is State.RUNNING:
             store.state = State.STOPPING
             return [StopWorker(name)]
@@ -224,14 +227,15 @@ class Supervision:
             return [self._start(store)]
         return []
 
-    def drop_asked(self, asker: Asker, name: str) -> list[Effect]:
+    def drop_asked(self, asker: Asker, ask: DropStore) -> list[Effect]:
         """A host wants an open store gone, files and all."""
+        name = ask.name
         store = self.stores.get(name)
         if store is None or store.state is not State.RUNNING:
             error = StoreFailed(f"store {name!r} is not running, so it is not dropped", store=name)
             return [Fail(asker, error)]
         store.state = State.STOPPING
-        store.droppers.append(asker)
+        store.droppers.append(Waiter(asker, False, ask.hung_after_s))
         return [StopWorker(name, remove=True)]
 
     def suspected(self, name: str, generation: int, seconds: float, now: float) -> list[Effect]:
@@ -284,7 +288,7 @@ class Supervision:
         store.pid = None
         store.suspicion = None
         if store.state in (State.STOPPING, State.REFUSED):
-            effects = [_dropped(store, asker, exit) for asker in store.droppers]
+            effects = [_dropped(store, waiter.asker, exit) for waiter in store.droppers]
             store.droppers = []
             if store.waiters:
                 effects.append(self._start(store))
@@ -316,15 +320,16 @@ class Supervision:
                 due = [w for w in store.waiters if w.not_before <= now]
                 store.waiters = [w for w in store.waiters if w.not_before > now]
                 effects.extend(self._grant(store, waiter) for waiter in due)
-            if store.suspicion is None and store.waiters and store.state in _MUST_PROGRESS:
-                seconds = min(waiter.hung_after_s for waiter in store.waiters)
-                store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
             suspicion = store.suspicion
             if suspicion is not None and suspicion.until <= now:
                 store.suspicion = None
                 if self._progress_of(name) == suspicion.progress:
                     cause = f"hung: no progress for {suspicion.seconds:g} s, so it was killed"
                     effects.append(KillWorker(name, cause))
+            waiting = [*store.waiters, *store.droppers]
+            if store.suspicion is None and waiting and store.state in _MUST_PROGRESS:
+                seconds = min(waiter.hung_after_s for waiter in waiting)
+                store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
         return effects
 
     def next_tick(self) -> float | None:

@@ -169,10 +169,10 @@ class Supervisor:
                 self._answer(asker, table.processes(os.getpid()))
             case messages.AskHealth():
                 self._answer(asker, table.health())
-            case messages.RestartStore(name=name):
-                self._perform(table.restart_asked(asker, name))
-            case messages.DropStore(name=name):
-                self._perform(table.drop_asked(asker, name))
+            case messages.RestartStore():
+                self._perform(table.restart_asked(asker, ask))
+            case messages.DropStore():
+                self._perform(table.drop_asked(asker, ask))
             case messages.Leave():
                 self._part(host, when_over=True)
 
@@ -255,7 +255,9 @@ class Supervisor:
                 self._take_report(name, worker, frame)
         except BlockingIOError:
             return
-        except (ProtocolError, msgspec.MsgspecError, OSError) as error:
+        except OSError:  # it died before it read all its orders
+            alive = False
+        except (ProtocolError, msgspec.MsgspecError) as error:
             worker.kill(f"sent what is no message: {error}")
             alive = False
         if not alive:

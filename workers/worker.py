@@ -14,7 +14,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -25,7 +25,14 @@ from holdfast.formats.frame import FrameKind
 from holdfast.formats.limits import DRAIN_REQUESTS_MAX
 from holdfast.workers import messages
 from holdfast.workers.actor import Actor, Caller, Opener, Steps
-from holdfast.workers.channel import Channel, Frame, FrameReader, FrameWriter
+from holdfast.workers.channel import (
+    Buffer,
+    Channel,
+    Frame,
+    FrameReader,
+    encode_frame,
+    send_some,
+)
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.fold import open_fold
 from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
@@ -43,6 +50,7 @@ _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _QUIET_MS = 20
 _UPKEEP_EVERY_TURNS = 8
 _PROGRESS_EVERY_S = 0.1
+_LAST_WORDS_BYTES = 8 << 20  # set free to say of what a worker dies, should that be want of memory
 
 
 @dataclass(eq=False, slots=True)
@@ -54,16 +62,14 @@ class Session:
     reader: FrameReader = field(default_factory=FrameReader)
     outbox: deque[memoryview] = field(default_factory=deque)
 
-    def send(self, data: bytearray) -> bool:
+    def send(self, frame: list[bytes]) -> bool:
         """Send a frame; what the host does not take now is kept. True when all of it went."""
-        sent = 0
+        left: Sequence[Buffer] = frame
         if not self.outbox:
             with contextlib.suppress(BlockingIOError):
-                sent = self.sock.send(data, socket.MSG_DONTWAIT)
-            if sent == len(data):
-                return True
-        self.outbox.append(memoryview(bytes(data))[sent:])
-        return False
+                left = send_some(self.sock, frame, socket.MSG_DONTWAIT)
+        self.outbox.extend(memoryview(part) for part in left)
+        return not self.outbox
 
     def flush(self) -> bool:
         """Send what was kept; True when all of it went."""
@@ -99,7 +105,6 @@ class Worker:
         self._poll = select.poll()
         self._sessions: dict[int, Session] = {}
         self._tasks: list[Task] = []
-        self._writer = FrameWriter()
         self._replies: list[tuple[Session, FrameKind, object, int]] = []
         self._stopping = False
         self._removing = False
@@ -236,7 +241,7 @@ class Worker:
         if session.sock.fileno() < 0:
             return  # it broke while its request was handled
         try:
-            if not session.send(self._writer.encode(kind, message, request)):
+            if not session.send(encode_frame(kind, message, request)):
                 self._poll.modify(session.sock, _READABLE | select.POLLOUT)
         except OSError:
             self._close(session)
@@ -341,10 +346,12 @@ def worker_main(
     logger.setLevel(logging.INFO)
     logger.propagate = False
     code = 0
+    reserve = bytearray(_LAST_WORDS_BYTES)  # never touched, so it takes addresses and no memory
     try:
         _serve(spec, control, vitals)
     except BaseException as error:
         code = 1
+        del reserve
         failure = Failure.of(error, traceback.format_exc())
         with contextlib.suppress(OSError):
             control.send(FrameKind.REQUEST, messages.Dying(failure))

@@ -121,9 +121,7 @@ class TestPowerLoss:
 
     @pytest.mark.parametrize("evict", [False, True])
     @pytest.mark.parametrize("choice", [Nothing(), Everything()])
-    def test_after_a_failed_sync_the_next_saves_nothing(
-        self, choice: Choice, evict: bool
-    ) -> None:
+    def test_after_a_failed_sync_the_next_saves_nothing(self, choice: Choice, evict: bool) -> None:
         """The system counts the pages as written; only writing them again helps."""
         disk, file = _settled(b"old")
         file.append(b"!")

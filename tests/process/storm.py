@@ -26,9 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
 
-from tests.process import harness  # noqa: E402
-
 import holdfast  # noqa: E402
+from tests.process import harness  # noqa: E402
 
 THREADS = 8
 PROCESSES = 2
@@ -127,8 +126,10 @@ class Killer(threading.Thread):
         self._random = random.Random(seed)
 
     def run(self) -> None:
-        while time.monotonic() < self._until:
-            time.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
+        due = time.monotonic()
+        while due < self._until:
+            due += self._pause_s * self._random.uniform(0.5, 1.5)
+            time.sleep(max(0.0, due - time.monotonic()))
             supervisors, workers = [], []
             for process in harness.serving(self._directory):
                 is_worker = " worker of " in harness.title_of(process)

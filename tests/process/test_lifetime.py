@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+import holdfast
 from tests.process.harness import (
     GONE_S,
     hear,
@@ -30,8 +32,6 @@ from tests.process.harness import (
     wait_until_none,
     worker_pid,
 )
-
-import holdfast
 
 HOST = """
     engine = holdfast.open(sys.argv[1])

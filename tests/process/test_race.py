@@ -5,9 +5,8 @@ import os
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from tests.process.harness import LONG, put, serving
-
 import holdfast
+from tests.process.harness import LONG, put, serving
 
 HOSTS = 8
 ROUNDS = 50 if LONG else 10

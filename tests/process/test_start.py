@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.process import harness
-from tests.process.harness import put, run, script, value_of, wait_until_none
 
 import holdfast
+from tests.process import harness
+from tests.process.harness import put, run, script, value_of, wait_until_none
 
 USE = """
 with holdfast.open(sys.argv[1]) as engine:

@@ -134,12 +134,16 @@ class History:
         """Hand a request to the actor; it is unanswered until ``commit``."""
         self._requests += 1
         caller = Caller(7, self._requests)
+        before = self.after_death()[-1]
         self.pending.append((caller, request))
         try:
             ask(actor, request, messages.Done, caller)
         except messages.HoldfastError:
             self.pending.pop()
             raise
+        if not request.updates and before.cursor == request.cursor.token:
+            # It changed nothing, so sent again it counts as having come later, not as coming twice.
+            self.pending.pop()
 
     def commit(self, actor: FoldActor) -> None:
         """Commit, which answers everything sent."""

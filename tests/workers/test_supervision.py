@@ -17,7 +17,15 @@ from holdfast.formats.errors import (
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
-from holdfast.workers.messages import Accepted, Durability, Exit, OpenStore, StoreSpec
+from holdfast.workers.messages import (
+    Accepted,
+    DropStore,
+    Durability,
+    Exit,
+    OpenStore,
+    RestartStore,
+    StoreSpec,
+)
 from holdfast.workers.supervision import (
     DEATH_NOTICE_S,
     Asker,
@@ -302,14 +310,14 @@ class TestRestart:
         """Restart forgives the deaths, and answers when the new worker is ready."""
         t.started(t.ask(1))
         t.use_up()
-        t.started(t.table.restart_asked(Asker(1, 9), "a"))
+        t.started(t.table.restart_asked(Asker(1, 9), RestartStore("a")))
         assert answered(t.table.worker_ready("a")) == [Asker(1, 9)]
         assert t.started(t.die())  # the first death of a new row restarts at once
 
     def test_a_running_store_is_stopped_and_started(self, t: Table) -> None:
         """It stops cleanly first; who asks meanwhile waits for the new worker."""
         t.run()
-        assert t.table.restart_asked(Asker(1, 9), "a") == [StopWorker("a")]
+        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [StopWorker("a")]
         assert t.ask(10) == []
         t.started(t.end())
         assert answered(t.table.worker_ready("a")) == [Asker(1, 9), Asker(1, 10)]
@@ -319,23 +327,23 @@ class TestRestart:
         t.started(t.ask(1))
         t.started(t.die())
         t.die()
-        t.started(t.table.restart_asked(Asker(1, 9), "a"))
+        t.started(t.table.restart_asked(Asker(1, 9), RestartStore("a")))
         assert answered(t.table.worker_ready("a")) == [Asker(1, 1), Asker(1, 9)]
 
     def test_a_starting_store_answers_when_ready(self, t: Table) -> None:
         """What is starting already is not started twice."""
         t.started(t.ask(1))
-        assert t.table.restart_asked(Asker(1, 9), "a") == []
+        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == []
         assert answered(t.table.worker_ready("a")) == [Asker(1, 1), Asker(1, 9)]
 
     def test_a_store_that_is_not_open_needs_no_restart(self, t: Table) -> None:
         """The next call opens it anyway."""
-        assert t.table.restart_asked(Asker(1, 9), "a") == [Reply(Asker(1, 9), Accepted())]
+        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [Reply(Asker(1, 9), Accepted())]
 
     def test_a_restarted_store_that_dies_while_stopping_starts_anyway(self, t: Table) -> None:
         """How a worker that was to stop ended makes no difference to who waits."""
         t.run()
-        t.table.restart_asked(Asker(1, 9), "a")
+        t.table.restart_asked(Asker(1, 9), RestartStore("a"))
         assert t.started(t.end(clean=False))
 
 
@@ -343,14 +351,14 @@ class TestDrop:
     def test_it_is_answered_when_the_files_are_gone(self, t: Table) -> None:
         """The worker removes its files; its clean exit is the confirmation."""
         t.run()
-        assert t.table.drop_asked(Asker(1, 9), "a") == [StopWorker("a", remove=True)]
+        assert t.table.drop_asked(Asker(1, 9), DropStore("a")) == [StopWorker("a", remove=True)]
         assert t.end() == [Reply(Asker(1, 9), Accepted())]
         assert not t.table.stores
 
     def test_a_worker_that_dies_over_it_confirms_nothing(self, t: Table) -> None:
         """Files may be left then, and whoever asked is told so."""
         t.run()
-        t.table.drop_asked(Asker(1, 9), "a")
+        t.table.drop_asked(Asker(1, 9), DropStore("a"))
         (fail,) = t.end(clean=False)
         assert isinstance(fail, Fail)
         assert isinstance(fail.error, StoreFailed)
@@ -359,13 +367,13 @@ class TestDrop:
         """Nothing is removed of a store in an unknown state."""
         t.started(t.ask(1))
         for name in ("a", "unknown"):
-            (fail,) = t.table.drop_asked(Asker(1, 9), name)
+            (fail,) = t.table.drop_asked(Asker(1, 9), DropStore(name))
             assert isinstance(fail, Fail)
 
     def test_who_asks_during_the_drop_gets_a_new_store(self, t: Table) -> None:
         """It is started after the old one is gone."""
         t.run()
-        t.table.drop_asked(Asker(1, 9), "a")
+        t.table.drop_asked(Asker(1, 9), DropStore("a"))
         assert t.ask(2) == []
         effects = t.end()
         assert answered(effects) == [Asker(1, 9)]
@@ -401,6 +409,28 @@ class TestHungWorkers:
         t.table.suspected("a", spawn.generation, 5.0, t.now)
         assert t.table.suspected("a", spawn.generation, 1.0, t.now) == []
 
+    @pytest.mark.parametrize("what", ["recovering", "restarting", "dropping"])
+    def test_nobody_waits_forever_for_a_worker_that_hangs(self, t: Table, what: str) -> None:
+        """A worker that recovers or stops while somebody waits is watched unasked."""
+        if what == "recovering":
+            t.started(t.ask(1))
+        else:
+            spawn = t.run()
+            t.table.suspected("a", spawn.generation, 1.0, t.now)  # and was found alive
+            t.progress += 1
+            if what == "restarting":
+                t.table.restart_asked(Asker(1, 9), RestartStore("a", 3.0))
+            else:
+                t.table.drop_asked(Asker(1, 9), DropStore("a", 3.0))
+        kills: list[Effect] = []
+        for _ in range(10):
+            kills += t.table.tick(t.now)
+            moment = t.table.next_tick()
+            if kills or moment is None:
+                break
+            t.now = moment
+        assert [type(effect) for effect in kills] == [KillWorker]
+
     def test_a_suspicion_dies_with_its_worker(self, t: Table) -> None:
         """A successor is not killed for what its predecessor did."""
         spawn = t.run()
@@ -420,7 +450,7 @@ class TestLeaving:
     def test_a_dropper_that_left_is_not_answered(self, t: Table) -> None:
         """The drop itself goes on."""
         t.run()
-        t.table.drop_asked(Asker(1, 9), "a")
+        t.table.drop_asked(Asker(1, 9), DropStore("a"))
         t.table.host_left(1)
         assert t.end() == []
 
@@ -524,11 +554,11 @@ class EverybodyIsAnswered(RuleBasedStateMachine):
 
     @rule(host=HOSTS, name=NAMES)
     def restart(self, host: int, name: str) -> None:
-        self.perform(self.table.restart_asked(self.asker(host), name))
+        self.perform(self.table.restart_asked(self.asker(host), RestartStore(name)))
 
     @rule(host=HOSTS, name=NAMES)
     def drop(self, host: int, name: str) -> None:
-        self.perform(self.table.drop_asked(self.asker(host), name))
+        self.perform(self.table.drop_asked(self.asker(host), DropStore(name)))
 
     @rule(host=HOSTS)
     def leave(self, host: int) -> None:
