@@ -31,7 +31,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import LimitExceeded
@@ -256,39 +256,67 @@ class DamagedRecord(Exception):
         self.offset = offset
 
 
-def check_put(view: memoryview, span: int) -> None:
+class Sliceable(Protocol):
+    """Bytes whose slices are ``bytes``, such as a mapped file."""
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+    def __len__(self) -> int: ...
+
+
+class _Copied:
+    """A view as ``Sliceable``, for views that show only a part or belong to a bytearray."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        return bytes(self._view[part])
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+
+def sliceable(view: memoryview) -> Sliceable:
+    """What ``view`` shows. Slicing a mapped file itself costs half of slicing a view of it."""
+    whole = view.obj
+    if isinstance(whole, bytearray) or len(cast("Sliceable", whole)) != view.nbytes:
+        return _Copied(view)
+    return cast("Sliceable", whole)
+
+
+def check_put(log: Sliceable, span: int) -> None:
     """Raise ``DamagedRecord`` unless the bytes at ``span`` match their checksum."""
     offset = span >> SPAN_LENGTH_BITS
-    stop = offset + (span & SPAN_LENGTH_MASK)
-    if crc32(view[offset + 4 : stop]) != int.from_bytes(view[offset : offset + 4], "little"):
+    record = log[offset : offset + (span & SPAN_LENGTH_MASK)]
+    if crc32(record[4:]) != int.from_bytes(record[:4], "little"):
         raise DamagedRecord(offset)
 
 
 def decode_puts(view: memoryview, spans: Iterable[int]) -> list[KvEntry]:
     """The entries at ``spans``, each checked; raises ``DamagedRecord``."""
     entries: list[KvEntry] = []
+    log = sliceable(view)
     read_head, read_u32, add = _HEAD.unpack_from, _U32.unpack_from, entries.append
     for span in spans:
         offset = span >> SPAN_LENGTH_BITS
-        stop = offset + (span & SPAN_LENGTH_MASK)
-        if stop > len(view):
+        record = log[offset : offset + (span & SPAN_LENGTH_MASK)]
+        if len(record) < PUT_OVERHEAD_BYTES:
             raise DamagedRecord(offset)
-        crc, _, key_bytes = read_head(view, offset)
-        if crc32(view[offset + 4 : stop]) != crc:
+        crc, _, key_bytes = read_head(record)
+        if crc32(record[4:]) != crc:
             raise DamagedRecord(offset)
-        key_end = offset + 7 + key_bytes
-        value_at = key_end + 4
-        value_end = value_at + read_u32(view, key_end)[0]
-        version = Version(bytes(view[value_end + 1 : stop]))
-        key = str(view[offset + 7 : key_end], "utf-8")
-        add(KvEntry(key, bytes(view[value_at:value_end]), version))
+        key_end = 7 + key_bytes
+        value_end = key_end + 4 + read_u32(record, key_end)[0]
+        value = record[key_end + 4 : value_end]
+        add(KvEntry(record[7:key_end].decode(), value, Version(record[value_end + 1 :])))
     return entries
 
 
-def put_key(view: Buffer, offset: int) -> bytes:
+def put_key(log: Sliceable, offset: int) -> bytes:
     """The key of the put record at ``offset``, unchecked; whatever bytes are there otherwise."""
-    key_bytes = view[offset + 5] | view[offset + 6] << 8
-    return bytes(view[offset + 7 : offset + 7 + key_bytes])
+    key_bytes = int.from_bytes(log[offset + 5 : offset + 7], "little")
+    return log[offset + 7 : offset + 7 + key_bytes]
 
 
 class Ending(StrEnum):
@@ -383,20 +411,26 @@ def scan(
     verdict = (
         Verdict(Ending.CLEAN, offset)
         if damage is None
-        else judge(view, damage, unsynced_from=unsynced_from)
+        else judge(view, damage, unsynced_from=unsynced_from, tick=tick)
     )
     cursor = None if token is None else Cursor(token)
     return Scan(offset, cursor, last, records, verdict)
 
 
-def judge(view: memoryview, damage: Damage, *, unsynced_from: int | None = None) -> Verdict:
+def judge(
+    view: memoryview,
+    damage: Damage,
+    *,
+    unsynced_from: int | None = None,
+    tick: Callable[[], None] = _no_tick,
+) -> Verdict:
     """Whether ``damage`` is a torn tail, which may be cut, or corruption, which may not."""
     if damage.flaw is Flaw.ILLEGAL:
         return Verdict(Ending.INVALID, damage.offset, damage.reason)
     if unsynced_from is not None and damage.offset >= unsynced_from:
         reason = f"{damage.reason}; nothing from {unsynced_from} on had been synced"
         return Verdict(Ending.TORN, damage.offset, reason)
-    intact = find_intact(view, damage.offset + 1)
+    intact = find_intact(view, damage.offset + 1, tick)
     if intact is None:
         return Verdict(Ending.TORN, damage.offset, damage.reason)
     behind = (
@@ -409,24 +443,26 @@ def judge(view: memoryview, damage: Damage, *, unsynced_from: int | None = None)
 
 
 _RECORD_TYPE = re.compile(rb"[\x01-\x03]")
-_CANDIDATE_COST_BYTES = 64
+_CANDIDATES_MAX = 1 << 18  # a second or so of looking
 
 
-def find_intact(view: memoryview, start: int) -> int | None:
+def find_intact(view: memoryview, start: int, tick: Callable[[], None] = _no_tick) -> int | None:
     """Offset of the first intact record at or behind ``start``; None if there is none.
 
-    Gives up with -1 after checksumming ``RESYNC_BYTES_MAX`` bytes, so that a file made of
-    look-alikes costs bounded time.
+    Gives up with -1 after checksumming ``RESYNC_BYTES_MAX`` bytes, or that many candidates, so that
+    a file made of look-alikes costs bounded time.
     """
     budget = RESYNC_BYTES_MAX
-    for match in _RECORD_TYPE.finditer(view, start + 4):
+    for number, match in enumerate(_RECORD_TYPE.finditer(view, start + 4)):
+        if not number & _RECORDS_PER_TICK:
+            tick()
         offset = match.start() - 4
         record = read_record(view, offset)
         if isinstance(record, Record):
             return offset
-        cost = 0 if record.flaw is Flaw.CUT else _claimed_bytes(view, offset)
-        budget -= cost + _CANDIDATE_COST_BYTES
-        if budget < 0:
+        if record.flaw is not Flaw.CUT:
+            budget -= _claimed_bytes(view, offset)
+        if budget < 0 or number >= _CANDIDATES_MAX:
             return -1
     return None
 

@@ -256,7 +256,10 @@ class OsDisk:
 
 def anonymous_memory(size: int) -> memoryview:
     """Memory that belongs to no file and, unlike a bytearray, costs nothing until written to."""
-    return memoryview(mmap.mmap(-1, size))
+    try:
+        return memoryview(mmap.mmap(-1, size))
+    except OSError as error:  # and not an error of the socket that is being read
+        raise MemoryError(f"no {size} bytes of memory: {error}") from error
 
 
 def read_system_file(path: str) -> str:

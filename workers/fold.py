@@ -196,7 +196,7 @@ class FoldActor:
         if not span:
             return None
         offset, length = unpack_span(span)
-        record = memoryview(self._log.read(offset, length))
+        record = memoryview(bytes(self._log.read(offset, length)))
         try:
             return fold_log.decode_puts(record, (length,))[0]  # the span of its own beginning
         except DamagedRecord:
@@ -271,11 +271,12 @@ class FoldActor:
         return messages.Compacted(before, self._log.end)
 
     def _rewrite(self) -> Generator[messages.Progress | None, None, None]:
-        """Compact, after whatever upkeep is under way."""
-        while self._rewriting or self._upkeep is not None:
-            if not self._rewriting:
-                self.step(idle=True)
+        """Compact, after a compaction that is under way, and instead of an index being made."""
+        while self._rewriting:
             yield None
+        if self._upkeep is not None:
+            self._upkeep.close()
+            self._upkeep = None
         try:
             yield from self._rewrite_now()
         except HoldfastError:

@@ -10,15 +10,11 @@ from array import array
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from holdfast.formats import fold_log
+from holdfast.formats.fold_canonical import canonical_log
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     DELETED,
-    HEADER,
     HEADER_BYTES,
-    SPAN_LENGTH_BITS,
-    SPAN_LENGTH_MASK,
-    check_put,
     pack_span,
     unpack_span,
 )
@@ -74,36 +70,8 @@ def take_snapshot(
 def canonical_chunks(
     snapshot: Snapshot, placed: "array[int] | None" = None
 ) -> Generator[bytes, None, None]:
-    """The canonical log of a snapshot, in pieces of about 1 MiB, each record checked.
-
-    Appends to ``placed`` where each record comes to lie. Raises ``DamagedRecord``: damage must not
-    be copied into a file that looks whole.
-    """
-    view, spans = snapshot.view, snapshot.spans
-    pieces: list[bytes | memoryview] = [HEADER]
-    lies_at = chunk_end = HEADER_BYTES
-    chunk_end += _CHUNK_BYTES
-    run_start = run_stop = 0  # neighbours in the log are copied as one piece
-    for span in spans:
-        check_put(view, span)
-        offset, length = span >> SPAN_LENGTH_BITS, span & SPAN_LENGTH_MASK
-        if offset != run_stop:
-            pieces.append(view[run_start:run_stop])
-            run_start = offset
-        run_stop = offset + length
-        if placed is not None:
-            placed.append(lies_at << SPAN_LENGTH_BITS | length)
-        lies_at += length
-        if lies_at >= chunk_end:
-            pieces.append(view[run_start:run_stop])
-            yield b"".join(pieces)
-            pieces = []
-            run_start = run_stop = 0
-            chunk_end = lies_at + _CHUNK_BYTES
-    pieces.append(view[run_start:run_stop])
-    if not snapshot.cursor.is_none:
-        pieces.append(fold_log.encode_cursor(snapshot.cursor.token))
-    yield b"".join(pieces)
+    """The canonical log of a snapshot; see ``formats.fold_canonical``."""
+    return canonical_log(snapshot.view, snapshot.spans, snapshot.cursor, placed)
 
 
 class Compaction:

@@ -20,7 +20,7 @@ from holdfast.formats.fold_log import (
     SPAN_LENGTH_MASK,
     check_put,
     put_key,
-    unpack_span,
+    sliceable,
 )
 
 _ITEMS_PER_STEP = 1024
@@ -31,16 +31,26 @@ class Base:
     """Spans in key order over a mapped log."""
 
     def __init__(self, view: memoryview, spans: memoryview, fences: list[bytes]) -> None:
-        self.view = view
+        self._log = sliceable(view)
+        self._view = view
         self.spans = spans
         self.fences = fences
+
+    @property
+    def view(self) -> memoryview:
+        """The mapped log."""
+        return self._view
+
+    @view.setter
+    def view(self, view: memoryview) -> None:
+        self._view, self._log = view, sliceable(view)
 
     def __len__(self) -> int:
         return len(self.spans)
 
     def key_at(self, ordinal: int) -> bytes:
         """The key of the ``ordinal``-th entry, unchecked."""
-        return put_key(self.view, self.spans[ordinal] >> SPAN_LENGTH_BITS)
+        return put_key(self._log, self.spans[ordinal] >> SPAN_LENGTH_BITS)
 
     def locate(self, key: bytes) -> tuple[int, bool]:
         """Ordinal of the first key not below ``key``, and whether it is ``key``.
@@ -52,12 +62,12 @@ class Base:
             return 0, False
         low = block * FENCE_EVERY
         high = min(low + FENCE_EVERY, len(self.spans))
-        view, spans = self.view, self.spans
+        log, spans = self._log, self.spans
         probed = []
         while low < high:
             middle = (low + high) >> 1
             span = spans[middle]
-            found = put_key(view, span >> SPAN_LENGTH_BITS)
+            found = put_key(log, span >> SPAN_LENGTH_BITS)
             if found == key:
                 return middle, True
             probed.append(span)
@@ -66,7 +76,7 @@ class Base:
             else:
                 high = middle
         for span in probed:  # a flipped bit in a key must not read as "absent"
-            check_put(view, span)
+            check_put(log, span)
         return low, False
 
     def find(self, key: bytes) -> int:
@@ -191,12 +201,14 @@ class FoldTable:
         spans = yield from merged_spans(base, items)
         fences = yield from fences_of(view, spans)
         self.base = Base(view, memoryview(spans), fences)
-        for number, (key, span) in enumerate(items, 1):
-            if self.overlay.get(key) == span:
-                del self.overlay[key]
-            if not number % _ITEMS_PER_STEP:
-                yield
-        self._reorder()
+        try:
+            for number, (key, span) in enumerate(items, 1):
+                if self.overlay.get(key) == span:
+                    del self.overlay[key]
+                if not number % _ITEMS_PER_STEP:
+                    yield
+        finally:  # also when it is broken off here
+            self._reorder()
 
     def record_changes(self, changes: dict[bytes, int] | None) -> None:
         """Collect what ``apply`` is given from now on into ``changes``; None ends it."""
@@ -248,8 +260,9 @@ def _extend(spans: "array[int]", more: memoryview) -> None:
 def fences_of(view: memoryview, spans: "array[int]") -> Generator[None, None, list[bytes]]:
     """Every 32nd key, read from the log in slices."""
     fences = []
+    log = sliceable(view)
     for ordinal in range(0, len(spans), FENCE_EVERY):
-        fences.append(put_key(view, unpack_span(spans[ordinal])[0]))
+        fences.append(put_key(log, spans[ordinal] >> SPAN_LENGTH_BITS))
         if not len(fences) % _ITEMS_PER_STEP:
             yield
     return fences

@@ -183,10 +183,7 @@ class TestTables:
         for offset, bit, theirs in TABLES["bit_flip"]:
             content = bytearray(BASE3)
             content[offset] ^= 1 << bit
-            if theirs in REFUSALS:
-                kind = theirs
-            else:
-                kind = "recovered"
+            kind = theirs if isinstance(theirs, str) else "recovered"
             if offset < LAST_RECORD:
                 error = _refusal(bytes(content))
                 ours = "InvalidFormat" if isinstance(error, InvalidFormat) else "Corrupted"

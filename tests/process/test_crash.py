@@ -232,7 +232,8 @@ class TestPoison:
             error = caught.value
             assert error.store == "a"
             assert error.request == ("FoldApply" if when == "receiving" else "FoldGetMany")
-            assert "memory" in str(error.cause)
+            # Encoders have been seen to end in a segmentation fault instead of an exception.
+            assert "memory" in str(error.cause) or error.cause == "killed by SIGSEGV"
             assert error.may_have_happened is (when == "receiving")
             assert engine.health()[0].restarts == 2
             assert value_of(fold, "k") == bytes(MIB)

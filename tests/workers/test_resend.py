@@ -1,6 +1,8 @@
 """A request that is sent again after a crash takes effect once, whatever happened in between."""
 
 import errno
+import random
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +109,30 @@ def test_killed_before_all_was_logged(machine: Machine, written: int | None) -> 
     machine.kill()
     machine.do(mine, MINE)
     assert machine.state == State().after(mine).after(theirs)
+
+
+def _lookalikes() -> dict[str, bytes]:
+    log = HEADER + fold_log.encode_put(b"inner", b"x" * 100, b"") * 9
+    return {
+        "a log": log * 5,
+        "small integers": array("i", [1, 2, 3, 300] * 250_000).tobytes(),
+        "random": random.Random(1).randbytes(8 << 20),
+    }
+
+
+@pytest.mark.parametrize("value", _lookalikes().values(), ids=_lookalikes())
+def test_killed_in_a_value_that_looks_like_records(machine: Machine, value: bytes) -> None:
+    """The part of a request that a kill leaves is no corruption, whatever bytes it is made of."""
+    first, mine = _batch(b"first", 1), _batch(value, 2, "k", "l")
+    machine.do(first, OTHERS)
+    append = len(machine.disk.calls) + _calls_before_append(mine)
+    machine.disk.arm(Kill(append, written=len(value) * 3 // 4))
+    with pytest.raises(Crash):
+        machine.do(mine, MINE)
+    machine.kill()
+    assert machine.state == State().after(first)
+    machine.do(mine, MINE)
+    assert machine.state == State().after(first).after(mine)
 
 
 @pytest.mark.parametrize("after_kill", [False, True])
