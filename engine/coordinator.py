@@ -148,11 +148,12 @@ class Coordinator:
         try:
             while True:
                 session = pool.take(policy.lost, deadline)
-                try:
-                    policy.learn(pool.exits)
-                except HoldfastError:
-                    pool.give_back(session)
-                    raise
+                if policy.lost:
+                    try:
+                        policy.learn(pool.exits)
+                    except HoldfastError:
+                        pool.give_back(session)
+                        raise
                 reply = self._attempt(pool, session, policy, call, request, deadline)
                 if reply is not None:
                     return call.unwrap(reply)

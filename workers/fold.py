@@ -41,6 +41,7 @@ from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
 from holdfast.workers.fold_recovery import INDEX_SUFFIX, RecoveredFold, drop_files, recover
 from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.log_file import Fatal
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
 log = logging.getLogger("holdfast.fold")
@@ -164,7 +165,10 @@ class FoldActor:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)
-        self._table.apply(items)
+        try:
+            self._table.apply(items)
+        except DamagedRecord as damage:  # the write is in the log, but nobody can go on from here
+            raise Fatal(f"{self._log.path!r} is damaged at offset {damage.offset}") from damage
         self._cursor = request.cursor
         self._last_record = self._log.end - len(cursor_record)
         return Done()

@@ -26,7 +26,7 @@ from holdfast.formats.errors import (
     StoreNotFound,
     from_os_error,
 )
-from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending, Verdict
+from holdfast.formats.fold_log import HEADER, HEADER_BYTES, DamagedRecord, Ending, Verdict
 from holdfast.formats.values import Cursor
 from holdfast.workers import artifacts
 from holdfast.workers.disk import (
@@ -82,6 +82,10 @@ def recover(disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]
     except OSError as error:
         file.close()
         raise from_os_error(error, "recover", path) from error
+    except DamagedRecord as damage:  # met through the index cache: a replay would have refused it
+        file.close()
+        refuse_damage(path, Verdict(Ending.CORRUPT, damage.offset, "checksum mismatch"))
+        raise
     except BaseException:
         file.close()
         raise

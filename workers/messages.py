@@ -424,7 +424,6 @@ class Phase(enum.IntEnum):
     IDLE = 0
     RECOVERING = 1
     HANDLING = 2
-    COMMITTING = 3
 
 
 # A write that dies with its worker may have happened; a read cannot have.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from holdfast.workers.messages import Phase
 
 _PROGRESS, _PHASE, _CLIENT, _REQUEST, _ANSWERED, _SLOTS = range(6)
+_HANDLING = int(Phase.HANDLING)  # a plain int: this is written for every request
 
 
 class Working(NamedTuple):
@@ -46,7 +47,7 @@ class Vitals:
         page = self._page
         page[_CLIENT] = client
         page[_REQUEST] = request
-        page[_PHASE] = Phase.HANDLING
+        page[_PHASE] = _HANDLING
 
     def enter(self, phase: Phase) -> None:
         """Nobody's request in particular is being worked on."""

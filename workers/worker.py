@@ -127,10 +127,10 @@ class Worker:
             if ready:
                 self._busy_at = time.monotonic()
                 self._drain(ready)
-            self._commit()
+            self._actor.commit()
             self._send_replies()
             self._work_on()
-        self._commit()
+        self._actor.commit()
         if self._removing:
             self._actor.remove()
         else:
@@ -221,11 +221,6 @@ class Worker:
 
     # --- committing and replying -----------------------------------------------------------
 
-    def _commit(self) -> None:
-        self._vitals.enter(Phase.COMMITTING)
-        self._actor.commit()
-        self._vitals.enter(Phase.IDLE)
-
     def _send_replies(self) -> None:
         self._answered = len(self._replies) == 1
         if not self._replies:
@@ -268,9 +263,7 @@ class Worker:
             self._advance(task)
         idle = self._upkeep and self._is_quiet()
         if idle or not self._turn % _UPKEEP_EVERY_TURNS:
-            self._vitals.enter(Phase.COMMITTING)
             self._upkeep = self._actor.step(idle=idle)
-            self._vitals.enter(Phase.IDLE)
         else:
             self._upkeep = True  # look again when nobody asks
 

@@ -16,6 +16,17 @@ StalePolicy = Literal["accept", "refuse"]
 
 _bytes_like = (bytes, bytearray, memoryview)
 
+_done = expecting(messages.Done, lambda _: None)
+_entry = expecting(messages.Entry, lambda reply: reply.entry)
+_maybe_entries = expecting(messages.MaybeEntries, lambda reply: reply.entries)
+_entries = expecting(messages.Entries, lambda reply: reply.entries)
+_whole_page = expecting(messages.Page, lambda page: page)
+_cursor = expecting(messages.CursorIs, lambda reply: reply.cursor)
+_keys = expecting(messages.Keys, lambda reply: reply.keys)
+_compacted = expecting(messages.Compacted, lambda reply: reply)
+_exported = expecting(messages.Exported, lambda reply: reply)
+_status = expecting(messages.Status, lambda reply: reply)
+
 
 class Fold(Handle):
     """A key-value fold of an update stream, with the cursor to resume the stream from.
@@ -51,7 +62,7 @@ class Fold(Handle):
             raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
         return _call(
             messages.FoldApply(batch, cursor, stale == "refuse"),
-            expecting(messages.Done, lambda _: None),
+            _done,
             timeout,
             explain=lambda: check_updates(batch),
         )
@@ -60,9 +71,7 @@ class Fold(Handle):
     def get(self, key: str, *, timeout: float | None = None) -> Call[KvEntry | None]:
         """The entry under ``key``, or None. An empty value is a value."""
         _check_key("key", key)
-        return _call(
-            messages.FoldGet(key), expecting(messages.Entry, lambda reply: reply.entry), timeout
-        )
+        return _call(messages.FoldGet(key), _entry, timeout)
 
     @operation
     def get_many(
@@ -75,7 +84,7 @@ class Fold(Handle):
         wanted = _checked_keys(keys)
         return _call(
             messages.FoldGetMany(wanted),
-            expecting(messages.MaybeEntries, lambda reply: reply.entries),
+            _maybe_entries,
             timeout,
         )
 
@@ -92,7 +101,7 @@ class Fold(Handle):
             raise InvalidArgument(f"limit={limit!r} is not a number of entries")
         return _call(
             messages.FoldRange(prefix, limit),
-            expecting(messages.Entries, lambda reply: reply.entries),
+            _entries,
             timeout,
         )
 
@@ -100,9 +109,7 @@ class Fold(Handle):
     def _page(
         self, prefix: str, after: str | None, *, timeout: float | None = None
     ) -> Call[messages.Page]:
-        return _call(
-            messages.FoldScan(prefix, after), expecting(messages.Page, lambda page: page), timeout
-        )
+        return _call(messages.FoldScan(prefix, after), _whole_page, timeout)
 
     def scan(self, prefix: str = "", *, timeout: float | None = None) -> Iterator[KvEntry]:
         """As ``range``, but streamed in pages: bounded memory, and stopping early costs nothing.
@@ -127,7 +134,7 @@ class Fold(Handle):
         """The cursor applied last, or ``Cursor.none()``: where to resume the stream."""
         return _call(
             messages.FoldCursor(),
-            expecting(messages.CursorIs, lambda reply: reply.cursor),
+            _cursor,
             timeout,
         )
 
@@ -136,7 +143,7 @@ class Fold(Handle):
         """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
         return _call(
             messages.FoldStaleKeys(_checked_keys(keys)),
-            expecting(messages.Keys, lambda reply: reply.keys),
+            _keys,
             timeout,
         )
 
@@ -151,7 +158,7 @@ class Fold(Handle):
         """
         return _call(
             messages.FoldCompact(),
-            expecting(messages.Compacted, lambda reply: reply),
+            _compacted,
             timeout,
             progress,
         )
@@ -171,7 +178,7 @@ class Fold(Handle):
         """
         return _call(
             messages.FoldExport(absolute(directory)),
-            expecting(messages.Exported, lambda reply: reply),
+            _exported,
             timeout,
             progress,
         )
@@ -179,9 +186,7 @@ class Fold(Handle):
     @operation
     def status(self, *, timeout: float | None = None) -> Call[messages.Status]:
         """Figures of the store: entries, bytes, durability, last sync."""
-        return _call(
-            messages.StoreStatus(), expecting(messages.Status, lambda reply: reply), timeout
-        )
+        return _call(messages.StoreStatus(), _status, timeout)
 
 
 class AsyncFold(AsyncHandle):

@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from holdfast.formats.frame import (
     encode_header,
 )
 from holdfast.formats.limits import FRAME_BULK_BYTES_MAX, FRAME_CONTROL_BYTES_MAX
-from holdfast.workers.channel import Channel, Frame, FrameReader, encode_frame
+from holdfast.workers.channel import Channel, Frame, FrameReader, encode_frame, send_some
 from holdfast.workers.messages import FoldGet, Ping
 
 MIB = 1 << 20
@@ -322,3 +322,34 @@ class TestChannel:
         theirs.close()
         with pytest.raises(OSError, match="Broken pipe"):
             Channel(ours).send(FrameKind.REQUEST, Ping())
+
+
+class TestWriting:
+    @given(st.integers(0, 300_000))
+    @settings(deadline=None, max_examples=30)
+    def test_a_frame_in_parts_is_the_same_frame(self, size: int) -> None:
+        """Whether it is worth joining header and body makes no difference to the bytes."""
+        reader = FrameReader()
+        reader.feed(b"".join(encode_frame(FrameKind.REQUEST, "x" * size, 3)))
+        ((found, control, _),) = drained(reader)
+        assert found.request == 3
+        assert control.endswith(b"x" * size)
+
+    @given(st.lists(st.binary(min_size=1, max_size=200_000), min_size=1, max_size=3))
+    @settings(deadline=None, max_examples=30)
+    def test_what_the_peer_does_not_take_is_returned(self, parts: list[bytes]) -> None:
+        """Piece by piece everything arrives once, and in order."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            got = bytearray()
+            left: Sequence[bytes | memoryview] = parts
+            while left:
+                with contextlib.suppress(BlockingIOError):
+                    left = send_some(ours, left)
+                with contextlib.suppress(BlockingIOError):
+                    got += theirs.recv(70_000, socket.MSG_DONTWAIT)
+            ours.close()
+            while more := theirs.recv(70_000):
+                got += more
+            assert bytes(got) == b"".join(parts)
