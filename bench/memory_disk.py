@@ -26,6 +26,7 @@ class MemoryDisk:
         self._root = Node(1, directory=True, mode=0o755)
         self._renamings: list[_NameChange] = []
         self._boots = 1
+        self._files: list[MemoryFile] = []
         here = ""
         for name in home.strip("/").split("/"):
             if name:
@@ -45,7 +46,9 @@ class MemoryDisk:
             self._rename([(parent, name, node)])
         elif node.directory:
             raise _error(errno.EISDIR, path)
-        return MemoryFile(path, node, write=write)
+        file = MemoryFile(path, node, write=write)
+        self._files = [other for other in self._files if other.in_use is not None] + [file]
+        return file
 
     def inode_at(self, path: str) -> int | None:
         try:
@@ -197,6 +200,7 @@ class MemoryDisk:
     def _free_number(self) -> int:
         """The least number that nothing uses: real file systems give freed ones out again, too."""
         used = {node.number for node in _reachable(self._root, {})}
+        used |= {file.in_use or 0 for file in self._files}
         used |= {
             node.number for change in self._renamings for _, _, node in change if node is not None
         }

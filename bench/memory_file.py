@@ -35,7 +35,6 @@ class Node:
         self.names: dict[str, Node] = {}
         self.durable_names: dict[str, Node] = {}
         self.locked_by: MemoryFile | None = None
-        self.opened = 0
         self.forgotten = False
         """Whether a failing sync left data in the cache that no later sync will write."""
 
@@ -111,7 +110,6 @@ class MemoryFile:
         self._node = node
         self._write = write
         self._open = True
-        node.opened += 1
 
     def _checked(self, *, write: bool = False) -> Node:
         if not self._open or (write and not self._write):
@@ -164,9 +162,13 @@ class MemoryFile:
         node.locked_by = self
         return True
 
+    @property
+    def in_use(self) -> int | None:
+        """The inode while it is open."""
+        return self._node.number if self._open else None
+
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._node.opened -= 1
             if self._node.locked_by is self:
                 self._node.locked_by = None

@@ -302,3 +302,4 @@ class AsyncCoordinator:
         """Hang up everywhere and leave the supervisor."""
         self.close()
         await asyncio.to_thread(self._coordinator.close)
+        self.close()  # calls under way may have connected anew meanwhile

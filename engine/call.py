@@ -6,9 +6,9 @@ method with the same parameters and result, so neither face can drift from the o
 """
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from holdfast.formats.errors import CallTimeout, InvalidArgument, WorkerCrashed
 from holdfast.formats.limits import TRIES_PER_REQUEST_MAX
@@ -80,7 +80,7 @@ def operation(
 
 def awaitable(
     blocking: Callable[Concatenate[R, P], T],
-) -> Callable[Concatenate[A, P], Awaitable[T]]:
+) -> Callable[Concatenate[A, P], Coroutine[Any, Any, T]]:
     """The same operation as a coroutine method."""
     describe = cast("Callable[Concatenate[A, P], Call[T]]", getattr(blocking, _DESCRIBE))
 

@@ -61,8 +61,7 @@ class _EngineBase:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.directory!r}>"
 
-    def stores(self) -> dict[str, str]:
-        """The stores in the directory: name to kind, in order of name."""
+    def _stores(self) -> dict[str, str]:
         found = (split_store(name) for name in self._files())
         return dict(sorted(store for store in found if store is not None))
 
@@ -184,6 +183,10 @@ class Engine(_EngineBase):
         self._open(spec, timeout=timeout)
         return Fold(self._coordinator, _imported(spec))
 
+    def stores(self) -> dict[str, str]:
+        """The stores in the directory: name to kind, in order of name."""
+        return self._stores()
+
     @operation
     def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[None]:
         hung_after_s = self._coordinator.options.hung_after_s
@@ -292,6 +295,10 @@ class AsyncEngine(_EngineBase):
         )
         await self._open(spec, timeout=timeout)
         return AsyncFold(self._async, _imported(spec))
+
+    async def stores(self) -> dict[str, str]:
+        """See ``Engine.stores``."""
+        return await asyncio.to_thread(self._stores)
 
     _open = awaitable(Engine._open)
     processes = awaitable(Engine.processes)

@@ -52,10 +52,11 @@ class Base:
         """The key of the ``ordinal``-th entry, unchecked."""
         return put_key(self._log, self.spans[ordinal] >> SPAN_LENGTH_BITS)
 
-    def locate(self, key: bytes) -> tuple[int, bool]:
+    def locate(self, key: bytes, *, hit_checked: bool = True) -> tuple[int, bool]:
         """Ordinal of the first key not below ``key``, and whether it is ``key``.
 
-        Raises ``DamagedRecord`` when a miss depends on a damaged key.
+        Raises ``DamagedRecord`` when that depends on a damaged key. Without ``hit_checked`` it is
+        for the caller to check the record that was found, as reading it does.
         """
         block = bisect_right(self.fences, key) - 1
         if block < 0:
@@ -69,6 +70,8 @@ class Base:
             span = spans[middle]
             found = put_key(log, span >> SPAN_LENGTH_BITS)
             if found == key:
+                if hit_checked:  # a flipped bit may have made it this key
+                    check_put(log, span)
                 return middle, True
             probed.append(span)
             if found < key:
@@ -83,7 +86,7 @@ class Base:
         """The span of ``key``, or ``DELETED``."""
         if not self.fences:
             return DELETED
-        ordinal, found = self.locate(key)
+        ordinal, found = self.locate(key, hit_checked=False)
         return self.spans[ordinal] if found else DELETED
 
 
@@ -258,10 +261,11 @@ def _extend(spans: "array[int]", more: memoryview) -> None:
 
 
 def fences_of(view: memoryview, spans: "array[int]") -> Generator[None, None, list[bytes]]:
-    """Every 32nd key, read from the log in slices."""
+    """Every 32nd key, read from the log in slices; raises ``DamagedRecord``."""
     fences = []
     log = sliceable(view)
     for ordinal in range(0, len(spans), FENCE_EVERY):
+        check_put(log, spans[ordinal])  # a wrong fence would hide the keys behind it
         fences.append(put_key(log, spans[ordinal] >> SPAN_LENGTH_BITS))
         if not len(fences) % _ITEMS_PER_STEP:
             yield

@@ -128,6 +128,8 @@ class State(Enum):
 
 # A worker in these states that somebody waits for is watched without anybody's complaint.
 _MUST_PROGRESS = (State.STARTING, State.STOPPING)
+# The worker in these states serves nobody any more.
+_ENDING = (State.REFUSED, State.STOPPING)
 
 _SHOWN = {
     State.STARTING: "starting",
@@ -191,7 +193,9 @@ class Supervision:
         store = self.stores.get(spec.name)
         if store is None:
             return self._add(spec, Waiter(asker, ask.session, ask.hung_after_s))
-        if spec.import_from is not None:
+        if store.state in _ENDING and not store.waiters:
+            store.spec = _with_defaults(spec)  # nobody is bound to what the old worker was told
+        elif spec.import_from is not None:
             return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
         conflict = _conflict(store.spec, spec)
         if conflict is not None:
@@ -375,14 +379,7 @@ class Supervision:
     # --- helpers ---------------------------------------------------------------------------
 
     def _add(self, spec: StoreSpec, waiter: Waiter) -> list[Effect]:
-        store = Store(
-            structs.replace(
-                spec,
-                durability=spec.durability or DEFAULT_DURABILITY,
-                interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
-            ),
-            generation=0,
-        )
+        store = Store(_with_defaults(spec), generation=0)
         store.waiters.append(waiter)
         self.stores[spec.name] = store
         return [self._start(store)]
@@ -397,6 +394,14 @@ class Supervision:
         assert store.pid is not None
         answer = Opened(store.generation, store.pid, list(store.exits), waiter.session)
         return Grant(waiter.asker, store.spec.name, answer)
+
+
+def _with_defaults(spec: StoreSpec) -> StoreSpec:
+    return structs.replace(
+        spec,
+        durability=spec.durability or DEFAULT_DURABILITY,
+        interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
+    )
 
 
 def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:

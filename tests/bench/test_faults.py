@@ -76,7 +76,7 @@ class TestPowerLoss:
         assert (after.content("/d/f"), after.content("/d/g")) == expected
 
     def test_sectors_arrive_in_any_order(self) -> None:
-        """Each sector is as some moment since the last sync left it, whatever its neighbours are."""
+        """Each sector is as some moment since the last sync left it, whatever others are."""
         disk, file = _settled(b"a" * 4 * SECTOR)
         file.write_at(0, b"b" * 4 * SECTOR)
         file.write_at(0, b"c" * 4 * SECTOR)

@@ -123,7 +123,10 @@ def test_an_objection_is_explained_by_the_caller_s_own_check() -> None:
 
 def test_an_objection_without_explanation_stays_an_invalid_argument() -> None:
     """A typed objection passes as it is; anything else becomes one, with the request's name."""
-    for call in (Call(WRITE, lambda reply: None), Call(WRITE, lambda reply: None, explain=lambda: None)):
+    for call in (
+        Call(WRITE, lambda reply: None),
+        Call(WRITE, lambda reply: None, explain=lambda: None),
+    ):
         error = InvalidArgument("malformed")
         assert call.objection(error) is error
         other = call.objection(TypeError("no"))

@@ -42,9 +42,9 @@ UPDATES: st.SearchStrategy[list[Update]] = st.lists(
 )
 
 
-def _scan(content: bytes, **options: int) -> tuple[dict[bytes, int], Scan]:
+def _scan(content: bytes) -> tuple[dict[bytes, int], Scan]:
     table: dict[bytes, int] = {}
-    return table, fold_log.scan(content, HEADER_BYTES, table, **options)
+    return table, fold_log.scan(content, HEADER_BYTES, table)
 
 
 class TestRecords:

@@ -97,9 +97,7 @@ def write_in_threads(
 ) -> list[Writer]:
     """As many writers as threads, to their end."""
     writers = [Writer(f"{prefix}{n}", STORES[n % len(STORES)]) for n in range(count)]
-    threads = [
-        threading.Thread(target=write, args=(engine, writer, until)) for writer in writers
-    ]
+    threads = [threading.Thread(target=write, args=(engine, writer, until)) for writer in writers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -130,7 +128,8 @@ class Killer(threading.Thread):
         while due < self._until:
             due += self._pause_s * self._random.uniform(0.5, 1.5)
             time.sleep(max(0.0, due - time.monotonic()))
-            supervisors, workers = [], []
+            supervisors: list[int] = []
+            workers: list[int] = []
             for process in harness.serving(self._directory):
                 is_worker = " worker of " in harness.title_of(process)
                 (workers if is_worker else supervisors).append(process.pid)

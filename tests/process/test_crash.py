@@ -365,9 +365,7 @@ class TestCauses:
             assert engine.health()[0].last_exit == f"killed by {number.name}"
             assert value_of(fold, "k") == b"value"
 
-    def test_a_file_cut_under_a_worker_is_a_death_and_no_wrong_answer(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_file_cut_under_a_worker_is_a_death_and_no_wrong_answer(self, tmp_path: Path) -> None:
         """Reading what is no longer there kills the worker; the successor serves what is."""
         with holdfast.open(tmp_path) as engine:
             fold = engine.fold("a")

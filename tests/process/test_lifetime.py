@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -299,7 +300,7 @@ def test_a_closed_engine_says_so(tmp_path: Path) -> None:
     fold = engine.fold("a")
     put(fold, "k")
     engine.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: engine.fold("a"),
         lambda: engine.import_fold("b", tmp_path / "x"),
         engine.stores,
@@ -353,20 +354,15 @@ def test_closing_under_calls_gives_them_an_end(tmp_path: Path) -> None:
 def test_opening_and_closing_leaks_nothing(tmp_path: Path) -> None:
     """Two hundred times over there are as many descriptors and threads as before."""
     me = psutil.Process()
-    with holdfast.open(tmp_path):  # keeps the supervisor, so that each turn is short
+    with holdfast.open(tmp_path) as first:  # keeps the supervisor, so that each turn is short
         for number in range(205):
             if number == 5:
                 descriptors, threads = me.num_fds(), threading.active_count()
             with holdfast.open(tmp_path) as engine:
                 put(engine.fold("a"), "k")
         assert (me.num_fds(), threading.active_count()) == (descriptors, threads)
-        supervisor = psutil.Process(supervisor_pid(engine_of(tmp_path)))
-        until(lambda: supervisor.num_fds() < 30, "the supervisor has let go of them as well")
-
-
-def engine_of(directory: Path) -> holdfast.Engine:
-    """An engine for one question."""
-    return holdfast.open(directory)
+        supervisor = psutil.Process(supervisor_pid(first))
+        until(lambda: supervisor.num_fds() < 40, "the supervisor has let go of them as well")
 
 
 def test_starting_and_stopping_leaks_nothing(tmp_path: Path) -> None:

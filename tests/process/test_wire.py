@@ -10,6 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
+import holdfast
+from holdfast.formats.frame import WIRE_VERSION, FrameKind
+from holdfast.workers import messages
+from holdfast.workers.channel import Channel, Frame, encode_frame
+from holdfast.workers.messages import FoldGet, Hello, OpenStore
 from tests.process.harness import (
     hear,
     none,
@@ -21,12 +27,6 @@ from tests.process.harness import (
     value_of,
     worker_pid,
 )
-
-import holdfast
-from holdfast.formats.frame import WIRE_VERSION, FrameKind
-from holdfast.workers import messages
-from holdfast.workers.channel import Channel, Frame, encode_frame
-from holdfast.workers.messages import FoldGet, Hello, OpenStore
 
 HTTP = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -211,10 +211,10 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a
 
 
 def as_nobody(source: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script as another user."""
+    """Run a script as another user, who need not be able to start this Python."""
+    become = "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     return subprocess.run(
-        [sys.executable, "-c", source, *arguments],
-        user=65534,
+        [sys.executable, "-c", become + source, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -228,7 +228,7 @@ class TestOtherUsers:
         """The private folder keeps other users out."""
         for parent in (tmp_path, *tmp_path.parents[:2]):
             parent.chmod(0o755)
-        source = "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+        source = "socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
         done = as_nobody(source, str(tmp_path / ".holdfast" / "control.sock"))
         assert "PermissionError" in done.stderr
         put(engine.fold("a"), "k2")
@@ -243,7 +243,6 @@ class TestOtherUsers:
         (tmp_path / ".holdfast").chmod(0o777)
         (tmp_path / ".holdfast" / "control.sock").chmod(0o777)
         source = """
-import socket, sys
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(sys.argv[1])
 try:

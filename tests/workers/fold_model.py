@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from holdfast.bench.faults import Crash
 from holdfast.formats import fold_log
+from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending
 from holdfast.formats.values import Cursor, Put
 from holdfast.workers import messages
@@ -104,7 +105,7 @@ def fatally(action: Callable[[], R]) -> R:
     """Run ``action``; what would end a worker becomes ``Died``, other errors pass."""
     try:
         return action()
-    except messages.HoldfastError:
+    except HoldfastError:
         raise
     except (Crash, Exception) as error:
         raise Died from error
@@ -138,7 +139,7 @@ class History:
         self.pending.append((caller, request))
         try:
             ask(actor, request, messages.Done, caller)
-        except messages.HoldfastError:
+        except HoldfastError:
             self.pending.pop()
             raise
         if not request.updates and before.cursor == request.cursor.token:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
-from holdfast.formats.values import Cursor, Delete, Purge, Put, Version
+from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
 from holdfast.workers import messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
@@ -20,7 +20,7 @@ INTERLOPER = Caller(8, 1)
 Step = Callable[[Disk, FoldActor, History], FoldActor]
 
 
-def apply(*updates: messages.Update, cursor: int) -> FoldApply:
+def apply(*updates: Update, cursor: int) -> FoldApply:
     """A batch."""
     return FoldApply(list(updates), Cursor.from_u64(cursor))
 

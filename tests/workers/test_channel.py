@@ -174,7 +174,8 @@ class TestReader:
         frames = [frame(body, number) for number, body in enumerate(bodies)]
         stream = b"".join(frames)
         cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8).map(sorted))
-        reader, found = FrameReader(), []
+        reader = FrameReader()
+        found: list[tuple[FrameHeader, bytes, bytes]] = []
         for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
             reader.feed(stream[start:stop])
             if data.draw(st.booleans()):
@@ -226,7 +227,7 @@ class TestReceiving:
             reader.receive(theirs)
         second = reader.next()
         assert second is not None
-        assert bytes(first.control), bytes(second.control) == (b"\xa1a", b"\xa1b")
+        assert (bytes(first.control), bytes(second.control)) == (b"\xa1a", b"\xa1b")
 
 
 class TestChannel:

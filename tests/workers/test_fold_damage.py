@@ -1,6 +1,5 @@
 """Every cut and every flipped bit: never a wrong answer, never a rewrite of what is damaged."""
 
-import os
 import random
 from collections.abc import Iterator
 
@@ -83,12 +82,18 @@ def _check_cut_bytes(disk: MemoryDisk, content: bytes, left: bytes) -> None:
     assert (disk.content(f"{PATH}.cut1") or b"") == (cut if cut.strip(b"\0") else b"")
 
 
+def _shared(one: bytes, other: bytes) -> int:
+    """How many bytes two files have in common at their beginning."""
+    size = min(len(one), len(other))
+    return next((n for n in range(size) if one[n] != other[n]), size)
+
+
 def test_every_truncation() -> None:
     """A log cut anywhere, with anything behind the cut, holds what lies before the cut."""
     for cut in range(len(CONTENT) + 1):
         for fill in _fills(cut):
             content = CONTENT[:cut] + fill
-            same = len(os.path.commonprefix([content, CONTENT]))  # a fill may be what was cut
+            same = _shared(content, CONTENT)  # a fill may begin with what was cut
             expected = max((bound, n) for n, bound in enumerate([0, *BOUNDS]) if bound <= same)
             found = _open_damaged(content)
             if cut < HEADER_BYTES and not HEADER.startswith(content[:HEADER_BYTES]):
@@ -147,7 +152,7 @@ class TestWithIndexCache:
         content = disk.content(PATH)
         assert content is not None
         keys = [*expected.rows, "key 007", "absent", "key 0345", ""]
-        for bit in range(0, 8 * len(content), 37):
+        for bit in range(0, 8 * len(content), 7):
             damaged = bytearray(content)
             damaged[bit // 8] ^= 1 << bit % 8
             left = disk.crash()

@@ -1,6 +1,7 @@
 """A fold against a dictionary, through writes, rewrites, crashes and power losses in any order."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -216,4 +217,5 @@ def test_fold_agrees_with_a_dictionary(
         monkeypatch.setattr(fold, "_OVERLAY_ENTRIES_MAX", 3)
         monkeypatch.setattr(fold, "COMPACT_GARBAGE_BYTES_MIN", 2000)
     machine = type("Machine", (FoldMachine,), {"durability": durability})
-    run_state_machine_as_test(machine)
+    examples = 3 * settings().max_examples
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples))

@@ -183,6 +183,26 @@ class TestOpening:
 
 
 class TestConflicts:
+    @pytest.mark.parametrize("ending", ["refused", "left", "dropped"])
+    def test_a_worker_that_ends_binds_nobody(self, t: Table, ending: str) -> None:
+        """Who asks while it does gets a store of their own wishes, also an import."""
+        t.run()
+        if ending == "refused":
+            t.started(t.die(fruitful=True))
+            t.table.worker_refused("a", StoreCorrupt("damaged"))
+        elif ending == "left":
+            t.table.host_left(1)
+            t.table.stop_all()
+        else:
+            t.table.drop_asked(Asker(1, 9), DropStore("a"))
+        asked = spec(path="/elsewhere/a.snap", durability="never", import_from="/artifact")
+        assert t.table.open_asked(Asker(2, 1), OpenStore(asked), t.now) == []
+        (late,) = t.table.open_asked(Asker(2, 2), OpenStore(spec()), t.now)
+        assert isinstance(late, Fail), "the next one is bound to what that one asked for"
+        spawn = t.started(t.end())
+        assert spawn.spec == structs.replace(asked, interval_s=1.0)
+        assert answered(t.table.worker_ready("a")) == [Asker(2, 1)]
+
     @pytest.mark.parametrize(
         "asked",
         [spec(durability="never"), spec(path="/elsewhere/a.snap"),
@@ -206,7 +226,7 @@ class TestConflicts:
     def test_another_kind_is_refused(self, t: Table) -> None:
         """A name belongs to one store of one kind."""
         t.run()
-        other = structs.replace(spec(), kind="index")  # type: ignore[arg-type] # a kind to come
+        other = structs.replace(spec(), kind="index")
         (fail,) = t.table.open_asked(Asker(2, 1), OpenStore(other), t.now)
         assert isinstance(fail, Fail)
         assert isinstance(fail.error, WrongKind)
@@ -338,7 +358,9 @@ class TestRestart:
 
     def test_a_store_that_is_not_open_needs_no_restart(self, t: Table) -> None:
         """The next call opens it anyway."""
-        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [Reply(Asker(1, 9), Accepted())]
+        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [
+            Reply(Asker(1, 9), Accepted())
+        ]
 
     def test_a_restarted_store_that_dies_while_stopping_starts_anyway(self, t: Table) -> None:
         """How a worker that was to stop ended makes no difference to who waits."""

@@ -1,0 +1,164 @@
+"""What a type checker says of every public call: what a user would want to read."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Expression to type; ``await`` marks the asyncio face.
+EXPECTED = {
+    "holdfast.open('d')": "Engine",
+    "engine.directory": "str",
+    "engine.stores()": "dict[str, str]",
+    "engine.fold('a')": "Fold",
+    "engine.import_fold('a', 'd')": "Fold",
+    "engine.processes()": "list[ProcessInfo]",
+    "engine.processes()[0].role": "Literal['supervisor', 'worker']",
+    "engine.processes()[0].pid": "int",
+    "engine.health()": "list[StoreHealth]",
+    "engine.status('a')": "Status",
+    "engine.__enter__()": "Engine",
+    "fold.name": "str",
+    "fold.path": "str",
+    "fold.get('k')": "KvEntry | None",
+    "fold.get('k', timeout=1)": "KvEntry | None",
+    "fold.get_many(['k'])": "list[KvEntry | None]",
+    "fold.range('k', limit=1)": "list[KvEntry]",
+    "fold.scan('k')": "Iterator[KvEntry]",
+    "fold.cursor()": "Cursor",
+    "fold.cursor().u64": "int | None",
+    "fold.stale_keys({'k'})": "list[str]",
+    "fold.compact(progress=print)": "Compacted",
+    "fold.export('d')": "Exported",
+    "fold.status()": "Status",
+    "fold.status().durability": "Literal['always', 'interval', 'never']",
+    "holdfast.Cursor.from_u64(1)": "Cursor",
+    "holdfast.Version.none()": "Version",
+    "await holdfast.aio.open('d')": "AsyncEngine",
+    "await holdfast.aio.open('d').__aenter__()": "AsyncEngine",
+    "await aengine.stores()": "dict[str, str]",
+    "await aengine.fold('a')": "AsyncFold",
+    "await aengine.import_fold('a', 'd')": "AsyncFold",
+    "await aengine.processes()": "list[ProcessInfo]",
+    "await aengine.health()": "list[StoreHealth]",
+    "await aengine.status('a')": "Status",
+    "await afold.get('k', timeout=1)": "KvEntry | None",
+    "await afold.get_many(['k'])": "list[KvEntry | None]",
+    "await afold.range('k', limit=1)": "list[KvEntry]",
+    "afold.scan('k')": "AsyncIterator[KvEntry]",
+    "await afold.cursor()": "Cursor",
+    "await afold.stale_keys({'k'})": "list[str]",
+    "await afold.compact(progress=print)": "Compacted",
+    "await afold.export('d')": "Exported",
+    "await afold.status()": "Status",
+}
+# These return nothing, which a checker holds against whoever uses the result.
+STATEMENTS = """
+    fold.apply([holdfast.Put('k', b'v'), holdfast.Delete('k')], holdfast.Cursor.none())
+    fold.apply((u for u in [holdfast.Purge('k')]), holdfast.Cursor.none(), stale='refuse')
+    fold.apply({holdfast.Put('k', b'v'): 1}, holdfast.Cursor.none(), timeout=1)
+    engine.restart('a', timeout=1.5)
+    engine.drop('a')
+    engine.close()
+    await afold.apply([holdfast.Put('k', b'v')], holdfast.Cursor.none(), stale='refuse')
+    await aengine.restart('a')
+    await aengine.drop('a')
+    await aengine.close()
+    asyncio.create_task(afold.get('k')).add_done_callback(print)
+    await asyncio.gather(afold.get('k'), aengine.processes())
+"""
+# What must not pass, each by the code of the error it has to get.
+MISTAKES = {
+    "fold.get(7)": "arg-type",
+    "fold.get('k', 1.0)": "call-arg",
+    "fold.apply(['k'], holdfast.Cursor.none())": "list-item",
+    "fold.apply([], holdfast.Version.none())": "arg-type",
+    "fold.apply([], holdfast.Cursor.none(), stale='maybe')": "arg-type",
+    "engine.fold('a', durability='sometimes')": "arg-type",
+    "holdfast.Put('k', 'text')": "arg-type",
+    "fold.get('k').value": "union-attr",
+    "await fold.get('k')": "misc",
+    "await afold.get(7)": "arg-type",
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """What mypy says of each line of a program that makes all these calls."""
+    folder = tmp_path_factory.mktemp("types")
+    # mypy does not know that engine/ is holdfast/, so it gets a folder where it is.
+    package = folder / "path" / "holdfast"
+    package.mkdir(parents=True)
+    for entry in (ROOT / "engine").iterdir():
+        (package / entry.name).symlink_to(entry)
+    for layer in ("workers", "formats"):
+        (package / layer).symlink_to(ROOT / layer)
+    program = folder / "program.py"
+    program.write_text(source(), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent",
+         "--no-error-summary", "--config-file=", f"--cache-dir={folder}", str(program)],
+        env={**os.environ, "MYPYPATH": str(package.parent)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert not done.stderr, done.stderr
+    said: dict[int, str] = {}
+    for line in done.stdout.splitlines():
+        found = re.match(r".*program\.py:(\d+): (.*)", line)
+        assert found, done.stdout
+        said[int(found[1])] = said.get(int(found[1]), "") + found[2]
+    return said
+
+
+def source() -> str:
+    """The program: one call a line, so that each is found by its line."""
+    return "\n".join(
+        [
+            "import asyncio, holdfast",
+            "async def main(engine: holdfast.Engine, fold: holdfast.Fold,",
+            "               aengine: holdfast.AsyncEngine, afold: holdfast.AsyncFold) -> None:",
+            *(f"    reveal_type({call})" for call in EXPECTED),
+            *STATEMENTS.strip("\n").splitlines(),
+            *(f"    {call}" for call in MISTAKES),
+            "",
+        ]
+    )
+
+
+def line_of(text: str) -> int:
+    """The line that consists of this."""
+    lines = [line.strip() for line in source().splitlines()]
+    assert lines.count(text) == 1, text
+    return lines.index(text) + 1
+
+
+def short(type_name: str) -> str:
+    """A type without the modules that its parts come from, and literals in one bracket."""
+    return re.sub(r"\b[\w.]+\.(\w+)", r"\1", type_name).replace("] | Literal[", ", ")
+
+
+@pytest.mark.parametrize("call", EXPECTED)
+def test_what_a_call_returns(told: dict[int, str], call: str) -> None:
+    """``reveal_type`` shows the type a user would write down, not one of holdfast's inside."""
+    found = re.fullmatch(r'note: Revealed type is "(.*)"', told[line_of(f"reveal_type({call})")])
+    assert found
+    assert short(found[1]) == EXPECTED[call]
+
+
+@pytest.mark.parametrize("statement", [line.strip() for line in STATEMENTS.split("\n") if line])
+def test_what_is_meant_to_be_written_passes(told: dict[int, str], statement: str) -> None:
+    """The checker has no objection to a call as the documentation shows it."""
+    assert told.get(line_of(statement.strip())) is None
+
+
+@pytest.mark.parametrize("call", MISTAKES)
+def test_what_would_fail_is_found_before_it_runs(told: dict[int, str], call: str) -> None:
+    """A wrong argument is an error of the checker, too."""
+    said = told.get(line_of(call), "nothing")
+    assert said.startswith("error: "), said
+    assert f"[{MISTAKES[call]}]" in said
