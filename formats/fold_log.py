@@ -109,6 +109,8 @@ def encode_updates(
         key, token = update.key.encode(), update.version.token
         if len(key) > KEY_BYTES_MAX:
             raise _too_long(f"updates[{number}].key", len(key), KEY_BYTES_MAX)
+        if len(token) > TOKEN_BYTES_MAX:
+            raise _too_long(f"updates[{number}].version", len(token), TOKEN_BYTES_MAX)
         if type(update) is Put:  # the common record, inline, as in scan
             value = update.value
             value_bytes = len(value)

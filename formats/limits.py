@@ -9,7 +9,7 @@ KEY_BYTES_MAX = 65_535
 VALUE_BYTES_MAX = 16 * MIB
 TOKEN_BYTES_MAX = 10
 BATCH_BYTES_MAX = GIB  # one apply, encoded; keeps a batch inside one frame
-RESYNC_BYTES_MAX = 256 * MIB  # checksummed while looking behind a damaged record
+RESYNC_BYTES_MAX = 4 * GIB  # checksummed while looking behind a damaged record: about a second
 COMPACT_GARBAGE_BYTES_MIN = 10 * MIB  # below this much garbage a fold is left alone
 
 # Names of stores: short enough for every file system once a suffix is added.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +115,15 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def let_others_in(path: Path) -> None:
+    """Let other users look into a directory of a test's, through all of its parents."""
+    shared = Path(tempfile.gettempdir()).resolve()
+    for folder in (path, *path.parents):
+        if folder == shared:
+            return
+        folder.chmod(0o755)
 
 
 # --- scripts -----------------------------------------------------------------------------------

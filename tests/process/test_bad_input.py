@@ -19,11 +19,13 @@ from tests.process.harness import (
     at,
     is_alive,
     kill,
+    let_others_in,
     none,
     put,
     script,
     serving,
     supervisor_pid,
+    until,
     value_of,
     worker_pid,
 )
@@ -311,8 +313,8 @@ class TestSurroundings:
         with holdfast.open(tmp_path / "used") as engine:
             put(engine.fold("a"), "k")
         (tmp_path / "fresh").mkdir()
-        for path in (*tmp_path.iterdir(), tmp_path, *tmp_path.parents[:2]):
-            path.chmod(0o755)
+        for path in tmp_path.iterdir():
+            let_others_in(path)
         for name in ("fresh", "used", "none"):
             source = script("""
                 holdfast.open  # loads what a stranger may not be able to read
@@ -354,8 +356,9 @@ needs_mount = pytest.mark.skipif(
 
 
 def remount(path: Path, options: str) -> None:
-    """Change a mounted file system's options."""
-    subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+    """Change a mounted file system's options, once nobody writes to it any more."""
+    command = ["mount", "-o", f"remount,{options}", str(path)]
+    until(lambda: not subprocess.run(command, capture_output=True, check=False).returncode, options)
 
 
 @needs_mount

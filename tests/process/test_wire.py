@@ -18,6 +18,7 @@ from holdfast.workers.channel import Channel, Frame, encode_frame
 from holdfast.workers.messages import FoldGet, Hello, OpenStore
 from tests.process.harness import (
     hear,
+    let_others_in,
     none,
     put,
     running,
@@ -226,8 +227,7 @@ class TestOtherUsers:
     @needs_root
     def test_a_foreign_user_cannot_connect(self, tmp_path: Path, engine: holdfast.Engine) -> None:
         """The private folder keeps other users out."""
-        for parent in (tmp_path, *tmp_path.parents[:2]):
-            parent.chmod(0o755)
+        let_others_in(tmp_path)
         source = "socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
         done = as_nobody(source, str(tmp_path / ".holdfast" / "control.sock"))
         assert "PermissionError" in done.stderr
@@ -238,8 +238,7 @@ class TestOtherUsers:
         self, tmp_path: Path, engine: holdfast.Engine
     ) -> None:
         """Even with the folder thrown open, the supervisor looks at who is there."""
-        for parent in (tmp_path, *tmp_path.parents[:2]):
-            parent.chmod(0o755)
+        let_others_in(tmp_path)
         (tmp_path / ".holdfast").chmod(0o777)
         (tmp_path / ".holdfast" / "control.sock").chmod(0o777)
         source = """
