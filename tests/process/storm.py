@@ -128,17 +128,21 @@ class Killer(threading.Thread):
         while due < self._until:
             due += self._pause_s * self._random.uniform(0.5, 1.5)
             time.sleep(max(0.0, due - time.monotonic()))
-            supervisors: list[int] = []
-            workers: list[int] = []
-            for process in harness.serving(self._directory):
-                is_worker = " worker of " in harness.title_of(process)
-                (workers if is_worker else supervisors).append(process.pid)
-            if supervisors and self._random.random() < 1 / 3:
-                harness.send(self._random.choice(supervisors), signal.SIGKILL)
-                self.supervisors += 1
-            elif workers:
-                harness.send(self._random.choice(workers), signal.SIGKILL)
-                self.workers += 1
+            supervisor = self._random.random() < 1 / 3
+            while not (found := self._of_role(supervisor)) and time.monotonic() < self._until:
+                time.sleep(0.01)
+            for pid in self._random.sample(found, min(1, len(found))):
+                harness.send(pid, signal.SIGKILL)
+                self.supervisors += supervisor
+                self.workers += not supervisor
+
+    def _of_role(self, supervisor: bool) -> list[int]:
+        """The supervisor, or the workers, that are there now."""
+        return [
+            process.pid
+            for process in harness.serving(self._directory)
+            if (" worker of " in harness.title_of(process)) != supervisor
+        ]
 
 
 def storm(directory: str, seconds: float, *, kills_per_s: float = 3.0, seed: int = 0) -> Figures:
