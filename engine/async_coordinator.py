@@ -191,7 +191,8 @@ class AsyncCoordinator:
                 future = asyncio.wrap_future(asked)
                 return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except ConnectionLost:
-                continue
+                if time.monotonic() >= deadline:
+                    raise self._control.timed_out() from None
             except TimeoutError as error:
                 _close_late(asked)
                 if isinstance(error, HoldfastError):

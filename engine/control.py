@@ -7,9 +7,9 @@ never pass here; they have pipes of their own.
 import logging
 import os
 import socket
-import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -24,7 +24,7 @@ from holdfast.formats.errors import (
     ProtocolError,
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
-from holdfast.joining import Launches, join_or_start
+from holdfast.joining import Launches, host_command, join_or_start
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame
@@ -59,14 +59,15 @@ class Connection:
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Answered]] = {}
         self._number = 0
-        self._broken = False
+        self.broken = False
+        """Nothing is answered any more; once true, it stays so."""
         self.thread = threading.Thread(target=self._read, name="holdfast-control", daemon=True)
 
     def ask(self, ask: Ask) -> "Future[Answered]":
         """Send a question; the future holds the answer, an error, or ``ConnectionLost``."""
         future: Future[Answered] = Future()
         with self._lock:
-            if self._broken:
+            if self.broken:
                 future.set_exception(ConnectionLost())
                 return future
             self._number += 1
@@ -88,8 +89,12 @@ class Connection:
                     self._take(frame)
         except (OSError, ProtocolError, msgspec.MsgspecError):
             pass  # a broken connection and a confused one end alike: with the next supervisor
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with self._lock:
-            self._broken = True
+            self.broken = True
             waiting = list(self._waiting.values())
             self._waiting.clear()
         self._forget(self)
@@ -147,7 +152,8 @@ class Control:
             try:
                 return self._result(future, deadline)
             except ConnectionLost:
-                continue
+                if time.monotonic() >= deadline:
+                    raise self.timed_out() from None
 
     def _result(self, future: "Future[Answered]", deadline: float) -> Answered:
         try:
@@ -167,18 +173,19 @@ class Control:
 
     def connected(self) -> Connection | None:
         """The connection, if there is one."""
-        return self._connection
+        connection = self._connection
+        return None if connection is None or connection.broken else connection
 
     def connection(self, deadline: float) -> Connection:
         """The connection, made anew if it broke."""
         connection = self._connection
-        if connection is not None:
+        if connection is not None and not connection.broken:
             return connection
         with self._joining:
             if self._closed:
                 raise closed_error(self._places.directory)
             launches = Launches()
-            while self._connection is None:
+            while self._connection is None or self._connection.broken:
                 self._connection = self._join(deadline, launches)
             return self._connection
 
@@ -186,8 +193,7 @@ class Control:
         sock = join_or_start(self._places, deadline, launches)
         connection = Connection(sock, self._forget)
         connection.thread.start()
-        command = " ".join(sys.argv)[:512]
-        hello = messages.Hello(WIRE_VERSION, os.getpid(), self.client, command)
+        hello = messages.Hello(WIRE_VERSION, os.getpid(), self.client, host_command())
         future = connection.ask(hello)
         try:
             future.result(max(0.0, deadline - time.monotonic()))
@@ -255,4 +261,8 @@ def _log(line: Answer) -> None:
         record = logger.makeRecord(line.logger, line.level, "", 0, line.text, (), None)
         record.created = line.created
         record.process = line.pid
-        logger.handle(record)
+        try:
+            logger.handle(record)
+        except Exception:  # the host's handler or filter: not a reason to stop answering its calls
+            if logging.raiseExceptions:
+                traceback.print_exc()

@@ -48,8 +48,10 @@ class _EngineBase:
     def __init__(self, places: Places, options: EngineOptions) -> None:
         self._places = places
         self._coordinator = Coordinator(Control(places, options), options)
-        # An engine that is dropped without close leaves all the same, at exit at the latest.
-        self._finalizer = weakref.finalize(self, self._coordinator.close)
+        # An engine that is dropped without close, with its handles, leaves all the same, at exit
+        # at the latest.
+        control = self._coordinator.control
+        self._finalizer = weakref.finalize(self._coordinator, control.close)
         _watch_forks()
         _engines.add(self)
 
@@ -95,6 +97,8 @@ class _EngineBase:
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)
+        if os.path.exists(where) and not os.path.isfile(where):
+            raise InvalidArgument(f"{where!r} is not a regular file", store=name, path=where)
         return StoreSpec(
             name, kind, os.path.realpath(where), durability, interval, import_from, create
         )
@@ -154,14 +158,14 @@ class Engine(_EngineBase):
 
         ``path`` opens a log that lies elsewhere. ``durability`` is ``"always"`` (the default: an
         acknowledged write is synced), ``"interval"`` (synced within ``interval`` seconds, 1 by
-        default) or ``"never"`` (survives any process's death, but not power loss).
+        default) or ``"never"`` (survives any process's death, but not power loss). Without it, a
+        store that is open already is joined as it is.
 
         Raises ``StoreLocked``, ``StoreCorrupt``, ``InvalidFormat``, ``WrongKind``, ``InvalidName``,
         ``StoreNotFound`` or ``OptionsConflict``; the file was not touched then.
         """
         spec = self._spec("fold", name, path, durability, interval, create=create)
-        self._open(spec, timeout=timeout)
-        return Fold(self._coordinator, spec)
+        return Fold(self._coordinator, self._open(spec, timeout=timeout))
 
     def import_fold(
         self,
@@ -180,18 +184,17 @@ class Engine(_EngineBase):
         spec = self._spec(
             "fold", name, None, durability, interval, import_from=absolute(directory), create=False
         )
-        self._open(spec, timeout=timeout)
-        return Fold(self._coordinator, _imported(spec))
+        return Fold(self._coordinator, self._open(spec, timeout=timeout))
 
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""
         return self._stores()
 
     @operation
-    def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[None]:
+    def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[StoreSpec]:
         hung_after_s = self._coordinator.options.hung_after_s
         ask = OpenStore(spec, hung_after_s=hung_after_s)
-        return Call(ask, expecting(messages.Opened, lambda _: None), timeout)
+        return Call(ask, expecting(messages.Opened, lambda answer: answer.spec), timeout)
 
     @operation
     def processes(self, *, timeout: float | None = None) -> Call[list[ProcessInfo]]:
@@ -277,8 +280,7 @@ class AsyncEngine(_EngineBase):
     ) -> AsyncFold:
         """See ``Engine.fold``."""
         spec = self._spec("fold", name, path, durability, interval, create=create)
-        await self._open(spec, timeout=timeout)
-        return AsyncFold(self._async, spec)
+        return AsyncFold(self._async, await self._open(spec, timeout=timeout))
 
     async def import_fold(
         self,
@@ -293,8 +295,7 @@ class AsyncEngine(_EngineBase):
         spec = self._spec(
             "fold", name, None, durability, interval, import_from=absolute(directory), create=False
         )
-        await self._open(spec, timeout=timeout)
-        return AsyncFold(self._async, _imported(spec))
+        return AsyncFold(self._async, await self._open(spec, timeout=timeout))
 
     async def stores(self) -> dict[str, str]:
         """See ``Engine.stores``."""
@@ -354,11 +355,6 @@ def open_engine(
     engine = Engine(places, options)
     engine._coordinator.control.connection(engine._coordinator.deadline(None))
     return engine
-
-
-def _imported(spec: StoreSpec) -> StoreSpec:
-    """The description under which an imported store is used from now on."""
-    return StoreSpec(spec.name, spec.kind, spec.path, spec.durability, spec.interval_s)
 
 
 def _watch_forks() -> None:

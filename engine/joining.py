@@ -160,12 +160,13 @@ def _launch(places: Places, lock: Lock) -> None:
             starter = subprocess.Popen(
                 # -P: a module of the user's must not be taken for one of the standard library's.
                 [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
-                 *map(str, descriptors)],
+                 *map(str, descriptors), host_command()],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd="/",
+                env=_environment(),
             )  # fmt: skip
         starter.wait()  # it forks at once and leaves the supervisor on its own
     except OSError as error:
@@ -174,6 +175,21 @@ def _launch(places: Places, lock: Lock) -> None:
     finally:
         listener.close()
     lock.file.close()  # our copy: the supervisor holds the lock now
+
+
+def host_command() -> str:
+    """This process as its user knows it; named by those who find its stores locked."""
+    return (" ".join(sys.argv) or sys.executable)[:512]
+
+
+def _environment() -> dict[str, str]:
+    """The environment, with this very package findable from any current directory."""
+    environment = dict(os.environ)
+    package = os.path.dirname(os.path.abspath(__file__))
+    if os.path.basename(package) == "holdfast":
+        paths = [os.path.dirname(package), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment
 
 
 def _unreachable(places: Places) -> HoldfastError:

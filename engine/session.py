@@ -66,7 +66,7 @@ class Session:
         """
         self.clean = False
         self._watched_at = time.monotonic()
-        self._send(frame, deadline)
+        self._send(frame, deadline, still_waiting)
         while True:
             header, control, _ = self._receive(deadline, still_waiting)
             if header.request != request:
@@ -89,7 +89,9 @@ class Session:
         """The supervisor was asked to look at the worker."""
         self._watched_at = time.monotonic()
 
-    def _send(self, parts: Sequence[Buffer], deadline: float) -> None:
+    def _send(
+        self, parts: Sequence[Buffer], deadline: float, still_waiting: Callable[[], None]
+    ) -> None:
         try:
             while parts:
                 try:
@@ -97,6 +99,7 @@ class Session:
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise DeadlinePassed from None
+                    still_waiting()
         except OSError:
             raise SessionLost from None
 

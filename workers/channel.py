@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.formats.errors import ProtocolError
+from holdfast.formats.errors import LimitExceeded, ProtocolError
 from holdfast.formats.frame import (
     HEADER_BYTES,
     FrameHeader,
@@ -23,6 +23,7 @@ from holdfast.formats.frame import (
     decode_header,
     encode_header,
 )
+from holdfast.formats.limits import FRAME_CONTROL_BYTES_MAX
 from holdfast.workers.disk import anonymous_memory
 
 _SMALL_BYTES = 64 * 1024
@@ -122,6 +123,11 @@ def encode_frame(
 ) -> list[bytes]:
     """A frame in one piece, or a large one in two, which are not worth joining."""
     body = _encode(message)
+    if len(body) > FRAME_CONTROL_BYTES_MAX:
+        raise LimitExceeded(
+            f"a {type(message).__name__} of {len(body)} bytes is over the limit of "
+            f"{FRAME_CONTROL_BYTES_MAX}"
+        )
     header = encode_header(kind, len(body), request, deadline=deadline)
     return [header + body] if len(body) <= _JOINED_BYTES_MAX else [header, body]
 

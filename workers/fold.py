@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 
@@ -236,7 +237,7 @@ class FoldActor:
     def _range(self, prefix: str, limit: int | None) -> list[KvEntry]:
         found: list[KvEntry] = []
         budget = RESULT_BYTES_MAX
-        spans = itertools.islice(self._table.spans(prefix.encode()), limit)
+        spans = itertools.islice(self._table.spans(prefix.encode()), _count(limit))
         while page := list(itertools.islice(spans, SCAN_PAGE_ENTRIES)):
             budget -= sum(span & SPAN_LENGTH_MASK for span in page)
             if budget < 0:
@@ -478,6 +479,10 @@ class FoldActor:
         self._table.check_invariants()
         assert self._log.file.size() == self._log.end
         assert self._log.synced_end <= self._log.end
+
+
+def _count(limit: int | None) -> int | None:
+    return None if limit is None else min(limit, sys.maxsize)
 
 
 def _too_large(what: str) -> ResultTooLarge:

@@ -169,9 +169,7 @@ class FoldTable:
             ordinal += 1
         stop = len(base) if end is None or not len(base) else base.locate(end)[0]
         for key in self._ordered.irange(start, end, (not above, False)):
-            span = self.overlay.get(key)
-            if span is None:
-                continue  # moved to the base by a rebase that is under way
+            span = self.overlay[key]
             if ordinal < stop:
                 there, found = base.locate(key)
                 yield from base.spans[ordinal : min(there, stop)]
@@ -204,14 +202,10 @@ class FoldTable:
         spans = yield from merged_spans(base, items)
         fences = yield from fences_of(view, spans)
         self.base = Base(view, memoryview(spans), fences)
-        try:
-            for number, (key, span) in enumerate(items, 1):
-                if self.overlay.get(key) == span:
-                    del self.overlay[key]
-                if not number % _ITEMS_PER_STEP:
-                    yield
-        finally:  # also when it is broken off here
-            self._reorder()
+        for key, span in items:  # at once: in between, an order of both layers would be wrong
+            if self.overlay.get(key) == span:
+                del self.overlay[key]
+        self._reorder()
 
     def record_changes(self, changes: dict[bytes, int] | None) -> None:
         """Collect what ``apply`` is given from now on into ``changes``; None ends it."""

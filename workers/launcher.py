@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -18,6 +19,7 @@ from holdfast.workers.platform import oom_kills
 from holdfast.workers.vitals import Vitals
 from holdfast.workers.worker import worker_main
 
+_SETTLED_S = 2.0
 _FORKS = sys.platform == "linux"
 
 
@@ -35,6 +37,7 @@ class WorkerProcess:
         self.last_words: Failure | None = None
         self.killed_for: str | None = None
         self._oom_kills = oom_kills()
+        self._started_at = time.monotonic()
         ours, theirs = socket.socketpair()
         self._process: BaseProcess = context.Process(
             target=worker_main,
@@ -76,9 +79,13 @@ class WorkerProcess:
             self._cause(code),
             working.client if handling else 0,
             working.request if handling else 0,
-            fruitful=working.answered > 0,
+            fruitful=working.answered > 0 or self._was_idle(working.phase),
             clean=code == 0,
         )
+
+    def _was_idle(self, phase: Phase) -> bool:
+        """Whether it had been waiting for work, well, for a while: nothing to hold against it."""
+        return phase is Phase.IDLE and time.monotonic() - self._started_at >= _SETTLED_S
 
     def _cause(self, code: int) -> str:
         if self.killed_for is not None:

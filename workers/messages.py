@@ -320,12 +320,17 @@ class Exit(_Message, frozen=True):
 
 
 class Opened(_Message, frozen=True, tag=2):
-    """The store is served. With a session, its descriptor travels with this message."""
+    """The store is served. With a session, its descriptor travels with this message.
+
+    ``spec`` has the options in force; asking with it again after a supervisor's death gives the
+    same store, and never makes a new one.
+    """
 
     generation: int
     pid: int
     exits: list[Exit]
-    session: bool = False
+    session: bool
+    spec: StoreSpec
 
 
 class ProcessInfo(_Message, frozen=True):

@@ -147,6 +147,7 @@ class Waiter:
 
     asker: Asker
     session: bool
+    spec: StoreSpec
     hung_after_s: float = DEFAULT_HUNG_AFTER_S
     not_before: float = 0.0
 
@@ -192,17 +193,17 @@ class Supervision:
         spec = ask.spec
         store = self.stores.get(spec.name)
         if store is None:
-            return self._add(spec, Waiter(asker, ask.session, ask.hung_after_s))
+            return self._add(spec, Waiter(asker, ask.session, spec, ask.hung_after_s))
         if store.state in _ENDING and not store.waiters:
             store.spec = _with_defaults(spec)  # nobody is bound to what the old worker was told
-        elif spec.import_from is not None:
+        elif spec.import_from is not None and store.state is not State.STARTING:
             return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
         conflict = _conflict(store.spec, spec)
         if conflict is not None:
             return [Fail(asker, conflict)]
         if store.state is State.FAILED:
             return [Fail(asker, _failed(store))]
-        waiter = Waiter(asker, ask.session, ask.hung_after_s)
+        waiter = Waiter(asker, ask.session, spec, ask.hung_after_s)
         if store.state is State.RUNNING:
             if ask.lost != store.generation:
                 return [self._grant(store, waiter)]
@@ -223,7 +224,7 @@ class Supervision:
         if store is None:
             return [Reply(asker, Accepted())]
         store.budget.forgive()
-        store.waiters.append(Waiter(asker, False, ask.hung_after_s))
+        store.waiters.append(Waiter(asker, False, store.spec, ask.hung_after_s))
         if store.state is State.RUNNING:
             store.state = State.STOPPING
             return [StopWorker(name)]
@@ -239,7 +240,7 @@ class Supervision:
             error = StoreFailed(f"store {name!r} is not running, so it is not dropped", store=name)
             return [Fail(asker, error)]
         store.state = State.STOPPING
-        store.droppers.append(Waiter(asker, False, ask.hung_after_s))
+        store.droppers.append(Waiter(asker, False, store.spec, ask.hung_after_s))
         return [StopWorker(name, remove=True)]
 
     def suspected(self, name: str, generation: int, seconds: float, now: float) -> list[Effect]:
@@ -273,17 +274,30 @@ class Supervision:
         if store.state is not State.STARTING:
             return []
         store.state = State.RUNNING
+        imported = store.spec.import_from
         # From now on the file exists: a successor must find it, neither make nor import it again.
         store.spec = structs.replace(store.spec, import_from=None, create=False)
         waiters, store.waiters = store.waiters, []
-        return [self._grant(store, waiter) for waiter in waiters]
+        effects: list[Effect] = []
+        for waiter in waiters:
+            if waiter.spec.import_from not in (None, imported):
+                error = StoreExists(f"store {name!r} exists", store=name)
+                effects.append(Fail(waiter.asker, error))
+            else:
+                effects.append(self._grant(store, waiter))
+        return effects
 
     def worker_refused(self, name: str, error: HoldfastError) -> list[Effect]:
-        """A worker cannot open its store, for a reason that stays."""
+        """A worker cannot open its store, for a reason that stays.
+
+        Whoever asked for it in another way, to make it, say, waits for another start.
+        """
         store = self.stores[name]
         store.state = State.REFUSED
-        waiters, store.waiters = store.waiters, []
-        return [Fail(waiter.asker, error) for waiter in waiters]
+        told = _asked_for(store.spec)
+        refused = [waiter for waiter in store.waiters if _asked_for(waiter.spec) == told]
+        store.waiters = [waiter for waiter in store.waiters if _asked_for(waiter.spec) != told]
+        return [Fail(waiter.asker, error) for waiter in refused]
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
         """A worker's process is gone."""
@@ -295,6 +309,8 @@ class Supervision:
             effects = [_dropped(store, waiter.asker, exit) for waiter in store.droppers]
             store.droppers = []
             if store.waiters:
+                if store.state is State.REFUSED:
+                    store.spec = _with_defaults(store.waiters[0].spec)
                 effects.append(self._start(store))
             else:
                 del self.stores[name]
@@ -392,8 +408,13 @@ class Supervision:
 
     def _grant(self, store: Store, waiter: Waiter) -> Grant:
         assert store.pid is not None
-        answer = Opened(store.generation, store.pid, list(store.exits), waiter.session)
+        answer = Opened(store.generation, store.pid, list(store.exits), waiter.session, store.spec)
         return Grant(waiter.asker, store.spec.name, answer)
+
+
+def _asked_for(spec: StoreSpec) -> tuple[bool, str | None]:
+    """How a store is to come about, if it is not there."""
+    return spec.create, spec.import_from
 
 
 def _with_defaults(spec: StoreSpec) -> StoreSpec:

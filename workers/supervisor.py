@@ -1,4 +1,4 @@
-"""The supervisor process: ``python -m holdfast.workers.supervisor DIRECTORY LOCK LISTENER``.
+"""The supervisor process: ``python -m holdfast.workers.supervisor DIRECTORY LOCK LISTENER HOST``.
 
 It is started by the first host with the directory's lock and a listening socket already in hand
 (as descriptors), keeps the table of workers, and goes when the last host has gone. What to do is
@@ -143,7 +143,8 @@ class Supervisor:
             return  # it left earlier in this turn
         try:
             alive = host.channel.receive()
-            while (frame := host.channel.next()) is not None:
+            # Not what it asks after leaving: nobody would wait for that, and so nobody end it.
+            while host.number in self._hosts and (frame := host.channel.next()) is not None:
                 self._take_ask(host, frame)
             if not alive:
                 self._part(host)
@@ -374,13 +375,16 @@ class _Forwarder(logging.Handler):
         self._supervisor.forward(record)
 
 
-def main(directory: str, lock_descriptor: int, listener_descriptor: int) -> None:
+def main(directory: str, lock_descriptor: int, listener_descriptor: int, command: str) -> None:
     """Entry of the supervisor process."""
     if os.fork():
         os._exit(0)  # the host has no child to reap, and no signal comes to it
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host that ignores it must not make us
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     setproctitle.setproctitle(f"holdfast: supervisor of {directory}")
+    sys.argv = [command]  # what locks are to say: our own arguments tell a user nothing
     places = Places(directory)
     file = OsFile(places.lock, lock_descriptor)
     file.truncate(0)
@@ -405,4 +409,4 @@ def main(directory: str, lock_descriptor: int, listener_descriptor: int) -> None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -237,7 +237,8 @@ class Worker:
             return  # it broke while its request was handled
         try:
             if not session.send(encode_frame(kind, message, request)):
-                self._poll.modify(session.sock, _READABLE | select.POLLOUT)
+                # Nothing more is read from a host that does not read.
+                self._poll.modify(session.sock, select.POLLOUT)
         except OSError:
             self._close(session)
 

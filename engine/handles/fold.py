@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.formats.errors import InvalidArgument, LimitExceeded, from_os_error
-from holdfast.formats.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from holdfast.formats.limits import KEY_BYTES_MAX, TOKEN_BYTES_MAX, VALUE_BYTES_MAX
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
 from holdfast.handles.base import AsyncHandle, Handle, expecting
 from holdfast.workers import messages
@@ -58,6 +58,10 @@ class Fold(Handle):
         batch = updates if isinstance(updates, list) else _listed("updates", updates)
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
+        if len(cursor.token) > TOKEN_BYTES_MAX:
+            raise LimitExceeded(
+                f"cursor is {len(cursor.token)} bytes, over the limit of {TOKEN_BYTES_MAX}"
+            )
         if stale not in ("accept", "refuse"):
             raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
         return _call(
@@ -304,6 +308,11 @@ def check_updates(updates: Collection[Update]) -> None:
         if type(update.version) is not Version and not isinstance(update.version, Version):
             raise InvalidArgument(
                 f"updates[{number}].version is a Version, not {type(update.version).__name__}"
+            )
+        if len(update.version.token) > TOKEN_BYTES_MAX:
+            raise LimitExceeded(
+                f"updates[{number}].version is {len(update.version.token)} bytes, over the limit "
+                f"of {TOKEN_BYTES_MAX}"
             )
         key = update.key
         if type(key) is not str or len(key) * 4 > KEY_BYTES_MAX or not key.isascii():

@@ -14,7 +14,7 @@ import pytest
 import holdfast
 from holdfast import AsyncEngine, AsyncFold, Engine, Fold, Put
 from holdfast.formats.limits import IN_FLIGHT_PER_SESSION_MAX
-from tests.process.harness import PATIENCE_S, at, none, send, serving
+from tests.process.harness import GONE_S, PATIENCE_S, at, none, send, wait_until_none
 
 MIB = 1 << 20
 
@@ -80,7 +80,7 @@ class TestOperations:
             await engine.close()
 
         run(main())
-        assert not serving(tmp_path)
+        wait_until_none(tmp_path, GONE_S)
 
     def test_both_faces_at_once(self, tmp_path: Path) -> None:
         """They are two hosts of one directory."""
@@ -403,7 +403,7 @@ class TestCrashes:
                 assert len(await fold.range()) == 300
 
         run(main())
-        assert not serving(tmp_path)
+        wait_until_none(tmp_path, GONE_S)
 
     def test_a_hung_worker_is_replaced(self, tmp_path: Path) -> None:
         """As with the blocking face."""
@@ -457,7 +457,7 @@ class TestLoops:
 
         run(opening())
         run(using())
-        assert not serving(tmp_path)
+        wait_until_none(tmp_path, GONE_S)
 
     def test_a_failing_progress_callback_fails_its_call_alone(self, tmp_path: Path) -> None:
         """Its error is the caller's; others on the same pipe do not notice."""

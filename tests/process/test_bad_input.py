@@ -16,6 +16,7 @@ import holdfast
 from holdfast import Cursor, Delete, Purge, Put, Version
 from holdfast.formats.limits import KEY_BYTES_MAX, NAME_CHARS_MAX, VALUE_BYTES_MAX
 from tests.process.harness import (
+    GONE_S,
     at,
     is_alive,
     kill,
@@ -23,10 +24,10 @@ from tests.process.harness import (
     none,
     put,
     script,
-    serving,
     supervisor_pid,
     until,
     value_of,
+    wait_until_none,
     worker_pid,
 )
 
@@ -501,4 +502,4 @@ def test_a_closed_engine_refuses_before_it_looks(tmp_path: Path) -> None:
     for call in (lambda: fold.get(anything(7)), lambda: engine.fold("a/b"), lambda: fold.get("k")):
         with pytest.raises((holdfast.EngineClosed, holdfast.InvalidArgument)):
             call()
-    assert not serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)

@@ -6,7 +6,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import holdfast
-from tests.process.harness import LONG, put, serving
+from tests.process.harness import GONE_S, LONG, put, wait_until_none
 
 HOSTS = 8
 ROUNDS = 50 if LONG else 10
@@ -54,7 +54,7 @@ def test_one_supervisor_each_time(tmp_path: Path) -> None:
     for attempt in range(ROUNDS):
         pids = {path.read_text(encoding="ascii") for path in tmp_path.glob(f"{attempt}-*.pid")}
         assert len(pids) == 1, f"round {attempt} had processes {pids}"
-    assert not serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_joining_while_the_last_host_leaves(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import holdfast
 from tests.process import harness
-from tests.process.harness import put, run, script, value_of, wait_until_none
+from tests.process.harness import GONE_S, put, run, script, value_of, wait_until_none
 
 USE = """
 with holdfast.open(sys.argv[1]) as engine:
@@ -61,7 +61,7 @@ def test_under_pytest(tmp_path: Path) -> None:
                 f"holdfast: fold worker of a ({tmp_path / 'a.snap'})",
             ]
         )
-    assert not harness.serving(tmp_path), "close returns when everything has stopped"
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_importing_starts_nothing() -> None:
@@ -100,7 +100,7 @@ def test_after_a_fork_the_child_reconnects(tmp_path: Path) -> None:
         assert len(fold.range()) == 202
         engine.close()
     """), str(tmp_path)])  # fmt: skip
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_a_forked_child_may_stay_longer_than_its_parent(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_forked_child_may_stay_longer_than_its_parent(tmp_path: Path) -> None:
         print("done")
     """), str(tmp_path)])  # fmt: skip
     assert out == "done\n"
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_a_child_that_does_not_use_the_engine_keeps_nothing_alive(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_opened_before_forking_many_workers(tmp_path: Path) -> None:
         assert len(fold.range()) == 240
         engine.close()
     """), str(tmp_path)])  # fmt: skip
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_two_handles_of_one_store_share_nothing_with_a_child(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_two_handles_of_one_store_share_nothing_with_a_child(tmp_path: Path) -> 
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     """), str(tmp_path)])  # fmt: skip
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_inside_a_thread_pool(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_inside_a_thread_pool(tmp_path: Path) -> None:
             assert len(folds[0].range()) == 200
             pool.submit(engine.close).result()
     """), str(tmp_path)])  # fmt: skip
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -252,7 +252,7 @@ def test_with_asyncio(tmp_path: Path) -> None:
         asyncio.run(main())
     """), str(tmp_path)])  # fmt: skip
     assert out == "value\n"
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 @pytest.mark.parametrize("name", ["random", "socket", "logging", "numpy", "msgspec", "holdfast"])
@@ -295,7 +295,7 @@ def test_any_directory_name(tmp_path: Path, name: str) -> None:
         assert engine.directory == str(directory)
         assert len(engine.processes()) == 2
     assert (directory / "a.snap").exists()
-    assert not harness.serving(directory)
+    wait_until_none(directory, GONE_S)
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_relative_path_is_meant_as_of_now(tmp_path: Path) -> None:
     """)], cwd=tmp_path)  # fmt: skip
     assert out == f"value {tmp_path / 'data'}\n"
     assert (tmp_path / "elsewhere.snap").exists()
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_paths_of_any_kind(tmp_path: Path) -> None:
@@ -339,14 +339,14 @@ def test_paths_of_any_kind(tmp_path: Path) -> None:
         assert value_of(second.fold("a"), "k") == b"value"
         assert value_of(third.fold("a"), "k") == b"value"
         assert first.processes() == second.processes() == third.processes()
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_an_interpreter_without_warnings_in_the_way(tmp_path: Path) -> None:
     """With every warning an error and development mode on, a whole life raises none."""
     out = run(["-X", "dev", "-W", "error", "-c", script(USE), str(tmp_path)])
     assert out == "value\n"
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_a_copy_of_the_directory_is_another_engine(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_copy_of_the_directory_is_another_engine(tmp_path: Path) -> None:
         with holdfast.open(tmp_path / "second") as other:
             assert value_of(other.fold("a"), "k") == b"value"
             assert harness.supervisor_pid(other) != harness.supervisor_pid(engine)
-    assert not harness.serving(tmp_path)
+    wait_until_none(tmp_path, GONE_S)
 
 
 def test_python_is_found_by_what_runs_it(tmp_path: Path) -> None:

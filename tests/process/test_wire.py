@@ -17,6 +17,7 @@ from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame, encode_frame
 from holdfast.workers.messages import FoldGet, Hello, OpenStore
 from tests.process.harness import (
+    GONE_S,
     hear,
     let_others_in,
     none,
@@ -26,6 +27,7 @@ from tests.process.harness import (
     tell,
     until,
     value_of,
+    wait_until_none,
     worker_pid,
 )
 
@@ -180,6 +182,20 @@ class TestGarbage:
             assert value_of(fold, "49") == b"value"
         put(fold, "after")
         assert engine.health()[0].restarts == 0
+
+
+def test_what_a_host_asks_after_it_left_keeps_nothing_alive(tmp_path: Path) -> None:
+    """A request right behind the farewell has nobody who waits for it."""
+    with holdfast.open(tmp_path) as engine:
+        engine.processes()
+        sock = stranger(tmp_path)
+        channel = Channel(sock)
+        channel.send(FrameKind.REQUEST, Hello(WIRE_VERSION, os.getpid(), 4711, "stranger"), 1)
+        answer(channel)
+    spec = messages.StoreSpec("a", "fold", str(tmp_path / "a.snap"))
+    sock.sendall(frame(messages.Leave()) + frame(OpenStore(spec, session=True)))
+    wait_until_none(tmp_path, GONE_S)
+    sock.close()
 
 
 class TestOtherReleases:

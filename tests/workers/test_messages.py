@@ -70,7 +70,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
         m.Answer,
         [
             m.Welcome(1),
-            m.Opened(1, 2, [m.Exit(1, "killed", 2, 3, True, False)], True),
+            m.Opened(1, 2, [m.Exit(1, "killed", 2, 3, True, False)], True, SPEC),
             m.Processes([m.ProcessInfo("supervisor", None, 1), m.ProcessInfo("worker", "a", 2)]),
             m.Health([m.StoreHealth("a", "fold", "/d/a.snap", "running", 1, 0, None)]),
             m.Accepted(),
