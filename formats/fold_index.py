@@ -13,8 +13,9 @@ Little-endian throughout::
         32     8  offset of the last record covered, u64
         40     4  fingerprint, u32: crc of samples of the log, see below
         44     4  cursor length, u32, then 16 bytes holding the cursor, zero-filled
-        64     8  bytes of fences, u64 (f)
-        72   8*n  spans (offset << 25 | length) in ascending order of key
+        64     8  inode of the log, u64
+        72     8  bytes of fences, u64 (f)
+        80   8*n  spans (offset << 25 | length) in ascending order of key
          .     f  fences: for every 32nd key, u16 length and the key
          .     4  crc of everything before it
 
@@ -35,10 +36,10 @@ MAGIC = b"HFIX"
 FORMAT_VERSION = 1
 FENCE_EVERY = 32
 _SAMPLES = 1024
-_HEADER = struct.Struct("<4sIQQQQII16sQ")
+_HEADER = struct.Struct("<4sIQQQQII16sQQ")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<H")
-assert _HEADER.size == 72
+assert _HEADER.size == 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class FoldIndex:
     last_record: int
     fingerprint: int
     cursor: bytes
+    inode: int
     spans: memoryview
     fences: list[bytes]
 
@@ -69,6 +71,7 @@ def encode(index: FoldIndex) -> bytes:
                 index.fingerprint,
                 len(index.cursor),
                 index.cursor,
+                index.inode,
                 len(fences),
             ),
             index.spans,
@@ -85,8 +88,8 @@ def decode(data: bytes) -> FoldIndex | None:
     view = memoryview(data)
     if crc32(view[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
         return None
-    (magic, version, covered, entries, live, last, fingerprint, cursor_bytes, cursor, fence_bytes
-     ) = _HEADER.unpack_from(data)  # fmt: skip
+    (magic, version, covered, entries, live, last, fingerprint, cursor_bytes, cursor, inode,
+     fence_bytes) = _HEADER.unpack_from(data)  # fmt: skip
     spans_end = _HEADER.size + 8 * entries
     if magic != MAGIC or version != FORMAT_VERSION or cursor_bytes > TOKEN_BYTES_MAX:
         return None
@@ -96,7 +99,7 @@ def decode(data: bytes) -> FoldIndex | None:
     if len(fences) != -(-entries // FENCE_EVERY):
         return None
     spans = view[_HEADER.size : spans_end].cast("Q")
-    return FoldIndex(covered, live, last, fingerprint, cursor[:cursor_bytes], spans, fences)
+    return FoldIndex(covered, live, last, fingerprint, cursor[:cursor_bytes], inode, spans, fences)
 
 
 def _decode_fences(data: bytes, offset: int, end: int) -> list[bytes]:

@@ -32,6 +32,14 @@ class Actor(Protocol):
         """
         ...
 
+    def hold(self, caller: Caller) -> None:
+        """The caller was answered but does not read: remember its request until ``release``."""
+        ...
+
+    def release(self, caller: Caller) -> None:
+        """The caller has its answer, or is gone."""
+        ...
+
     def commit(self) -> None:
         """Make everything handled so far as durable as the store's policy says."""
         ...

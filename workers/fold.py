@@ -42,7 +42,6 @@ from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
 from holdfast.workers.fold_recovery import INDEX_SUFFIX, RecoveredFold, drop_files, recover
 from holdfast.workers.lock import Lock, describe_self
-from holdfast.workers.log_file import Fatal
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
 log = logging.getLogger("holdfast.fold")
@@ -155,6 +154,9 @@ class FoldActor:
         data = b"".join((*records, cursor_record))
         if not self._lock.is_held():
             raise RuntimeError(f"the lock file of {self._log.path} was removed or replaced")
+        if not self._log.is_in_place():
+            raise RuntimeError(f"{self._log.path} was removed or replaced")
+        based = self._table.look_up(items)  # what is damaged must show before anything is written
         first_crc = int.from_bytes(data[:4], "little")
         try:
             self._ledger.note(*caller, start, start + len(data), first_crc)
@@ -166,10 +168,7 @@ class FoldActor:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)
-        try:
-            self._table.apply(items)
-        except DamagedRecord as damage:  # the write is in the log, but nobody can go on from here
-            raise Fatal(f"{self._log.path!r} is damaged at offset {damage.offset}") from damage
+        self._table.apply(items, based)
         self._cursor = request.cursor
         self._last_record = self._log.end - len(cursor_record)
         return Done()
@@ -337,6 +336,12 @@ class FoldActor:
 
     # --- durability and upkeep -------------------------------------------------------------
 
+    def hold(self, caller: Caller) -> None:
+        self._ledger.hold(*caller)
+
+    def release(self, caller: Caller) -> None:
+        self._ledger.release(*caller)
+
     def commit(self) -> None:
         if not self._log.unsynced_bytes or self._durability == "never":
             return
@@ -410,7 +415,7 @@ class FoldActor:
         data = fold_index.encode(
             fold_index.FoldIndex(
                 covered, live_bytes, last_record, fingerprint, cursor.token,
-                base.spans, base.fences,
+                self._log.file.inode(), base.spans, base.fences,
             )
         )  # fmt: skip
         yield None

@@ -26,6 +26,7 @@ from holdfast.workers.disk import (
     put_in_place,
     remove_if_there,
 )
+from holdfast.workers.fold_recovery import INDEX_SUFFIX
 from holdfast.workers.fold_table import (
     Base,
     FoldTable,
@@ -33,7 +34,7 @@ from holdfast.workers.fold_table import (
     merged_spans,
 )
 from holdfast.workers.ledger import Ledger
-from holdfast.workers.log_file import Fatal, LogFile, mark_unsynced
+from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
 from holdfast.workers.messages import Progress
 
 _CHUNK_BYTES = 1 << 20
@@ -94,10 +95,12 @@ class Compaction:
         """
         temporary = self._log.path + TEMPORARY_SUFFIX
         file: File | None = None
+        held: File | None = None
         self._table.record_changes(self._changes)
         try:
             remove_if_there(self._disk, temporary)
             file = self._disk.open(temporary, write=True, create=True)
+            held = guard(self._disk, temporary)
             snapshot = yield from take_snapshot(self._table, self._log, cursor)
             spans = array("Q")
             size = yield from self._copy(snapshot, file, spans)
@@ -107,7 +110,11 @@ class Compaction:
             file.append(self._log.read(copied_to, self._log.end - copied_to))
             file.sync()
             self._ledger.forget_offsets()  # valid for the old log and the new one
+            # An inode may be given out again, so a cache must not outlive its log.
+            remove_if_there(self._disk, self._log.path + INDEX_SUFFIX)
         except BaseException:
+            if held is not None:
+                held.close()
             if file is not None:
                 file.close()
                 remove_if_there(self._disk, temporary)
@@ -115,7 +122,7 @@ class Compaction:
         finally:
             self._table.record_changes(None)
         shift = snapshot.log_end - size
-        self._take_over(file, Base(view, memoryview(spans), fences), shift)
+        self._take_over(file, held, Base(view, memoryview(spans), fences), shift)
         if last_record() >= snapshot.log_end:
             return last_record() - shift
         return _last_record(snapshot, spans, size)
@@ -145,7 +152,7 @@ class Compaction:
             yield
         return copied_to
 
-    def _take_over(self, file: File, base: Base, shift: int) -> None:
+    def _take_over(self, file: File, held: File, base: Base, shift: int) -> None:
         """Put the new file in place: from the rename on there is no way back.
 
         What was appended meanwhile lies ``shift`` bytes lower in the new file.
@@ -155,7 +162,7 @@ class Compaction:
         try:
             put_in_place(self._disk, log.path)
             file.path = log.path
-            log.swap(file, end)
+            log.swap(file, end, held)
             self._ledger.bind(file.inode(), end)
         except OSError as error:
             mark_unsynced(self._disk, log.path)

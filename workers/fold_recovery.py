@@ -41,7 +41,13 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.fold_table import Base, FoldTable
 from holdfast.workers.ledger import SUFFIX, Ledger
-from holdfast.workers.log_file import UNSYNCED_SUFFIX, LogFile, clear_unsynced, is_marked_unsynced
+from holdfast.workers.log_file import (
+    UNSYNCED_SUFFIX,
+    LogFile,
+    clear_unsynced,
+    guard,
+    is_marked_unsynced,
+)
 from holdfast.workers.messages import StoreSpec
 
 log = logging.getLogger("holdfast.fold")
@@ -117,12 +123,24 @@ def _ensure_exists(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> Non
 
 
 def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None]) -> RecoveredFold:
+    path = file.path
+    held = guard(disk, path)
+    try:
+        return _recover_guarded(disk, file, held, sync=sync, tick=tick)
+    except BaseException:
+        held.close()
+        raise
+
+
+def _recover_guarded(
+    disk: Disk, file: File, held: File, *, sync: bool, tick: Callable[[], None]
+) -> RecoveredFold:
     path, inode = file.path, file.inode()
     view = file.map()
     ledger = Ledger(disk, path)
     sync_failed = is_marked_unsynced(disk, path)
     unsynced_from = ledger.unsynced_from(view, inode, sync_failed=sync_failed)
-    index = load_index(disk, path, view)
+    index = load_index(disk, path, view, inode)
     table = FoldTable()
     start, cursor, last_record = HEADER_BYTES, Cursor.none(), HEADER_BYTES
     if index is not None:
@@ -141,7 +159,7 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     if index is None:
         table.adopt(changes)
     else:
-        table.apply(changes.items())
+        table.apply(changes.items(), table.look_up(changes.items()))
     if scan.cursor is not None:
         cursor = scan.cursor
     if scan.records:
@@ -162,7 +180,10 @@ def _recover_file(disk: Disk, file: File, *, sync: bool, tick: Callable[[], None
     elif not sync_failed:
         synced = ledger.known_synced(inode, end)
     ledger.begin(view, inode, end, synced)
-    opened = LogFile(disk, file, end)
+    if sync_failed:
+        held.close()
+        held = guard(disk, path)
+    opened = LogFile(disk, file, end, held)
     opened.synced_end = synced
     table.base.view = opened.view  # the file may be a new one by now
     return RecoveredFold(
@@ -183,7 +204,7 @@ def refuse_damage(path: str, verdict: Verdict) -> None:
     )
 
 
-def load_index(disk: Disk, path: str, view: memoryview) -> fold_index.FoldIndex | None:
+def load_index(disk: Disk, path: str, view: memoryview, inode: int) -> fold_index.FoldIndex | None:
     """The index cache of the log at ``path``, if there is one that fits."""
     try:
         if disk.inode_at(path + INDEX_SUFFIX) is None:
@@ -196,7 +217,7 @@ def load_index(disk: Disk, path: str, view: memoryview) -> fold_index.FoldIndex 
     except OSError as error:
         log.warning("index cache of %s cannot be read, so it is ignored: %s", path, error)
         return None
-    if index is None:
+    if index is None or index.inode != inode:
         return None
     expected = fold_index.fingerprint(view, index.spans, index.last_record, index.covered)
     return index if expected == index.fingerprint else None

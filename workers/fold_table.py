@@ -118,18 +118,27 @@ class FoldTable:
         span = self.overlay.get(key)
         return self.base.find(key) if span is None else span
 
-    def apply(self, items: Collection[tuple[bytes, int]]) -> None:
-        """Take over where records of these keys lie now, in order."""
+    def look_up(self, items: Collection[tuple[bytes, int]]) -> dict[bytes, int]:
+        """What the base has for these keys, where the overlay says nothing.
+
+        Raises ``DamagedRecord``, as ``apply`` with the result never does.
+        """
+        if not len(self.base):
+            return {}
+        overlay, find = self.overlay, self.base.find
+        return {key: find(key) for key, _ in items if key not in overlay}
+
+    def apply(self, items: Collection[tuple[bytes, int]], based: dict[bytes, int]) -> None:
+        """Take over where records of these keys lie now, in order; ``based`` is by ``look_up``."""
         if self._changes is not None:
             self._changes.update(items)
-        overlay, find_in_base = self.overlay, self.base.find if len(self.base) else None
-        unordered = self._unordered
+        overlay, unordered = self.overlay, self._unordered
         entries, live_bytes = self.entries, self.live_bytes
         for key, span in items:
             old = overlay.get(key)
             if old is None:
                 unordered.append(key)
-                old = find_in_base(key) if find_in_base else DELETED
+                old = based.get(key, DELETED)
             overlay[key] = span
             if old:
                 entries -= 1

@@ -23,6 +23,7 @@ class Ledger:
         self._sequence = self._slots[-1].sequence + 1 if self._slots else 0
         self._ring: list[tuple[int, int] | None] = [None] * LEDGER_SLOTS
         self._answered: set[tuple[int, int]] = set()
+        self._held: set[tuple[int, int]] = set()
         self._header = LedgerHeader(disk.boot_id(), 0, 0)
 
     def unsynced_from(self, log: memoryview, inode: int, *, sync_failed: bool) -> int | None:
@@ -76,6 +77,10 @@ class Ledger:
                 self._remember(slot.sequence, (slot.client, slot.request))
             else:  # or records logged later at the same place would be taken for its own
                 self._file.write_at(format.slot_offset(slot.sequence), bytes(format.SLOT_BYTES))
+        # Some of these may be sent again much later; so many keep their slots for this whole term.
+        inherited = [(slot.client, slot.request) for slot in self._slots]
+        self._held.update(known for known in inherited[-LEDGER_SLOTS // 2 :])
+        self._held &= self._answered
         self._slots = []
         self.bind(inode, synced)
 
@@ -114,9 +119,20 @@ class Ledger:
 
         Without a place: that work which is not logged has begun.
         """
+        while self._ring[self._sequence % LEDGER_SLOTS] in self._held:
+            self._sequence += 1  # its answer has not left yet: that slot stays
         slot = Slot(self._sequence, client, request, start, end, first_crc)
         self._open_file.write_at(format.slot_offset(self._sequence), format.encode_slot(slot))
         self._sequence += 1
+
+    def hold(self, client: int, request: int) -> None:
+        """Keep a request that was answered, but whose caller does not read, until ``release``."""
+        if len(self._held) < LEDGER_SLOTS * 3 // 4:
+            self._held.add((client, request))
+
+    def release(self, client: int, request: int) -> None:
+        """The caller has its answer, or is gone."""
+        self._held.discard((client, request))
 
     def void(self) -> None:
         """Take back the last note: its records did not reach the log and were cut away."""

@@ -2,7 +2,7 @@
 
 import time
 
-from holdfast.formats.errors import HoldfastError, from_os_error
+from holdfast.formats.errors import HoldfastError, StoreLocked, from_os_error
 from holdfast.workers.disk import Buffer, Disk, File, directory_of, remove_if_there
 
 # Tells a successor that a sync failed, and so that pages it can read may not be on disk. Like the
@@ -17,13 +17,15 @@ class Fatal(Exception):
 class LogFile:
     """The log at ``file.path``, good up to ``end``."""
 
-    def __init__(self, disk: Disk, file: File, end: int) -> None:
+    def __init__(self, disk: Disk, file: File, end: int, guard: File) -> None:
         self._disk = disk
+        self._guard = guard
         self.file = file
         self.end = end
         self.synced_end = 0
         self.synced_at: float | None = None
         self.view = file.map()
+        self._inode = file.inode()
 
     @property
     def path(self) -> str:
@@ -70,13 +72,20 @@ class LogFile:
         self.synced_end = self.end
         self.synced_at = time.monotonic()
 
-    def swap(self, file: File, end: int) -> None:
+    def swap(self, file: File, end: int, guard: File) -> None:
         """Go on with another file, already synced and in place under the same path."""
         self.file.close()
+        self._guard.close()
+        self._guard = guard
         self.file = file
         self.end = self.synced_end = end
         self.synced_at = time.monotonic()
         self.view = file.map()
+        self._inode = file.inode()
+
+    def is_in_place(self) -> bool:
+        """False once somebody removed or replaced the file: what is written now would be lost."""
+        return self._disk.inode_at(self.path) == self._inode
 
     def error(self, error: OSError, doing: str) -> HoldfastError:
         """The typed form of an error met on this log."""
@@ -86,6 +95,19 @@ class LogFile:
         """Let go of the file."""
         self.view = memoryview(b"")
         self.file.close()
+        self._guard.close()
+
+
+def guard(disk: Disk, path: str) -> File:
+    """Lock the file itself, since the lock beside it is by path and a file may have several.
+
+    Through a descriptor of its own: a map of the file would keep the lock alive.
+    """
+    file = disk.open(path)
+    if not file.lock():
+        file.close()
+        raise StoreLocked(f"{path!r} is open under another name", path=path)
+    return file
 
 
 def mark_unsynced(disk: Disk, path: str) -> None:

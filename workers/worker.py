@@ -61,6 +61,8 @@ class Session:
     client: int
     reader: FrameReader = field(default_factory=FrameReader)
     outbox: deque[memoryview] = field(default_factory=deque)
+    held: list[Caller] = field(default_factory=list)
+    """Requests whose answers are in the outbox."""
 
     def send(self, frame: list[bytes]) -> bool:
         """Send a frame; what the host does not take now is kept. True when all of it went."""
@@ -239,6 +241,8 @@ class Worker:
             if not session.send(encode_frame(kind, message, request)):
                 # Nothing more is read from a host that does not read.
                 self._poll.modify(session.sock, select.POLLOUT)
+                session.held.append(Caller(session.client, request))
+                self._actor.hold(session.held[-1])
         except OSError:
             self._close(session)
 
@@ -246,6 +250,7 @@ class Worker:
         try:
             if session.flush():
                 self._poll.modify(session.sock, _READABLE)
+                self._release(session)
         except OSError:
             self._close(session)
 
@@ -255,6 +260,12 @@ class Worker:
             self._poll.unregister(descriptor)
             del self._sessions[descriptor]
             session.sock.close()
+            self._release(session)
+
+    def _release(self, session: Session) -> None:
+        for caller in session.held:
+            self._actor.release(caller)
+        session.held.clear()
 
     # --- work between turns ----------------------------------------------------------------
 

@@ -29,19 +29,19 @@ def _index(entries: int) -> tuple[FoldIndex, bytes]:
     assert mark is not None
     fences = [b"%05d" % number for number in range(0, entries, FENCE_EVERY)]
     live = sum(fold_log.unpack_span(span)[1] for span in spans)
-    return FoldIndex(len(content), live, last, mark, b"cursor", view, fences), content
+    return FoldIndex(len(content), live, last, mark, b"cursor", 77, view, fences), content
 
 
 def test_layout() -> None:
     """Fields lie where the table says."""
     index, content = _index(40)
     data = fold_index.encode(index)
-    assert struct.unpack_from("<4sIQQQQII16sQ", data) == (
+    assert struct.unpack_from("<4sIQQQQII16sQQ", data) == (
         b"HFIX", 1, len(content), 40, index.live_bytes, index.last_record, index.fingerprint,
-        6, b"cursor".ljust(16, b"\0"), 2 * (2 + 5),
+        6, b"cursor".ljust(16, b"\0"), 77, 2 * (2 + 5),
     )  # fmt: skip
-    assert data[72 : 72 + 8 * 40] == bytes(index.spans.cast("B"))
-    assert data[72 + 8 * 40 : -4] == b"\x05\x0000000\x05\x0000032"
+    assert data[80 : 80 + 8 * 40] == bytes(index.spans.cast("B"))
+    assert data[80 + 8 * 40 : -4] == b"\x05\x0000000\x05\x0000032"
     assert struct.unpack_from("<I", data, len(data) - 4) == (zlib.crc32(data[:-4]),)
 
 
@@ -83,7 +83,7 @@ def test_inconsistent_figures_are_refused() -> None:
         (16, "<Q", 1 << 61),  # entries
         (16, "<Q", 39),
         (44, "<I", 17),  # cursor length
-        (64, "<Q", 1 << 60),  # bytes of fences
+        (72, "<Q", 1 << 60),  # bytes of fences
         (4, "<I", 2),  # version
         (0, "<4s", b"HFIY"),
     ):

@@ -285,9 +285,9 @@ class TestNames:
         assert path.read_bytes() == b"GIF89a" + bytes(100)
 
     def test_a_store_that_is_a_directory(self, engine: holdfast.Engine, tmp_path: Path) -> None:
-        """The operating system's reason is told."""
+        """It is no store of anybody's, and stays."""
         (tmp_path / "data" / "folder.snap").mkdir()
-        refused(lambda: engine.fold("folder"), holdfast.StoreIOError, "EISDIR")
+        refused(lambda: engine.fold("folder"), holdfast.InvalidArgument, "regular file")
 
 
 class TestSurroundings:

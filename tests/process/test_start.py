@@ -22,12 +22,6 @@ print("once")  # would be printed again by a child that imports this script
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_left(tmp_path: Path) -> None:
-    """Every test here starts without processes of its own; see the assertions at their ends."""
-    assert not harness.serving(tmp_path)
-
-
 def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     """No child imports the user's script."""
     path = tmp_path / "job.py"

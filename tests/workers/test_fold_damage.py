@@ -12,7 +12,6 @@ from holdfast.formats.values import Delete, Put, Version
 from holdfast.workers import fold, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.fold_recovery import INDEX_SUFFIX
-from holdfast.workers.log_file import Fatal
 from tests.workers.fold_model import PATH, State, ask, opened, state_in, state_of
 from tests.workers.fold_workload import apply
 
@@ -185,19 +184,19 @@ class TestWithIndexCache:
             right = {key: row for key, row in expected.rows.items() if key.startswith(prefix)}
             assert rows == right, (bit, prefix)
 
-    def test_write_that_meets_damage_ends_the_worker(self) -> None:
-        """What cannot be taken over is not half taken over: the successor refuses the log."""
+    def test_write_that_meets_damage_changes_nothing(self) -> None:
+        """Damage shows before anything is written."""
         disk, _ = _indexed()
         content = disk.content(PATH)
         assert content is not None
         at = content.index(b"key 031")
         left = disk.crash()
-        left.place(PATH, content[:at] + b"kex" + content[at + 3 :])
+        damaged = content[:at] + b"kex" + content[at + 3 :]
+        left.place(PATH, damaged)
         actor = opened(left)
-        with pytest.raises(Fatal):
-            ask(actor, apply(Put("key 0311", b""), cursor=3), messages.Done, Caller(1, 3))
         with pytest.raises(StoreCorrupt):
-            opened(left.crash())
+            ask(actor, apply(Put("key 0311", b""), cursor=3), messages.Done, Caller(1, 3))
+        assert left.content(PATH) == damaged
 
     def test_damaged_caches_are_ignored(self) -> None:
         """Whatever is wrong with the cache, the log is the truth."""

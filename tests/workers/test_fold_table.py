@@ -39,7 +39,7 @@ class Model:
                 span = pack_span(len(self.content), len(record))
                 self.content += record
             items.append((key, span))
-        self.table.apply(items)
+        self.table.apply(items, self.table.look_up(items))
         for key, span in items:
             if span:
                 self.spans[key] = span
@@ -133,7 +133,7 @@ def test_adopting_is_applying(changes: list[tuple[bytes, bool]]) -> None:
     items = applied.change(changes)
     collected = dict(items)
     adopted = FoldTable()
-    adopted.apply(collected.items())
+    adopted.apply(collected.items(), adopted.look_up(collected.items()))
     adopted.check_invariants()
     assert list(adopted.spans(b"")) == list(applied.table.spans(b""))
     assert (adopted.entries, adopted.live_bytes) == (
