@@ -174,11 +174,12 @@ def _recover_guarded(
         clear_unsynced(disk, path)
     elif torn_bytes:
         file.truncate(end)
-    if sync or torn_bytes:
-        _write_again(file, view, ledger.known_synced(inode, end), end)
+    known_synced = ledger.known_synced(inode, end)
+    if torn_bytes or (sync and known_synced < end):
+        _write_again(file, view, known_synced, end)
         file.sync()
     elif not sync_failed:
-        synced = ledger.known_synced(inode, end)
+        synced = known_synced
     ledger.begin(view, inode, end, synced)
     if sync_failed:
         held.close()

@@ -82,13 +82,22 @@ class Ledger:
         self._held.update(known for known in inherited[-LEDGER_SLOTS // 2 :])
         self._held &= self._answered
         self._slots = []
-        self.bind(inode, synced)
+        bound = same and self.found is not None and self.found.boot_id == self._header.boot_id
+        self._write_header(inode, synced)
+        if not bound:
+            self._open_file.sync()
 
     def bind(self, inode: int, synced: int) -> None:
-        """Bind the offsets of slots written from now on to the log with this inode."""
+        """Bind the offsets of slots written from now on to the log with this inode.
+
+        This is synced: what a power loss leaves is judged by some header of this binding.
+        """
+        self._write_header(inode, synced)
+        self._open_file.sync()
+
+    def _write_header(self, inode: int, synced: int) -> None:
         self._header = LedgerHeader(self._header.boot_id, inode, synced)
         self._open_file.write_at(0, format.encode_header(self._header))
-        self._open_file.sync()
 
     def forget_offsets(self) -> None:
         """Rewrite every slot as "took effect", ahead of a log whose offsets are different."""
@@ -157,8 +166,7 @@ class Ledger:
 
     def synced(self, end: int) -> None:
         """Note that the log is synced up to ``end``."""
-        self._header = LedgerHeader(self._header.boot_id, self._header.inode, end)
-        self._open_file.write_at(0, format.encode_header(self._header))
+        self._write_header(self._header.inode, end)
 
     def close(self) -> None:
         """Let go of the file and keep it, for a successor to judge by."""

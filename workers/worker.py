@@ -33,7 +33,7 @@ from holdfast.workers.channel import (
     encode_frame,
     send_some,
 )
-from holdfast.workers.disk import OsDisk
+from holdfast.workers.disk import OsDisk, anonymous_memory
 from holdfast.workers.fold import open_fold
 from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
 from holdfast.workers.platform import die_with_parent
@@ -351,7 +351,9 @@ def worker_main(
     logger.setLevel(logging.INFO)
     logger.propagate = False
     code = 0
-    reserve = bytearray(_LAST_WORDS_BYTES)  # never touched, so it takes addresses and no memory
+    reserve = anonymous_memory(
+        _LAST_WORDS_BYTES
+    )  # never touched, so it takes addresses and no memory
     try:
         _serve(spec, control, vitals)
     except BaseException as error:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import traceback
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def host(parent: str, number: int, barrier: Barrier) -> None:
         for attempt in range(ROUNDS):
             take_part(parent, attempt, number, barrier)
     except BaseException:
+        Path(parent, f"{number}.error").write_text(traceback.format_exc(), encoding="utf-8")
         barrier.abort()  # nobody has to wait for this one
         raise
 
@@ -50,6 +52,8 @@ def test_one_supervisor_each_time(tmp_path: Path) -> None:
         process.start()
     for process in hosts:
         process.join()
+    errors = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*.error")]
+    assert [error for error in errors if "BrokenBarrier" not in error] == []
     assert [process.exitcode for process in hosts] == [0] * HOSTS
     for attempt in range(ROUNDS):
         pids = {path.read_text(encoding="ascii") for path in tmp_path.glob(f"{attempt}-*.pid")}
