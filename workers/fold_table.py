@@ -138,7 +138,7 @@ class FoldTable:
             old = overlay.get(key)
             if old is None:
                 unordered.append(key)
-                old = based.get(key, DELETED)
+                old = based.get(key, DELETED) if based else DELETED
             overlay[key] = span
             if old:
                 entries -= 1

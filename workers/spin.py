@@ -12,8 +12,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_SPIN_S = 60e-6
-_SKIP_MAX = 256
+_SPIN_S = 150e-6  # enough for the other side to wake up and answer
+_SKIP_MAX = 16
 
 
 def processors() -> int:
