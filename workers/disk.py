@@ -210,11 +210,10 @@ class OsDisk:
         found = []
         with os.scandir(path) as entries:
             for entry in entries:
-                mode = entry.stat(follow_symlinks=False).st_mode
-                kind = "other"
-                if stat.S_ISREG(mode):
+                kind = "other"  # also one that is gone by now
+                if entry.is_file(follow_symlinks=False):
                     kind = "file"
-                elif stat.S_ISDIR(mode):
+                elif entry.is_dir(follow_symlinks=False):
                     kind = "directory"
                 found.append((entry.name, kind))
         return sorted(found)

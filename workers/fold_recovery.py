@@ -85,6 +85,9 @@ def recover(disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]
         raise from_os_error(error, "open", path) from error
     try:
         return _recover_file(disk, file, sync=sync, tick=tick)
+    except HoldfastError:
+        file.close()
+        raise  # some are an OSError, too
     except OSError as error:
         file.close()
         raise from_os_error(error, "recover", path) from error

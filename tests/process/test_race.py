@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import traceback
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -82,3 +83,25 @@ def come_and_go(directory: str, number: int) -> None:
     for visit in range(VISITS):
         with holdfast.open(directory) as engine:
             put(engine.fold("a"), f"{number}/{visit}")
+
+
+def test_looking_while_files_come_and_go(tmp_path: Path) -> None:
+    """A file that vanishes while the directory is read disturbs no call."""
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            (tmp_path / "b.snap.tmp").touch()
+            (tmp_path / "b.snap.tmp").rename(tmp_path / "b.other")
+            (tmp_path / "b.other").unlink()
+
+    thread = threading.Thread(target=churn)
+    with holdfast.open(tmp_path) as engine:
+        put(engine.fold("a"), "k")
+        thread.start()
+        try:
+            for _ in range(5000):
+                assert engine.stores() == {"a": "fold"}
+        finally:
+            done.set()
+            thread.join()

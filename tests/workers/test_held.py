@@ -1,0 +1,42 @@
+"""A write that was answered, but whose caller does not read, is still recognised much later."""
+
+from holdfast.bench.memory_disk import MemoryDisk
+from holdfast.formats.limits import LEDGER_SLOTS
+from holdfast.formats.values import Cursor, Put
+from holdfast.workers import messages
+from holdfast.workers.actor import Caller
+from tests.workers.fold_model import ask, opened
+
+
+def _put(value: bytes, position: int) -> messages.FoldApply:
+    return messages.FoldApply([Put("k", value)], Cursor.from_u64(position))
+
+
+def test_a_held_request_outlives_the_ring() -> None:
+    """More writes than the ledger has slots do not make it forget an undelivered answer."""
+    disk = MemoryDisk("/data")
+    actor = opened(disk)
+    slow = Caller(7, 1)
+    ask(actor, _put(b"old", 1), messages.Done, slow)
+    actor.hold(slow)
+    for number in range(LEDGER_SLOTS + 10):
+        ask(actor, _put(b"new", 2 + number), messages.Done, Caller(8, number + 1))
+    actor = opened(disk.crash())
+    ask(actor, _put(b"old", 1), messages.Done, slow)
+    entry = ask(actor, messages.FoldGet("k"), messages.Entry).entry
+    assert entry is not None
+    assert entry.value == b"new"
+
+
+def test_a_resend_may_come_late() -> None:
+    """What a predecessor had written is recognised after as many writes as the ring has slots."""
+    disk = MemoryDisk("/data")
+    actor = opened(disk)
+    ask(actor, _put(b"old", 1), messages.Done, Caller(7, 1))
+    actor = opened(disk.crash())
+    for number in range(LEDGER_SLOTS + 10):
+        ask(actor, _put(b"new", 2 + number), messages.Done, Caller(8, number + 1))
+    ask(actor, _put(b"old", 1), messages.Done, Caller(7, 1))
+    entry = ask(actor, messages.FoldGet("k"), messages.Entry).entry
+    assert entry is not None
+    assert entry.value == b"new"
