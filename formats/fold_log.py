@@ -58,6 +58,7 @@ _HEAD = struct.Struct("<IBH")  # crc, type, key_len
 _KIND_KEY = struct.Struct("<BH")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
+_LENGTH_BYTE = [bytes([length]) for length in range(TOKEN_BYTES_MAX + 1)]
 
 # A span is where a put record lies, packed into one int: offset << 25 | length in bytes. Zero,
 # which no record has, marks a key as deleted.
@@ -97,41 +98,55 @@ def encode_cursor(token: bytes) -> bytes:
 def encode_updates(
     updates: Sequence[Update], start: int
 ) -> tuple[list[bytes], list[tuple[bytes, int]]]:
-    """Records of a batch that begins at ``start``, and for each key where its record will lie.
+    """Pieces of the records of a batch that begins at ``start``, and where each key's will lie.
 
     Raises ``LimitExceeded`` naming the update that is over a limit.
     """
-    records: list[bytes] = []
+    pieces: list[bytes] = []
     items: list[tuple[bytes, int]] = []
-    pack_kind_key, pack_u32 = _KIND_KEY.pack, _U32.pack
+    pack_kind_key, pack_u32, join = _KIND_KEY.pack, _U32.pack, b"".join
+    add, note = pieces.append, items.append
     offset = start
-    for number, update in enumerate(updates):
+    for update in updates:
         key, token = update.key.encode(), update.version.token
-        if len(key) > KEY_BYTES_MAX:
-            raise _too_long(f"updates[{number}].key", len(key), KEY_BYTES_MAX)
-        if len(token) > TOKEN_BYTES_MAX:
-            raise _too_long(f"updates[{number}].version", len(token), TOKEN_BYTES_MAX)
+        if len(key) > KEY_BYTES_MAX or len(token) > TOKEN_BYTES_MAX:
+            raise _over_limit(updates)
         if type(update) is Put:  # the common record, inline, as in scan
             value = update.value
-            value_bytes = len(value)
-            if value_bytes > VALUE_BYTES_MAX:
-                what = f"updates[{number}].value of key {update.key[:80]!r}"
-                raise _too_long(what, value_bytes, VALUE_BYTES_MAX)
-            body = b"%b%b%b%b%c%b" % (
-                pack_kind_key(PUT, len(key)), key, pack_u32(value_bytes), value, len(token), token
+            if len(value) > VALUE_BYTES_MAX:
+                raise _over_limit(updates)
+            body = join(
+                (pack_kind_key(PUT, len(key)), key, pack_u32(len(value)), value,
+                 _LENGTH_BYTE[len(token)], token)
             )  # fmt: skip
-            record = pack_u32(crc32(body)) + body
-            length = len(record)
-            items.append((key, offset << SPAN_LENGTH_BITS | length))
+            add(pack_u32(crc32(body)))
+            add(body)
+            length = 4 + len(body)
+            note((key, offset << SPAN_LENGTH_BITS | length))
         else:
             record = encode_delete(key, token)
+            add(record)
             length = len(record)
-            items.append((key, DELETED))
-        records.append(record)
+            note((key, DELETED))
         offset += length
     if offset - start > BATCH_BYTES_MAX:
         raise _too_long("the batch", offset - start, BATCH_BYTES_MAX)
-    return records, items
+    return pieces, items
+
+
+def _over_limit(updates: Sequence[Update]) -> LimitExceeded:
+    """The error for the first update that is over a limit."""
+    for number, update in enumerate(updates):
+        sizes = [
+            ("key", len(update.key.encode()), KEY_BYTES_MAX),
+            ("version", len(update.version.token), TOKEN_BYTES_MAX),
+        ]
+        if isinstance(update, Put):
+            sizes.append((f"value of key {update.key[:80]!r}", len(update.value), VALUE_BYTES_MAX))
+        for what, size, limit in sizes:
+            if size > limit:
+                return _too_long(f"updates[{number}].{what}", size, limit)
+    raise AssertionError("no update is over a limit")
 
 
 def _too_long(what: str, size: int, limit: int) -> LimitExceeded:
