@@ -387,7 +387,7 @@ def scan(
     offset, last, records = start, start, 0
     token: bytes | None = None
     damage: Damage | None = None
-    read_head, read_u32 = _HEAD.unpack_from, _U32.unpack_from
+    read_head, read_u32, log = _HEAD.unpack_from, _U32.unpack_from, sliceable(view)
     while offset < end:
         if not records & _RECORDS_PER_TICK:
             tick()
@@ -405,7 +405,7 @@ def scan(
                     and token_bytes <= TOKEN_BYTES_MAX
                     and crc32(view[offset + 4 : stop]) == crc
                 ):
-                    key = bytes(view[offset + 7 : key_end])
+                    key = log[offset + 7 : key_end]
                     if key.isascii() or _is_utf8(key):
                         table[key] = offset << SPAN_LENGTH_BITS | (stop - offset)
                         last, offset = offset, stop
