@@ -38,9 +38,10 @@ from holdfast.formats.limits import (
 from holdfast.formats.values import KvEntry, Put
 from holdfast.workers import artifacts, messages
 from holdfast.workers.actor import Caller, Steps
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
+from holdfast.workers.disk import Disk
+from holdfast.workers.fold_cache import save_index
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
-from holdfast.workers.fold_recovery import INDEX_SUFFIX, RecoveredFold, drop_files, recover
+from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
@@ -56,7 +57,6 @@ _UNINDEXED_BYTES_MAX = 8 << 20
 _UNINDEXED_BYTES_AT_CLOSE_MAX = 1 << 20
 _OVERLAY_ENTRIES_MAX = 65_536
 _CLOSING_UPKEEP_S = 1.0
-_SLICE_BYTES = 1 << 20
 
 
 def open_fold(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "FoldActor":
@@ -420,20 +420,7 @@ class FoldActor:
         )  # fmt: skip
         yield None
         with contextlib.suppress(OSError):  # a cache only: without it opening takes longer
-            yield from self._write_index(data)
-
-    def _write_index(self, data: bytes) -> Generator[None, None, None]:
-        """Put the cache in place, unsynced: its checksum tells whether all of it got there."""
-        path = self._log.path + INDEX_SUFFIX
-        file = self._disk.open(path + TEMPORARY_SUFFIX, write=True, create=True)
-        try:
-            file.truncate(0)
-            for start in range(0, len(data), _SLICE_BYTES):
-                file.append(data[start : start + _SLICE_BYTES])
-                yield
-        finally:
-            file.close()
-        self._disk.rename(path + TEMPORARY_SUFFIX, path)
+            yield from save_index(self._disk, self._log.path, data)
 
     # --- the rest --------------------------------------------------------------------------
 
@@ -464,6 +451,8 @@ class FoldActor:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)
         while self._upkeep is not None and time.monotonic() < give_up:
             self.step(idle=True)
+        if self._upkeep is not None:
+            self._upkeep.close()
         self._log.close()
         self._ledger.discard()
         self._lock.release()

@@ -26,7 +26,7 @@ from holdfast.workers.disk import (
     put_in_place,
     remove_if_there,
 )
-from holdfast.workers.fold_recovery import INDEX_SUFFIX
+from holdfast.workers.fold_cache import INDEX_SUFFIX
 from holdfast.workers.fold_table import (
     Base,
     FoldTable,

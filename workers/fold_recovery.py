@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdfast.formats import fold_index, fold_log
+from holdfast.formats import fold_log
 from holdfast.formats.errors import (
     HoldfastError,
     InvalidFormat,
@@ -39,6 +39,7 @@ from holdfast.workers.disk import (
     replace,
     write_beside,
 )
+from holdfast.workers.fold_cache import INDEX_SUFFIX, load_index
 from holdfast.workers.fold_table import Base, FoldTable
 from holdfast.workers.ledger import SUFFIX, Ledger
 from holdfast.workers.log_file import (
@@ -52,7 +53,6 @@ from holdfast.workers.messages import StoreSpec
 
 log = logging.getLogger("holdfast.fold")
 
-INDEX_SUFFIX = ".index"
 CUT_SUFFIX = ".cut"
 _CUTS_KEPT_MAX = 8
 _COPY_BYTES = 1 << 20
@@ -76,7 +76,8 @@ def recover(disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]
     """Recover the fold at ``spec.path``, whose lock the caller holds."""
     path = spec.path
     try:
-        remove_if_there(disk, path + TEMPORARY_SUFFIX)
+        for leftover in (path, path + INDEX_SUFFIX):  # of a crash in the middle of writing
+            remove_if_there(disk, leftover + TEMPORARY_SUFFIX)
         _ensure_exists(disk, spec, tick)
         file = disk.open(path, write=True)
     except HoldfastError:
@@ -206,25 +207,6 @@ def refuse_damage(path: str, verdict: Verdict) -> None:
         offset=verdict.offset,
         reason=verdict.reason,
     )
-
-
-def load_index(disk: Disk, path: str, view: memoryview, inode: int) -> fold_index.FoldIndex | None:
-    """The index cache of the log at ``path``, if there is one that fits."""
-    try:
-        if disk.inode_at(path + INDEX_SUFFIX) is None:
-            return None
-        file = disk.open(path + INDEX_SUFFIX)
-        try:
-            index = fold_index.decode(file.read_at(0, file.size()))
-        finally:
-            file.close()
-    except OSError as error:
-        log.warning("index cache of %s cannot be read, so it is ignored: %s", path, error)
-        return None
-    if index is None or index.inode != inode:
-        return None
-    expected = fold_index.fingerprint(view, index.spans, index.last_record, index.covered)
-    return index if expected == index.fingerprint else None
 
 
 def _keep_cut_bytes(disk: Disk, path: str, tail: memoryview, verdict: Verdict) -> None:

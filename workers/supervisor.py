@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -375,6 +376,13 @@ class _Forwarder(logging.Handler):
         self._supervisor.forward(record)
 
 
+def _allow_descriptors() -> None:
+    """Every session takes one in its worker, so take all that the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(directory: str, lock_descriptor: int, listener_descriptor: int, command: str) -> None:
     """Entry of the supervisor process."""
     if os.fork():
@@ -383,6 +391,7 @@ def main(directory: str, lock_descriptor: int, listener_descriptor: int, command
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host that ignores it must not make us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _allow_descriptors()
     setproctitle.setproctitle(f"holdfast: supervisor of {directory}")
     sys.argv = [command]  # what locks are to say: our own arguments tell a user nothing
     places = Places(directory)

@@ -351,9 +351,7 @@ def worker_main(
     logger.setLevel(logging.INFO)
     logger.propagate = False
     code = 0
-    reserve = anonymous_memory(
-        _LAST_WORDS_BYTES
-    )  # never touched, so it takes addresses and no memory
+    reserve = anonymous_memory(_LAST_WORDS_BYTES)  # addresses only: it is never touched
     try:
         _serve(spec, control, vitals)
     except BaseException as error:

@@ -12,13 +12,11 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 
-class Handle:
-    """A store by name. It outlives its worker, and may be used from any thread."""
+class _StoreHandle:
+    """Name and place of a store."""
 
-    def __init__(self, coordinator: Coordinator, spec: StoreSpec) -> None:
-        self._coordinator = coordinator
+    def __init__(self, spec: StoreSpec) -> None:
         self._spec = spec
-        self._pool = coordinator.pool(spec)
 
     @property
     def name(self) -> str:
@@ -32,30 +30,26 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} at {self.path!r}>"
+
+
+class Handle(_StoreHandle):
+    """A store by name. It outlives its worker, and may be used from any thread."""
+
+    def __init__(self, coordinator: Coordinator, spec: StoreSpec) -> None:
+        super().__init__(spec)
+        self._coordinator = coordinator
+        self._pool = coordinator.pool(spec)
 
     def _run(self, call: Call[T]) -> T:
         return self._coordinator.run(self._pool, call)
 
 
-class AsyncHandle:
+class AsyncHandle(_StoreHandle):
     """As ``Handle``, for the event loop it was made in."""
 
     def __init__(self, coordinator: AsyncCoordinator, spec: StoreSpec) -> None:
+        super().__init__(spec)
         self._coordinator = coordinator
-        self._spec = spec
-
-    @property
-    def name(self) -> str:
-        """Name of the store."""
-        return self._spec.name
-
-    @property
-    def path(self) -> str:
-        """Path of the store's file."""
-        return self._spec.path
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} at {self.path!r}>"
 
     async def _run(self, call: Call[T]) -> T:
         return await self._coordinator.run(self._spec, call)

@@ -11,7 +11,7 @@ from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending
 from holdfast.formats.values import Delete, Put, Version
 from holdfast.workers import fold, messages
 from holdfast.workers.actor import Caller
-from holdfast.workers.fold_recovery import INDEX_SUFFIX
+from holdfast.workers.fold_cache import INDEX_SUFFIX
 from tests.workers.fold_model import PATH, State, ask, opened, state_in, state_of
 from tests.workers.fold_workload import apply
 
