@@ -102,6 +102,7 @@ def test_a_forked_child_may_stay_longer_than_its_parent(tmp_path: Path) -> None:
     out = run(["-c", script("""
         engine = holdfast.open(sys.argv[1])
         fold = engine.fold("a")
+        parent = os.getpid()
         read, write = os.pipe()
         if os.fork():
             os.read(read, 1)  # the child has joined
@@ -110,7 +111,6 @@ def test_a_forked_child_may_stay_longer_than_its_parent(tmp_path: Path) -> None:
         put(fold, "k")
         first = engine.processes()[0].pid
         os.write(write, b"x")
-        parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(0.01)
         assert fold.get("k").value == b"value"
