@@ -12,7 +12,7 @@ One header sector, then a ring of slots; all integers little-endian::
 
     offset  size  header (the rest of the 512 bytes is zero)
          0     4  magic "HFLG"
-         4     4  format version, u32, 1
+         4     4  format version, u32, 2
          8    16  boot id of the machine when this was written
         24     8  inode of the log, u64: offsets are void for any other file
         32     8  synced, u64: every byte of the log below it was synced
@@ -25,8 +25,8 @@ One header sector, then a ring of slots; all integers little-endian::
         24     8  start, u64: where in the log its records begin
         32     8  end, u64: where they end
         40     4  crc field of its first record, u32
-        44     4  crc of bytes 0 to 43
-        48    16  zero
+        44    16  two u64 of its answer, where the store's kind has such
+        60     4  crc of bytes 0 to 59
 
 A request whose ``end`` is within the log's intact part took effect. One that is cut by the end of
 the intact part did not, and is cut away as a whole. Start and end of zero mean: took effect, in
@@ -41,15 +41,15 @@ from holdfast.formats.checksum import crc32
 from holdfast.formats.limits import LEDGER_SLOTS
 
 MAGIC = b"HFLG"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 512
 _HEADER = struct.Struct("<4sI16sQQ")
-_SLOT = struct.Struct("<QQQQQI")
-_STORED_SLOT = struct.Struct("<QQQQQII16x")
+_SLOT = struct.Struct("<QQQQQIQQ")
+_STORED_SLOT = struct.Struct("<QQQQQIQQI")
 _CRC = struct.Struct("<I")
 SLOT_BYTES = 64
 assert _HEADER.size == 40
-assert _SLOT.size == 44
+assert _SLOT.size == 60
 assert _STORED_SLOT.size == SLOT_BYTES
 LEDGER_BYTES = HEADER_BYTES + LEDGER_SLOTS * SLOT_BYTES
 
@@ -72,6 +72,9 @@ class Slot(NamedTuple):
     start: int = 0
     end: int = 0
     first_crc: int = 0
+    counted: int = 0
+    """What its answer counted; and the second such number."""
+    counted_too: int = 0
 
 
 def encode_header(header: LedgerHeader) -> bytes:
@@ -83,7 +86,7 @@ def encode_header(header: LedgerHeader) -> bytes:
 def encode_slot(slot: Slot) -> bytes:
     """One slot, 64 bytes."""
     body = _SLOT.pack(*slot)
-    return (body + _CRC.pack(crc32(body))).ljust(SLOT_BYTES, b"\0")
+    return body + _CRC.pack(crc32(body))
 
 
 def slot_offset(sequence: int) -> int:

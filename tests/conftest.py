@@ -2,9 +2,13 @@
 
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

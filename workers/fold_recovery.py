@@ -34,10 +34,8 @@ from holdfast.workers.disk import (
     Disk,
     File,
     directory_of,
-    put_in_place,
     remove_if_there,
     replace,
-    write_beside,
 )
 from holdfast.workers.fold_cache import INDEX_SUFFIX, load_index
 from holdfast.workers.fold_table import Base, FoldTable
@@ -49,13 +47,10 @@ from holdfast.workers.log_file import (
     guard,
     is_marked_unsynced,
 )
+from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, write_again, written_anew
 from holdfast.workers.messages import StoreSpec
 
 log = logging.getLogger("holdfast.fold")
-
-CUT_SUFFIX = ".cut"
-_CUTS_KEPT_MAX = 8
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -170,17 +165,17 @@ def _recover_guarded(
         last_record = scan.last_record
     end, torn_bytes = scan.end, len(view) - scan.end
     if torn_bytes:
-        _keep_cut_bytes(disk, path, view[end:], scan.verdict)
+        keep_cut_bytes(disk, path, view[end:], scan.verdict.offset, scan.verdict.reason)
     synced = end
     if sync_failed:
-        file = _rewritten(disk, path, view[:end], file)
+        file = written_anew(disk, path, view[:end], file)
         inode = file.inode()
         clear_unsynced(disk, path)
     elif torn_bytes:
         file.truncate(end)
     known_synced = ledger.known_synced(inode, end)
     if torn_bytes or (sync and known_synced < end):
-        _write_again(file, view, known_synced, end)
+        write_again(file, view, known_synced, end)
         file.sync()
     elif not sync_failed:
         synced = known_synced
@@ -209,61 +204,12 @@ def refuse_damage(path: str, verdict: Verdict) -> None:
     )
 
 
-def _keep_cut_bytes(disk: Disk, path: str, tail: memoryview, verdict: Verdict) -> None:
-    """Keep a torn tail beside the log before it is cut; zeros tell nothing and are not kept."""
-    log.warning(
-        "%s: cutting a torn tail of %d bytes at offset %d: %s",
-        path, len(tail), verdict.offset, verdict.reason,
-    )  # fmt: skip
-    if not any(tail[start : start + _COPY_BYTES].tobytes().strip(b"\0")
-               for start in range(0, len(tail), _COPY_BYTES)):  # fmt: skip
-        return
-    number = 1
-    while disk.inode_at(f"{path}{CUT_SUFFIX}{number}") is not None:
-        number += 1
-    if number > _CUTS_KEPT_MAX:
-        log.warning("%s: %d cut tails are kept already; this one is not", path, _CUTS_KEPT_MAX)
-        return
-    try:
-        file = disk.open(f"{path}{CUT_SUFFIX}{number}", write=True, create=True)
-        try:
-            file.append(tail)
-            file.sync()
-        finally:
-            file.close()
-    except OSError as error:
-        # Nobody was told that these bytes were written; a full disk must not keep the store shut.
-        log.warning("%s: the cut bytes could not be kept: %s", path, error)
-
-
-def _rewritten(disk: Disk, path: str, content: memoryview, old: File) -> File:
-    """The log again, in a new file whose sync can be believed."""
-    log.warning("%s: a sync failed before, so the log is written anew", path)
-    chunks = (content[n : n + _COPY_BYTES] for n in range(0, len(content), _COPY_BYTES))
-    file = write_beside(disk, path, chunks)
-    put_in_place(disk, path)
-    old.close()
-    # The handle was opened under the temporary name; reopen it under its own.
-    file.close()
-    return disk.open(path, write=True)
-
-
-def _write_again(file: File, content: memoryview, start: int, end: int) -> None:
-    """Write what no sync is known to have saved once more, over itself.
-
-    If its sync failed and the mark of that could not be left, the next sync would pass it over.
-    """
-    for offset in range(start, end, _COPY_BYTES):
-        file.write_at(offset, bytes(content[offset : min(offset + _COPY_BYTES, end)]))
-
-
 def drop_files(disk: Disk, path: str) -> None:
     """Remove a fold's log and everything beside it that is holdfast's."""
     directory = directory_of(path)
     for suffix in (SUFFIX, INDEX_SUFFIX, TEMPORARY_SUFFIX, UNSYNCED_SUFFIX):
         remove_if_there(disk, path + suffix)
-    for number in range(1, _CUTS_KEPT_MAX + 1):
-        remove_if_there(disk, f"{path}{CUT_SUFFIX}{number}")
+    drop_cut_bytes(disk, path)
     with contextlib.suppress(FileNotFoundError):
         disk.remove(path)
     disk.sync_directory(directory)

@@ -22,7 +22,7 @@ class Ledger:
         self.found, self._slots = _read(disk, self._path)
         self._sequence = self._slots[-1].sequence + 1 if self._slots else 0
         self._ring: list[tuple[int, int] | None] = [None] * LEDGER_SLOTS
-        self._answered: set[tuple[int, int]] = set()
+        self._answered: dict[tuple[int, int], tuple[int, int]] = {}
         self._held: set[tuple[int, int]] = set()
         self._header = LedgerHeader(disk.boot_id(), 0, 0)
 
@@ -74,13 +74,14 @@ class Ledger:
             self._disk.sync_directory(directory_of(self._path))
         for slot in self._slots:
             if not slot.end or (same and slot.end <= end and _begins_at(log, slot)):
-                self._remember(slot.sequence, (slot.client, slot.request))
+                known = (slot.client, slot.request)
+                self._remember(slot.sequence, known, (slot.counted, slot.counted_too))
             else:  # or records logged later at the same place would be taken for its own
                 self._file.write_at(format.slot_offset(slot.sequence), bytes(format.SLOT_BYTES))
         # Some of these may be sent again much later; so many keep their slots for this whole term.
         inherited = [(slot.client, slot.request) for slot in self._slots]
         self._held.update(known for known in inherited[-LEDGER_SLOTS // 2 :])
-        self._held &= self._answered
+        self._held &= self._answered.keys()
         self._slots = []
         bound = same and self.found is not None and self.found.boot_id == self._header.boot_id
         self._write_header(inode, synced)
@@ -105,7 +106,9 @@ class Ledger:
         last = self._sequence - 1
         slots = b"".join(
             # Each keeps its place, so that a write cut short by a kill loses none.
-            format.encode_slot(Slot(last - (last - place) % LEDGER_SLOTS, *known))
+            format.encode_slot(
+                Slot(last - (last - place) % LEDGER_SLOTS, *known, 0, 0, 0, *self._answered[known])
+            )
             if known
             else empty
             for place, known in enumerate(self._ring)
@@ -121,16 +124,27 @@ class Ledger:
         """Whether this request is in the log already."""
         return (client, request) in self._answered
 
+    def counted(self, client: int, request: int) -> tuple[int, int]:
+        """The counts noted for the answer of a request that took effect."""
+        return self._answered[client, request]
+
     def note(
-        self, client: int, request: int, start: int = 0, end: int = 0, first_crc: int = 0
+        self,
+        client: int,
+        request: int,
+        start: int = 0,
+        end: int = 0,
+        first_crc: int = 0,
+        counted: tuple[int, int] = (0, 0),
     ) -> None:
         """Note, before it is logged, where a request's records are going to be.
 
-        Without a place: that work which is not logged has begun.
+        Without a place: that work which is not logged has begun. ``counted`` is what a repeated
+        answer cannot be told without.
         """
         while self._ring[self._sequence % LEDGER_SLOTS] in self._held:
             self._sequence += 1  # its answer has not left yet: that slot stays
-        slot = Slot(self._sequence, client, request, start, end, first_crc)
+        slot = Slot(self._sequence, client, request, start, end, first_crc, *counted)
         self._open_file.write_at(format.slot_offset(self._sequence), format.encode_slot(slot))
         self._sequence += 1
 
@@ -152,17 +166,17 @@ class Ledger:
         except OSError as error:
             raise Fatal(f"cannot take back a note in {self._path!r}: {error}") from error
 
-    def logged(self, client: int, request: int) -> None:
+    def logged(self, client: int, request: int, counted: tuple[int, int] = (0, 0)) -> None:
         """Remember that the request noted last is in the log."""
-        self._remember(self._sequence - 1, (client, request))
+        self._remember(self._sequence - 1, (client, request), counted)
 
-    def _remember(self, sequence: int, known: tuple[int, int]) -> None:
+    def _remember(self, sequence: int, known: tuple[int, int], counted: tuple[int, int]) -> None:
         place = sequence % LEDGER_SLOTS
         old = self._ring[place]
         if old is not None:
-            self._answered.discard(old)
+            self._answered.pop(old, None)
         self._ring[place] = known
-        self._answered.add(known)
+        self._answered[known] = counted
 
     def synced(self, end: int) -> None:
         """Note that the log is synced up to ``end``."""

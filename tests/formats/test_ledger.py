@@ -19,7 +19,7 @@ from holdfast.formats.limits import LEDGER_SLOTS
 
 U64 = st.integers(0, (1 << 64) - 1)
 SLOTS = st.builds(
-    Slot, U64, st.integers(1, (1 << 64) - 1), U64, U64, U64, st.integers(0, (1 << 32) - 1)
+    Slot, U64, st.integers(1, (1 << 64) - 1), U64, U64, U64, st.integers(0, (1 << 32) - 1), U64, U64
 )
 HEADER = LedgerHeader(b"boot id 16 bytes", 42, 1000)
 
@@ -37,12 +37,11 @@ def _file(*slots: Slot) -> bytearray:
 def test_layout() -> None:
     """Fields lie where the table says, each slot within a page."""
     header = ledger.encode_header(HEADER)
-    assert header[:8] == b"HFLG\x01\0\0\0"
+    assert header[:8] == b"HFLG\x02\0\0\0"
     assert header[8:24] == HEADER.boot_id
     assert struct.unpack_from("<QQI", header, 24) == (42, 1000, zlib.crc32(header[:40]))
-    slot = ledger.encode_slot(Slot(7, 8, 9, 10, 11, 12))
-    assert struct.unpack_from("<QQQQQII", slot) == (7, 8, 9, 10, 11, 12, zlib.crc32(slot[:44]))
-    assert slot[48:] == bytes(16)
+    slot = ledger.encode_slot(Slot(7, 8, 9, 10, 11, 12, 13, 14))
+    assert struct.unpack("<QQQQQIQQI", slot) == (*range(7, 15), zlib.crc32(slot[:60]))
     for sequence in (0, 1, 55, 56, LEDGER_SLOTS - 1, LEDGER_SLOTS, LEDGER_SLOTS + 3):
         start = slot_offset(sequence)
         assert HEADER_BYTES <= start <= LEDGER_BYTES - SLOT_BYTES
@@ -90,7 +89,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_foreign_header_is_refused() -> None:
     """Another magic or version is no ledger, also with a good checksum."""
-    for head in (b"HFLX\x01\0\0\0", b"HFLG\x02\0\0\0"):
+    for head in (b"HFLX\x02\0\0\0", b"HFLG\x01\0\0\0"):
         data = bytearray(_file())
         data[:8] = head
         struct.pack_into("<I", data, 40, zlib.crc32(data[:40]))

@@ -406,7 +406,7 @@ class TestLogging:
             assert value_of(fold, "k") == b"value"
             until(lambda: any("torn tail" in r.getMessage() for r in caplog.records), "it came")
             record = next(r for r in caplog.records if "torn tail" in r.getMessage())
-            assert (record.name, record.levelname) == ("holdfast.fold", "WARNING")
+            assert (record.name, record.levelname) == ("holdfast.recovery", "WARNING")
             assert record.process == worker_pid(engine, "a")
 
     def test_a_death_is_logged_in_every_host(

@@ -1,0 +1,68 @@
+"""What recovery does to a file that a crash left unsettled, whatever kind of store it is."""
+
+import logging
+from collections.abc import Iterator
+
+from holdfast.workers.disk import Disk, File, put_in_place, remove_if_there, write_beside
+
+log = logging.getLogger("holdfast.recovery")
+
+CUT_SUFFIX = ".cut"
+_CUTS_KEPT_MAX = 8
+_COPY_BYTES = 1 << 20
+
+
+def keep_cut_bytes(disk: Disk, path: str, tail: memoryview, offset: int, reason: str) -> None:
+    """Keep a torn tail beside the file before it is cut; zeros tell nothing and are not kept."""
+    log.warning(
+        "%s: cutting a torn tail of %d bytes at offset %d: %s",
+        path, len(tail), offset, reason,
+    )  # fmt: skip
+    if not any(chunk.tobytes().strip(b"\0") for chunk in _chunks(tail)):
+        return
+    number = 1
+    while disk.inode_at(f"{path}{CUT_SUFFIX}{number}") is not None:
+        number += 1
+    if number > _CUTS_KEPT_MAX:
+        log.warning("%s: %d cut tails are kept already; this one is not", path, _CUTS_KEPT_MAX)
+        return
+    try:
+        file = disk.open(f"{path}{CUT_SUFFIX}{number}", write=True, create=True)
+        try:
+            file.append(tail)
+            file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        # Nobody was told that these bytes were written; a full disk must not keep the store shut.
+        log.warning("%s: the cut bytes could not be kept: %s", path, error)
+
+
+def drop_cut_bytes(disk: Disk, path: str) -> None:
+    """Remove the tails kept beside ``path``."""
+    for number in range(1, _CUTS_KEPT_MAX + 1):
+        remove_if_there(disk, f"{path}{CUT_SUFFIX}{number}")
+
+
+def written_anew(disk: Disk, path: str, content: memoryview, old: File) -> File:
+    """The file again, as a new one whose sync can be believed."""
+    log.warning("%s: a sync failed before, so the file is written anew", path)
+    file = write_beside(disk, path, _chunks(content))
+    put_in_place(disk, path)
+    old.close()
+    # The handle was opened under the temporary name; reopen it under its own.
+    file.close()
+    return disk.open(path, write=True)
+
+
+def write_again(file: File, content: memoryview, start: int, end: int) -> None:
+    """Write what no sync is known to have saved once more, over itself.
+
+    If its sync failed and the mark of that could not be left, the next sync would pass it over.
+    """
+    for offset in range(start, end, _COPY_BYTES):
+        file.write_at(offset, bytes(content[offset : min(offset + _COPY_BYTES, end)]))
+
+
+def _chunks(content: memoryview) -> Iterator[memoryview]:
+    return (content[n : n + _COPY_BYTES] for n in range(0, len(content), _COPY_BYTES))
