@@ -135,6 +135,27 @@ class ArtifactInvalid(HoldfastError, ValueError):
     """An export artifact is bad or its destination is taken; nothing appears at the destination."""
 
 
+class StoreFrozen(HoldfastError, PermissionError):
+    """The store was frozen: it can be read and branched, never again written. Nothing was changed.
+
+    Make a branch and write there.
+    """
+
+
+class HasBranches(HoldfastError):
+    """Branches read this store's file, so it may not be compacted or dropped. Nothing was changed.
+
+    Drop the branches that the message names, or leave the store as it is.
+    """
+
+
+class ParentChanged(HoldfastError):
+    """The file that a branch reads its inherited rows from is missing, replaced or damaged.
+
+    Nothing was changed. Put the parent back under its name; ``path`` says where it has to be.
+    """
+
+
 class StoreIOError(HoldfastError, OSError):
     """The operating system refused a file operation; ``errno`` says why.
 

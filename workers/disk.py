@@ -76,6 +76,10 @@ class Disk(Protocol):
         """Open ``path``; ``create`` makes it if absent."""
         ...
 
+    def create(self, path: str) -> File:
+        """Make the file ``path``; ``FileExistsError`` if there is anything of that name."""
+        ...
+
     def inode_at(self, path: str) -> int | None:
         """The inode of the file at ``path``, following links; None when there is none."""
         ...
@@ -196,6 +200,10 @@ class OsDisk:
         if create:
             flags |= os.O_CREAT
         return OsFile(path, os.open(path, flags | os.O_CLOEXEC, 0o666))
+
+    def create(self, path: str) -> OsFile:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return OsFile(path, os.open(path, flags, 0o666))
 
     def inode_at(self, path: str) -> int | None:
         try:

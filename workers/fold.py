@@ -42,6 +42,7 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.fold_cache import save_index
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
 from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
+from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
@@ -90,11 +91,10 @@ class FoldActor:
         tick: Callable[[], None],
     ) -> None:
         self._disk = disk
-        self._durability = spec.durability or messages.DEFAULT_DURABILITY
-        self._interval_s = spec.interval_s or messages.DEFAULT_INTERVAL_S
         self._lock = lock
         self._log = recovered.log
         self._ledger = recovered.ledger
+        self._group = GroupCommit(spec, recovered.log, recovered.ledger)
         self._table = recovered.table
         self._cursor = recovered.cursor
         self._last_record = recovered.last_record
@@ -106,7 +106,6 @@ class FoldActor:
         self._urgent = False
         self._rewriting = False
         self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
-        self._last_commit = time.monotonic()
 
     # --- requests --------------------------------------------------------------------------
 
@@ -343,21 +342,10 @@ class FoldActor:
         self._ledger.release(*caller)
 
     def commit(self) -> None:
-        if not self._log.unsynced_bytes or self._durability == "never":
-            return
-        if self._durability == "interval" and (self.sync_due_in() or 0.0) > 0.0:
-            return
-        self._sync()
-
-    def _sync(self) -> None:
-        self._log.sync()
-        self._last_commit = time.monotonic()
-        self._ledger.synced(self._log.end)
+        self._group.commit()
 
     def sync_due_in(self) -> float | None:
-        if self._durability != "interval" or not self._log.unsynced_bytes:
-            return None
-        return max(0.0, self._last_commit + self._interval_s - time.monotonic())
+        return self._group.due_in()
 
     def step(self, *, idle: bool) -> bool:
         if self._upkeep is None and not self._rewriting:
@@ -429,7 +417,7 @@ class FoldActor:
         return messages.Status(
             kind="fold",
             path=self._log.path,
-            durability=self._durability,
+            durability=self._group.policy,
             entries=self._table.entries,
             log_bytes=self._log.end,
             live_bytes=self._table.live_bytes,
@@ -445,7 +433,7 @@ class FoldActor:
 
     def close(self) -> None:
         if self._log.unsynced_bytes:
-            self._sync()
+            self._group.sync()
         give_up = time.monotonic() + _CLOSING_UPKEEP_S
         if self._upkeep is None and not self._rewriting:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)

@@ -16,16 +16,14 @@ import msgspec
 
 from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
 from holdfast.formats.values import Cursor, KvEntry, Update
+from holdfast.workers import vector_messages as vectors
+from holdfast.workers.message import Durability, Message
+from holdfast.workers.vector_messages import VectorOptions
 
-Durability = Literal["always", "interval", "never"]
-Kind = Literal["fold"]
-
-
-class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Base of all messages."""
+Kind = Literal["fold", "vectors"]
 
 
-class Progress(_Message, frozen=True):
+class Progress(Message, frozen=True):
     """How far long work has come: ``done`` of ``total`` bytes in the stage named."""
 
     stage: str
@@ -33,7 +31,7 @@ class Progress(_Message, frozen=True):
     total: int
 
 
-class Failure(_Message, frozen=True):
+class Failure(Message, frozen=True):
     """An error of the tree in ``formats.errors``, in transit."""
 
     name: str
@@ -56,7 +54,7 @@ class Failure(_Message, frozen=True):
 # --- host to worker ----------------------------------------------------------------------------
 
 
-class FoldApply(_Message, frozen=True, tag=1):
+class FoldApply(Message, frozen=True, tag=1):
     """Apply updates in order, then move the cursor; one durable unit."""
 
     updates: list[Update]
@@ -64,53 +62,53 @@ class FoldApply(_Message, frozen=True, tag=1):
     refuse_stale: bool = False
 
 
-class FoldGet(_Message, frozen=True, tag=2):
+class FoldGet(Message, frozen=True, tag=2):
     """One entry."""
 
     key: str
 
 
-class FoldGetMany(_Message, frozen=True, tag=3):
+class FoldGetMany(Message, frozen=True, tag=3):
     """Several entries, in the order asked."""
 
     keys: list[str]
 
 
-class FoldRange(_Message, frozen=True, tag=4):
+class FoldRange(Message, frozen=True, tag=4):
     """All entries under a prefix, in key order."""
 
     prefix: str
     limit: int | None = None
 
 
-class FoldScan(_Message, frozen=True, tag=5):
+class FoldScan(Message, frozen=True, tag=5):
     """One page of entries under a prefix, from behind ``after``."""
 
     prefix: str
     after: str | None = None
 
 
-class FoldCursor(_Message, frozen=True, tag=6):
+class FoldCursor(Message, frozen=True, tag=6):
     """The cursor."""
 
 
-class FoldStaleKeys(_Message, frozen=True, tag=7):
+class FoldStaleKeys(Message, frozen=True, tag=7):
     """The keys held that are not among these."""
 
     keys: list[str]
 
 
-class FoldCompact(_Message, frozen=True, tag=8):
+class FoldCompact(Message, frozen=True, tag=8):
     """Rewrite the log without what is dead."""
 
 
-class FoldExport(_Message, frozen=True, tag=9):
+class FoldExport(Message, frozen=True, tag=9):
     """Write an export artifact to a directory that is absent or empty."""
 
     directory: str
 
 
-class StoreStatus(_Message, frozen=True, tag=10):
+class StoreStatus(Message, frozen=True, tag=10):
     """What the worker knows about its store."""
 
 
@@ -125,52 +123,53 @@ Request = (
     | FoldCompact
     | FoldExport
     | StoreStatus
+    | vectors.VectorRequest
 )
 
 
-class Done(_Message, frozen=True, tag=1):
+class Done(Message, frozen=True, tag=1):
     """The request took effect, durably under the store's policy."""
 
 
-class Entry(_Message, frozen=True, tag=2):
+class Entry(Message, frozen=True, tag=2):
     """An entry, or none."""
 
     entry: KvEntry | None
 
 
-class Entries(_Message, frozen=True, tag=3):
+class Entries(Message, frozen=True, tag=3):
     """Entries in key order."""
 
     entries: list[KvEntry]
 
 
-class MaybeEntries(_Message, frozen=True, tag=4):
+class MaybeEntries(Message, frozen=True, tag=4):
     """Entries in the order asked, None where there is none."""
 
     entries: list[KvEntry | None]
 
 
-class Page(_Message, frozen=True, tag=5):
+class Page(Message, frozen=True, tag=5):
     """Part of a scan; ``more`` says whether another page may follow."""
 
     entries: list[KvEntry]
     more: bool
 
 
-class CursorIs(_Message, frozen=True, tag=6):
+class CursorIs(Message, frozen=True, tag=6):
     """The cursor."""
 
     cursor: Cursor
 
 
-class Keys(_Message, frozen=True, tag=7):
+class Keys(Message, frozen=True, tag=7):
     """Keys, sorted."""
 
     keys: list[str]
 
 
-class Compacted(_Message, frozen=True, tag=8):
-    """Log length in bytes before and after a compaction."""
+class Compacted(Message, frozen=True, tag=8):
+    """File length in bytes before and after a compaction."""
 
     bytes_before: int
     bytes_after: int
@@ -184,7 +183,7 @@ class ArtifactFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blake3: str
 
 
-class Exported(_Message, frozen=True, tag=9):
+class Exported(Message, frozen=True, tag=9):
     """An artifact was written."""
 
     directory: str
@@ -193,7 +192,7 @@ class Exported(_Message, frozen=True, tag=9):
     files: list[ArtifactFile]
 
 
-class Status(_Message, frozen=True, tag=10):
+class Status(Message, frozen=True, tag=10):
     """A store's figures. Sizes in bytes, ages in seconds."""
 
     kind: str
@@ -213,14 +212,24 @@ class Status(_Message, frozen=True, tag=10):
 
 
 Reply = (
-    Done | Entry | Entries | MaybeEntries | Page | CursorIs | Keys | Compacted | Exported | Status
+    Done
+    | Entry
+    | Entries
+    | MaybeEntries
+    | Page
+    | CursorIs
+    | Keys
+    | Compacted
+    | Exported
+    | Status
+    | vectors.VectorReply
 )
 
 
 # --- what a store is opened with ---------------------------------------------------------------
 
 
-class StoreSpec(_Message, frozen=True):
+class StoreSpec(Message, frozen=True):
     """Name, kind, file and options of a store; None means: as it is, else the default."""
 
     name: str
@@ -230,6 +239,7 @@ class StoreSpec(_Message, frozen=True):
     interval_s: float | None = None
     import_from: str | None = None
     create: bool = True
+    vectors: VectorOptions | None = None
 
 
 DEFAULT_DURABILITY: Durability = "always"
@@ -240,7 +250,7 @@ DEFAULT_HUNG_AFTER_S = 30.0
 # --- host to supervisor ------------------------------------------------------------------------
 
 
-class Hello(_Message, frozen=True, tag=1):
+class Hello(Message, frozen=True, tag=1):
     """The first message of a host. ``client`` is unique to this engine in this process."""
 
     wire_version: int
@@ -249,7 +259,7 @@ class Hello(_Message, frozen=True, tag=1):
     command: str
 
 
-class OpenStore(_Message, frozen=True, tag=2):
+class OpenStore(Message, frozen=True, tag=2):
     """Make sure a store is served; with ``session``, hand over a pipe to its worker.
 
     ``lost`` is the generation whose session broke, if one did. A worker that recovers without
@@ -262,7 +272,7 @@ class OpenStore(_Message, frozen=True, tag=2):
     hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
-class Suspect(_Message, frozen=True, tag=3):
+class Suspect(Message, frozen=True, tag=3):
     """A call has waited long: see whether this worker still makes progress."""
 
     name: str
@@ -270,42 +280,42 @@ class Suspect(_Message, frozen=True, tag=3):
     hung_after_s: float
 
 
-class AskProcesses(_Message, frozen=True, tag=4):
+class AskProcesses(Message, frozen=True, tag=4):
     """Which processes serve this directory."""
 
 
-class AskHealth(_Message, frozen=True, tag=5):
+class AskHealth(Message, frozen=True, tag=5):
     """State of every open store."""
 
 
-class RestartStore(_Message, frozen=True, tag=6):
+class RestartStore(Message, frozen=True, tag=6):
     """Start a store's worker anew, also one that was given up."""
 
     name: str
     hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
-class DropStore(_Message, frozen=True, tag=7):
+class DropStore(Message, frozen=True, tag=7):
     """Remove a running store with its files."""
 
     name: str
     hung_after_s: float = DEFAULT_HUNG_AFTER_S
 
 
-class Leave(_Message, frozen=True, tag=8):
+class Leave(Message, frozen=True, tag=8):
     """The host leaves; the connection ends when the engine is stopped or goes on for others."""
 
 
 Ask = Hello | OpenStore | Suspect | AskProcesses | AskHealth | RestartStore | DropStore | Leave
 
 
-class Welcome(_Message, frozen=True, tag=1):
+class Welcome(Message, frozen=True, tag=1):
     """The host has joined."""
 
     pid: int
 
 
-class Exit(_Message, frozen=True):
+class Exit(Message, frozen=True):
     """How a worker ended. ``client`` and ``request`` name what it was working on, or are zero.
 
     ``fruitful`` says that it had answered somebody, ``clean`` that it finished what it had to do.
@@ -319,7 +329,7 @@ class Exit(_Message, frozen=True):
     clean: bool = False
 
 
-class Opened(_Message, frozen=True, tag=2):
+class Opened(Message, frozen=True, tag=2):
     """The store is served. With a session, its descriptor travels with this message.
 
     ``spec`` has the options in force; asking with it again after a supervisor's death gives the
@@ -333,7 +343,7 @@ class Opened(_Message, frozen=True, tag=2):
     spec: StoreSpec
 
 
-class ProcessInfo(_Message, frozen=True):
+class ProcessInfo(Message, frozen=True):
     """One process of the engine."""
 
     role: Literal["supervisor", "worker"]
@@ -341,13 +351,13 @@ class ProcessInfo(_Message, frozen=True):
     pid: int
 
 
-class Processes(_Message, frozen=True, tag=3):
+class Processes(Message, frozen=True, tag=3):
     """The engine's processes, supervisor first."""
 
     processes: list[ProcessInfo]
 
 
-class StoreHealth(_Message, frozen=True):
+class StoreHealth(Message, frozen=True):
     """One store as the supervisor sees it."""
 
     name: str
@@ -359,17 +369,17 @@ class StoreHealth(_Message, frozen=True):
     last_exit: str | None
 
 
-class Health(_Message, frozen=True, tag=4):
+class Health(Message, frozen=True, tag=4):
     """Every open store."""
 
     stores: list[StoreHealth]
 
 
-class Accepted(_Message, frozen=True, tag=5):
+class Accepted(Message, frozen=True, tag=5):
     """It was done."""
 
 
-class LogLine(_Message, frozen=True, tag=6):
+class LogLine(Message, frozen=True, tag=6):
     """A log record of a worker or the supervisor, for the host's loggers."""
 
     logger: str
@@ -385,36 +395,36 @@ Answer = Welcome | Opened | Processes | Health | Accepted | LogLine
 # --- supervisor to worker, and back ------------------------------------------------------------
 
 
-class Serve(_Message, frozen=True, tag=1):
+class Serve(Message, frozen=True, tag=1):
     """Serve the session whose descriptor travels with this message."""
 
     client: int
 
 
-class Stop(_Message, frozen=True, tag=2):
+class Stop(Message, frozen=True, tag=2):
     """Sync, close and exit; with ``remove``, take the store's files along."""
 
     remove: bool = False
 
 
-class Ping(_Message, frozen=True, tag=3):
+class Ping(Message, frozen=True, tag=3):
     """Wake up, so that progress can be seen."""
 
 
 Order = Serve | Stop | Ping
 
 
-class Ready(_Message, frozen=True, tag=1):
+class Ready(Message, frozen=True, tag=1):
     """Recovered and serving."""
 
 
-class Refused(_Message, frozen=True, tag=2):
+class Refused(Message, frozen=True, tag=2):
     """The store cannot be opened, for a reason that a restart does not change."""
 
     failure: Failure
 
 
-class Dying(_Message, frozen=True, tag=3):
+class Dying(Message, frozen=True, tag=3):
     """The worker is about to exit because of this error."""
 
     failure: Failure
@@ -432,4 +442,4 @@ class Phase(enum.IntEnum):
 
 
 # A write that dies with its worker may have happened; a read cannot have.
-WRITES = (FoldApply, FoldCompact, FoldExport)
+WRITES = (FoldApply, FoldCompact, FoldExport, *vectors.WRITES)

@@ -1,0 +1,253 @@
+"""Finding one's way in a file: segment boundaries, and the manifest that counts (RVF 1, 7).
+
+A file is read from the front by jumping from header to header::
+
+    | header, payload | 0 0 0 | header, payload | header, pay   the file ends: broken here
+    ^ start             zeros   ^                 ^
+                        are skipped               broken_at
+
+The newest manifest is not simply the last thing that looks like one, as for the original, which
+tests neither the hash nor the directory and believes a manifest inside an embedded image as soon as
+the real one is torn. One that is believed here
+
+* has a content hash, which matches,
+* decodes, and each entry of its directory leads to a header of the same type and payload length,
+* lies on a boundary. The original builds on torn tails, so that later segments may lie where no
+  boundary leads; there a manifest is believed if it also lists something at or behind the break,
+  which no copy of an earlier state can, and does not go back in epochs.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import InvalidFormat
+from holdfast.formats.limits import RESYNC_BYTES_MAX
+from holdfast.formats.rvf.manifest import (
+    HEAD_BYTES,
+    Manifest,
+    decode_directory,
+    decode_manifest,
+    peek_epoch,
+)
+from holdfast.formats.rvf.segment import (
+    HEADER_BYTES,
+    MAGIC,
+    NO_HASH,
+    PAYLOAD_BYTES_MAX,
+    SegmentHeader,
+    SegmentType,
+    decode_header,
+    is_intact,
+)
+
+_ZEROS_PER_STEP = 1 << 18
+_BYTES_PER_SEARCH = 1 << 20
+_SEGMENTS_PER_TICK = (1 << 14) - 1  # a mask
+_ENTRIES_PER_STEP = 1 << 14
+# A few seconds of looking; a real file has thousands.
+_CANDIDATES_MAX = 1 << 20
+_MANIFEST_HEADER = re.compile(re.escape(MAGIC) + b"." + bytes([SegmentType.MANIFEST]), re.DOTALL)
+_MAGIC_NUMBER = int.from_bytes(MAGIC, "little")
+# What a header says that a directory says as well, and its magic.
+_HEADER = np.dtype(
+    {
+        "names": ["magic", "type", "payload_bytes"],
+        "formats": ["<u4", "u1", "<u8"],
+        "offsets": [0, 5, 16],
+        "itemsize": 24,
+    }
+)
+
+
+def _no_tick() -> None:
+    pass
+
+
+class Walk(Iterator[tuple[int, SegmentHeader]]):
+    """The segments from the front: offset and header of each that is whole.
+
+    ``end`` is where the last of them ends. Once the walk is over, ``broken_at`` is the place where
+    neither a header nor zeros follow, or a segment that does not fit; None when nothing is amiss.
+    """
+
+    def __init__(
+        self, view: memoryview, start: int = 0, tick: Callable[[], None] = _no_tick
+    ) -> None:
+        self._view = view
+        self._tick = tick
+        self._steps = 0
+        self.end = start
+        self.broken_at: int | None = None
+        self.reason = ""
+
+    def __next__(self) -> tuple[int, SegmentHeader]:
+        view, offset = self._view, self.end
+        if not self._steps & _SEGMENTS_PER_TICK:
+            self._tick()
+        self._steps += 1
+        if offset < len(view) and not view[offset]:
+            offset = skip_zeros(view, offset, self._tick)
+        if offset >= len(view) or self.broken_at is not None:
+            raise StopIteration
+        header = decode_header(view, offset)
+        if header is None:
+            short = len(view) - offset < HEADER_BYTES
+            self._break(offset, "a header is cut short" if short else "no segment begins here")
+        elif header.payload_bytes > len(view) - offset - HEADER_BYTES:
+            self._break(offset, f"a payload of {header.payload_bytes} bytes is cut short")
+        else:
+            self.end = offset + HEADER_BYTES + header.payload_bytes
+            return offset, header
+        raise StopIteration
+
+    def _break(self, offset: int, reason: str) -> None:
+        self.broken_at, self.reason = offset, reason
+
+
+def walk(view: memoryview, start: int = 0, tick: Callable[[], None] = _no_tick) -> Walk:
+    """The segments from ``start``, which is a boundary; ``tick`` is called now and then."""
+    return Walk(view, start, tick)
+
+
+def skip_zeros(view: memoryview, offset: int, tick: Callable[[], None] = _no_tick) -> int:
+    """Offset of the first byte from ``offset`` on that is not zero, or the length."""
+    while offset < len(view):
+        tick()
+        step = np.frombuffer(view, np.uint8, min(_ZEROS_PER_STEP, len(view) - offset), offset)
+        if step.max():
+            return offset + int((step != 0).argmax())
+        offset += len(step)
+    return offset
+
+
+class Located(NamedTuple):
+    """The manifest that counts; ``offset`` and ``end`` are those of its segment.
+
+    ``refused`` is the offset of the newest manifest behind it that is intact and yet not believed,
+    because the segments it lists are not there; None when there is none. If there is one, then what
+    lies behind ``end`` is no torn tail: something older than it was damaged or lost.
+    """
+
+    offset: int
+    manifest: Manifest
+    end: int
+    refused: int | None
+
+
+def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Located | None:
+    """The newest manifest that can be believed, see above; None when there is none.
+
+    Raises ``InvalidFormat`` when what lies behind a break is so full of look-alikes that bounded
+    time does not suffice for a verdict.
+    """
+    steps = walk(view, tick=tick)
+    offsets = array("Q", (at for at, header in steps if header.type == SegmentType.MANIFEST))
+    best = None
+    refused = None
+    for offset in reversed(offsets):
+        tick()
+        found = _plausible(view, offset)
+        if found is None or not is_intact(*found):
+            continue
+        best = _believed(view, offset, found[1], refused)
+        if best is not None:
+            break
+        refused = offset if refused is None else refused
+    if steps.broken_at is None:
+        return best
+    return _behind_break(view, steps.broken_at, best, tick)
+
+
+def _behind_break(
+    view: memoryview, broken_at: int, best: Located | None, tick: Callable[[], None]
+) -> Located | None:
+    """The newest manifest behind a break that can be believed, else ``best``."""
+    epoch = 0 if best is None else best.manifest.epoch
+    refused = None
+    budget = RESYNC_BYTES_MAX
+    for number, offset in enumerate(_look_alikes(view, broken_at, tick)):
+        found = _plausible(view, offset)
+        if found is not None and peek_epoch(found[1]) >= epoch:
+            budget -= found[0].payload_bytes
+        else:
+            found = None
+        if budget < 0 or number >= _CANDIDATES_MAX:
+            raise InvalidFormat(
+                f"behind the damage at {broken_at} is more that might be a manifest than the "
+                f"{_CANDIDATES_MAX} headers and {RESYNC_BYTES_MAX} bytes that are looked at",
+                offset=broken_at,
+            )
+        if found is None or not is_intact(*found) or not _reaches(found[1], broken_at):
+            continue
+        located = _believed(view, offset, found[1], refused)
+        if located is not None:
+            return located
+        refused = offset if refused is None else refused
+    return best if best is None or refused is None else best._replace(refused=refused)
+
+
+def _look_alikes(view: memoryview, start: int, tick: Callable[[], None]) -> Iterator[int]:
+    """Offsets from the end down to ``start`` where the header of a manifest may begin."""
+    overlap = len(MAGIC) + 1
+    for stop in range(len(view), start, -_BYTES_PER_SEARCH):
+        tick()
+        first = max(start, stop - _BYTES_PER_SEARCH)
+        matches = _MANIFEST_HEADER.finditer(view, first, min(len(view), stop + overlap))
+        yield from reversed([match.start() for match in matches])
+
+
+def _plausible(view: memoryview, offset: int) -> tuple[SegmentHeader, memoryview] | None:
+    """Header and payload at ``offset`` if both are whole, with a hash, and no size is absurd."""
+    header = decode_header(view, offset)
+    if header is None or header.content_hash == NO_HASH:
+        return None
+    payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
+    whole = len(payload) == header.payload_bytes
+    return (header, payload) if whole and HEAD_BYTES <= len(payload) <= PAYLOAD_BYTES_MAX else None
+
+
+def _reaches(payload: memoryview, offset: int) -> bool:
+    """Whether a directory lists a segment at or behind ``offset``."""
+    try:
+        return bool((decode_directory(payload)["offset"] >= offset).any())
+    except InvalidFormat:
+        return False
+
+
+def _believed(
+    view: memoryview, offset: int, payload: memoryview, refused: int | None
+) -> Located | None:
+    """The manifest in an intact payload, unless it does not decode or leads astray."""
+    try:
+        if not _leads_to_segments(view, decode_directory(payload)):
+            return None
+        manifest = decode_manifest(payload)
+    except InvalidFormat:
+        return None
+    return Located(offset, manifest, offset + HEADER_BYTES + len(payload), refused)
+
+
+def _leads_to_segments(view: memoryview, directory: NDArray[np.void]) -> bool:
+    """Whether each entry has a header of its type and length, with room for the payload."""
+    # Every place where a header might begin, as an array over the same bytes.
+    room = len(view) - HEADER_BYTES
+    headers = np.ndarray((room + 1,), _HEADER, view, strides=(1,))
+    for start in range(0, len(directory), _ENTRIES_PER_STEP):
+        part = directory[start : start + _ENTRIES_PER_STEP]
+        length, offsets = part["payload_bytes"], part["offset"]
+        if not ((length <= room) & (offsets <= room - length)).all():
+            return False
+        found = headers[offsets.astype(np.intp)]
+        same = (
+            (found["magic"] == _MAGIC_NUMBER)
+            & (found["type"] == part["type"])
+            & (found["payload_bytes"] == length)
+        )
+        if not same.all():
+            return False
+    return True

@@ -1,0 +1,183 @@
+"""The rows of a vector store in memory: where each vector lies, which ids are live, in blocks.
+
+Rows are numbered in the order they came, and a row never changes: a newer row of the same id, or a
+delete, makes it dead. A block's vectors lie in the mapped file, or, for small segments, in memory
+that many of them share; both look the same to a search.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.workers.id_map import ABSENT, IdMap
+from holdfast.workers.search import Rows, squared_norms
+
+_POOL_BYTES = 64 << 20
+_FIRST_CAPACITY = 1024
+_LOOK_AT_ROWS = 1024
+
+
+class RowTable:
+    """Rows of ``dimension`` float32 each, by number and by id."""
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self.rows = 0
+        self.live_rows = 0
+        self.changes = 0
+        """Counts everything that changes an answer, for caches."""
+        self._ids = np.empty(_FIRST_CAPACITY, np.uint64)
+        self._norms = np.empty(_FIRST_CAPACITY, np.float32)
+        self._live = np.empty(_FIRST_CAPACITY, np.bool_)
+        self._vectors: list[NDArray[np.float32]] = []  # per block; the last may have spare room
+        self._starts: list[int] = []
+        self._pooled = False  # the last block is shared memory with spare room
+        self._blocks: list[Rows] = []
+        self._map = IdMap()
+
+    # --- changing --------------------------------------------------------------------------
+
+    def add(
+        self, ids: NDArray[np.uint64], vectors: NDArray[np.float32], *, lasting: bool = False
+    ) -> int:
+        """Append rows, (n,) and (n, d); older rows of these ids die. Returns how many did.
+
+        ``lasting`` vectors are referred to where they are; others are copied.
+        """
+        count = len(ids)
+        if not count:
+            return 0
+        first = self.rows
+        self._make_room(first + count)
+        self._ids[first : first + count] = ids
+        self._norms[first : first + count] = squared_norms(vectors)
+        self._live[first : first + count] = True
+        replaced = self.kill(self.find_live(ids))
+        if lasting:
+            self._vectors.append(vectors)
+            self._starts.append(first)
+            self._pooled = False
+        else:
+            self._pool(vectors)
+        self.rows += count
+        self.live_rows += count
+        if self._map.add(ids, first) < count:  # only files of the original repeat ids in a segment
+            winners = self._map.find(ids) == np.arange(first, first + count)
+            self.kill(np.flatnonzero(~winners) + first)
+        self._blocks = self._blocks[: max(0, len(self._blocks) - 1)]
+        self.changes += 1
+        return replaced
+
+    def kill(self, rows: NDArray[np.int64]) -> int:
+        """Make rows dead; ``ABSENT`` and dead ones are passed over. Returns how many died."""
+        rows = np.unique(rows[rows != ABSENT])
+        rows = rows[self._live[rows]]
+        self._live[rows] = False
+        self.live_rows -= len(rows)
+        self.changes += 1
+        return len(rows)
+
+    def _make_room(self, rows: int) -> None:
+        if rows <= len(self._ids):
+            return
+        capacity = max(rows, 2 * len(self._ids))
+        for name in ("_ids", "_norms", "_live"):
+            old = getattr(self, name)
+            new = np.empty(capacity, old.dtype)
+            new[: self.rows] = old[: self.rows]
+            setattr(self, name, new)
+        self._blocks = []  # they refer to the old arrays
+
+    def _pool(self, vectors: NDArray[np.float32]) -> None:
+        done = 0
+        at = self.rows
+        while done < len(vectors):
+            used = at - self._starts[-1] if self._pooled else 0
+            if not self._pooled or used == len(self._vectors[-1]):
+                capacity = max(1, _POOL_BYTES // (4 * self.dimension))
+                self._vectors.append(np.empty((capacity, self.dimension), np.float32))
+                self._starts.append(at)
+                self._pooled = True
+                used = 0
+            taken = min(len(vectors) - done, len(self._vectors[-1]) - used)
+            self._vectors[-1][used : used + taken] = vectors[done : done + taken]
+            done += taken
+            at += taken
+
+    # --- asking ----------------------------------------------------------------------------
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """The id of every row."""
+        return self._ids[: self.rows]
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """Whether each row is live; changes as the table does."""
+        return self._live[: self.rows]
+
+    def blocks(self) -> list[Rows]:
+        """Every row, in order."""
+        for number in range(len(self._blocks), len(self._starts)):
+            start = self._starts[number]
+            stop = self._starts[number + 1] if number + 1 < len(self._starts) else self.rows
+            self._blocks.append(
+                Rows(
+                    start,
+                    self._ids[start:stop],
+                    self._vectors[number][: stop - start],
+                    self._norms[start:stop],
+                )
+            )
+        return self._blocks
+
+    def find_live(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The live row of each id, or ``ABSENT``."""
+        rows = self._map.find(ids)
+        rows[~self._live[rows]] = ABSENT  # ABSENT itself asks for the last place, and stays
+        return rows
+
+    def live_in_id_order(self) -> NDArray[np.int64]:
+        """The live rows, by ascending id."""
+        rows = self._map.merged().rows
+        return rows[self._live[rows]]
+
+    def live_behind(self, after: int | None, limit: int) -> NDArray[np.int64]:
+        """Up to ``limit`` live rows by ascending id, from behind the id ``after``."""
+        run = self._map.merged()
+        start = 0
+        if after is not None:
+            start = int(np.searchsorted(run.ids, np.uint64(after), side="right"))
+        found: list[NDArray[np.int64]] = []
+        missing = limit
+        while missing and start < len(run.ids):
+            step = max(missing, _LOOK_AT_ROWS)
+            rows = run.rows[start : start + step]
+            live = rows[self._live[rows]][:missing]
+            found.append(live)
+            missing -= len(live)
+            start += step
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of these rows, (n, d), copied."""
+        out = np.empty((len(rows), self.dimension), np.float32)
+        blocks = self.blocks()
+        owners = np.searchsorted(np.array(self._starts), rows, side="right") - 1
+        for number in np.unique(owners):
+            mine = np.flatnonzero(owners == number)
+            block = blocks[number]
+            out[mine] = block.vectors[rows[mine] - block.first_row]
+        return out
+
+    def check_invariants(self) -> None:
+        """Assert that map, masks and blocks agree."""
+        self._map.check_invariants()
+        assert self.live_rows == np.count_nonzero(self.live)
+        live = np.flatnonzero(self.live)
+        assert np.array_equal(self.find_live(self.ids[live]), live)
+        position = 0
+        for block in self.blocks():
+            assert block.first_row == position
+            assert len(block.ids) == len(block.vectors) == len(block.squared_norms) > 0
+            position += len(block.ids)
+        assert position == self.rows

@@ -1,0 +1,246 @@
+"""Opening a vector store: locks, the newest manifest that can be believed, a torn tail, sync.
+
+What can be wrong, and what is done about it:
+
+===============================  ===============================================================
+absent, or empty                 a new file is put in place (temporary file, sync, rename)
+no manifest at all               ``InvalidFormat``; nothing is touched
+newest manifest damaged          the one before counts, unless a sync is known to have saved more
+bytes behind the last manifest   witnesses stay; the rest is kept beside the file, then cut
+a listed segment is damaged      ``StoreCorrupt``, unless it was never synced and power was lost
+the last owner's sync failed     what can be read is written to a new file before it is trusted
+parent missing or changed        ``ParentChanged``; nothing is touched
+===============================  ===============================================================
+"""
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.formats.errors import (
+    HoldfastError,
+    InvalidArgument,
+    InvalidFormat,
+    LimitExceeded,
+    StoreCorrupt,
+    StoreNotFound,
+    from_os_error,
+)
+from holdfast.formats.rvf.manifest import Identity
+from holdfast.formats.rvf.record import StoreRecord
+from holdfast.formats.rvf.scan import Located, find_manifest, walk
+from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, is_intact
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Disk,
+    File,
+    directory_of,
+    remove_if_there,
+    replace,
+)
+from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
+from holdfast.workers.ledger import Ledger
+from holdfast.workers.log_file import (
+    UNSYNCED_SUFFIX,
+    LogFile,
+    clear_unsynced,
+    guard,
+    is_marked_unsynced,
+)
+from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, write_again, written_anew
+from holdfast.workers.messages import StoreSpec
+from holdfast.workers.vector_catalog import Catalog, Commit
+from holdfast.workers.vector_loading import DamagedSegment, Loaded, load
+from holdfast.workers.vector_messages import VectorOptions
+
+log = logging.getLogger("holdfast.vectors")
+
+INDEX_SUFFIX = ".ann"
+OWNER_SUFFIX = ".owner"
+DIMENSION_MAX = 65_535
+
+
+@dataclass(slots=True)
+class RecoveredVectors:
+    """A vector store's state, as its file says."""
+
+    log: LogFile
+    ledger: Ledger
+    loaded: Loaded
+    torn_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What of a file counts: the store as of its last good commit, and where the good part ends."""
+
+    loaded: Loaded
+    end: int
+    reason: str
+    """Why the file does not end there, if it does not."""
+
+
+def recover(
+    disk: Disk, spec: StoreSpec, *, sync: bool, tick: Callable[[], None]
+) -> RecoveredVectors:
+    """Recover the vector store at ``spec.path``, whose locks the caller holds."""
+    path = spec.path
+    try:
+        for leftover in (path, path + INDEX_SUFFIX):  # of a crash in the middle of writing
+            remove_if_there(disk, leftover + TEMPORARY_SUFFIX)
+        _ensure_exists(disk, spec)
+        file = disk.open(path, write=True)
+    except HoldfastError:
+        raise  # some are an OSError, too
+    except OSError as error:
+        raise from_os_error(error, "open", path) from error
+    try:
+        held = guard(disk, path)
+        try:
+            return _recover_guarded(disk, file, held, sync=sync, tick=tick)
+        except BaseException:
+            held.close()
+            raise
+    except HoldfastError:
+        file.close()
+        raise  # some are an OSError, too
+    except OSError as error:
+        file.close()
+        raise from_os_error(error, "recover", path) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def _ensure_exists(disk: Disk, spec: StoreSpec) -> None:
+    path = spec.path
+    if disk.inode_at(path) is not None:
+        file = disk.open(path)
+        try:
+            if file.size():  # the original makes the file before it takes the lock
+                return
+        finally:
+            file.close()
+    elif not spec.create:
+        raise StoreNotFound(f"there is no vector store at {path!r}", store=spec.name, path=path)
+    options = spec.vectors or VectorOptions()
+    if options.dimension is None:
+        raise InvalidArgument(
+            f"{path!r} does not exist, and a new vector store needs a dimension", path=path
+        )
+    record = StoreRecord(options.metric or "l2", options.profile or "generic")
+    identity = Identity(secrets.token_bytes(16), bytes(16), bytes(32), 0)
+    replace(disk, path, [first_commit(Catalog(options.dimension, identity, record))])
+
+
+def first_commit(catalog: Catalog) -> bytes:
+    """The content of a new file: a store record and a manifest, at epoch 0."""
+    if not 1 <= catalog.dimension <= DIMENSION_MAX:
+        raise LimitExceeded(f"dimension {catalog.dimension} is not within 1 to {DIMENSION_MAX}")
+    commit = Commit(catalog, 0)
+    commit.store_record(catalog.record)
+    return commit.finish(0)
+
+
+def _recover_guarded(
+    disk: Disk, file: File, held: File, *, sync: bool, tick: Callable[[], None]
+) -> RecoveredVectors:
+    path, inode = file.path, file.inode()
+    view = file.map()
+    ledger = Ledger(disk, path)
+    sync_failed = is_marked_unsynced(disk, path)
+    unsynced_from = ledger.unsynced_from(view, inode, sync_failed=sync_failed)
+    same = ledger.found is not None and ledger.found.inode == inode
+    known = ledger.found.synced if ledger.found is not None and same else 0
+    judged = judge(disk, path, view, unsynced_from, known, tick)
+    end, torn_bytes = judged.end, len(view) - judged.end
+    if torn_bytes:
+        keep_cut_bytes(disk, path, view[end:], end, judged.reason)
+    synced = end
+    if sync_failed:
+        file = written_anew(disk, path, view[:end], file)
+        inode = file.inode()
+        clear_unsynced(disk, path)
+    elif torn_bytes:
+        file.truncate(end)
+    known_synced = ledger.known_synced(inode, end)
+    if torn_bytes or (sync and known_synced < end):
+        write_again(file, view, known_synced, end)
+        file.sync()
+    elif not sync_failed:
+        synced = known_synced
+    ledger.begin(view, inode, end, synced)
+    if sync_failed:
+        held.close()
+        held = guard(disk, path)
+    opened = LogFile(disk, file, end, held)
+    opened.synced_end = synced
+    return RecoveredVectors(opened, ledger, judged.loaded, torn_bytes)
+
+
+def judge(
+    disk: Disk,
+    path: str,
+    view: memoryview,
+    unsynced_from: int | None,
+    known_synced: int,
+    tick: Callable[[], None],
+) -> Judgement:
+    """Find the newest commit that can be believed, and load it.
+
+    Damage from ``unsynced_from`` on is a torn commit; damage below ``known_synced`` is corruption,
+    also of a manifest. Raises ``InvalidFormat``, ``StoreCorrupt`` or ``ParentChanged``.
+    """
+    search_end = len(view)
+    reason = "no commit ends there"
+    while True:
+        located = find_manifest(view[:search_end], tick)
+        if located is None:
+            raise InvalidFormat(
+                f"{path!r} is not an RVF file: it holds no intact manifest",
+                path=path,
+                offset=0,
+                reason="no intact manifest",
+            )
+        try:
+            end = _end_with_witnesses(view, located)
+            if end < known_synced:
+                raise _corrupt(path, end, "a commit that was synced is no longer there")
+            return Judgement(load(disk, path, view, located, tick), end, reason)
+        except DamagedSegment as damage:
+            if unsynced_from is None or damage.offset < unsynced_from:
+                raise _corrupt(path, damage.offset, damage.reason) from damage
+            reason = f"{damage.reason}, and was never synced"
+            search_end = located.offset
+
+
+def _end_with_witnesses(view: memoryview, located: Located) -> int:
+    """Where the good part ends: the original adds witnesses behind the manifest and lists none."""
+    end = located.end
+    for offset, header in walk(view, located.end):
+        payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
+        if header.type != SegmentType.WITNESS or not is_intact(header, payload):
+            break
+        end = offset + HEADER_BYTES + header.payload_bytes
+    return end
+
+
+def _corrupt(path: str, offset: int, reason: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path!r} is damaged at offset {offset}: {reason}",
+        path=path,
+        offset=offset,
+        reason=reason,
+    )
+
+
+def drop_files(disk: Disk, path: str) -> None:
+    """Remove a vector store's file and everything beside it that is holdfast's."""
+    for suffix in (LEDGER_SUFFIX, INDEX_SUFFIX, TEMPORARY_SUFFIX, UNSYNCED_SUFFIX):
+        remove_if_there(disk, path + suffix)
+    drop_cut_bytes(disk, path)
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(path)
+    disk.sync_directory(directory_of(path))
