@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import holdfast
 from holdfast.bench import data
-from holdfast.workers.messages import Durability
+from holdfast.workers.message import Durability
 
 OneCall = Callable[[int], object]
 """Makes the ``n``-th call of one caller."""

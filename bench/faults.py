@@ -48,7 +48,17 @@ T = TypeVar("T")
 WRITES = frozenset({"append", "write_at"})
 # What a full disk or a spent quota can refuse.
 GROWING = frozenset(
-    {"open", "append", "write_at", "truncate", "sync", "make_directory", "rename", "sync_directory"}
+    {
+        "open",
+        "create",
+        "append",
+        "write_at",
+        "truncate",
+        "sync",
+        "make_directory",
+        "rename",
+        "sync_directory",
+    }
 )
 # What a failing medium can refuse: all but questions that never reach it.
 REACHING = GROWING | {
@@ -176,6 +186,11 @@ class FaultyDisk:
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> "FaultyFile":
         inner = self.do(("open", path), lambda: self.inner.open(path, write=write, create=create))
+        self._files.append(inner)
+        return FaultyFile(self, inner)
+
+    def create(self, path: str) -> "FaultyFile":
+        inner = self.do(("create", path), lambda: self.inner.create(path))
         self._files.append(inner)
         return FaultyFile(self, inner)
 

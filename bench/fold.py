@@ -28,7 +28,7 @@ from holdfast.bench.measure import (
     seconds_per_call,
 )
 from holdfast.bench.run import Run
-from holdfast.workers.messages import Durability
+from holdfast.workers.message import Durability
 
 T = TypeVar("T")
 

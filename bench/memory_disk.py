@@ -50,6 +50,12 @@ class MemoryDisk:
         self._files = [other for other in self._files if other.in_use is not None] + [file]
         return file
 
+    def create(self, path: str) -> MemoryFile:
+        parent, name = self._parent(path)
+        if name in parent.names:
+            raise _error(errno.EEXIST, path)
+        return self.open(path, write=True, create=True)
+
     def inode_at(self, path: str) -> int | None:
         try:
             node = self._find(path)

@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable, operation
@@ -14,18 +14,20 @@ from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import (
     InvalidArgument,
     InvalidName,
+    StoreExists,
     StoreNotFound,
     WrongKind,
     from_os_error,
 )
-from holdfast.handles.base import expecting
+from holdfast.formats.rvf.terms import Metric, Profile
+from holdfast.handles.base import AsyncHandle, Handle, expecting
 from holdfast.handles.fold import AsyncFold, Fold, absolute
 from holdfast.joining import prepare
 from holdfast.options import EngineOptions, check_seconds
 from holdfast.workers import messages
 from holdfast.workers.disk import OsDisk
+from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
-    Durability,
     Kind,
     OpenStore,
     ProcessInfo,
@@ -33,13 +35,40 @@ from holdfast.workers.messages import (
     StoreSpec,
 )
 from holdfast.workers.places import Places, check_name, split_store
+from holdfast.workers.vector_messages import VectorOptions, VectorStatus
+
+if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
+    from holdfast.handles.async_vectors import AsyncVectors
+    from holdfast.handles.vectors import Vectors
 
 T = TypeVar("T")
+AnyStatus: TypeAlias = messages.Status | VectorStatus
 
 _DURABILITIES = ("always", "interval", "never")
+_SERVED: dict[str, Kind] = {"fold": "fold", "vectors": "vectors"}
+"""The kinds of store that this release serves."""
 _engines: "weakref.WeakSet[_EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
+
+
+class _AnyStore(Handle):
+    """What can be asked of a store of any kind."""
+
+    @operation
+    def status(self, *, timeout: float | None = None) -> Call[AnyStatus]:
+        return Call(messages.StoreStatus(), lambda reply: cast("AnyStatus", reply), timeout)
+
+    @operation
+    def check_may_drop(self, *, timeout: float | None = None) -> Call[None]:
+        return Call(messages.StoreMayDrop(), lambda _: None, timeout)
+
+
+class _AsyncAnyStore(AsyncHandle):
+    """``_AnyStore`` for asyncio."""
+
+    status = awaitable(_AnyStore.status)
+    check_may_drop = awaitable(_AnyStore.check_may_drop)
 
 
 class _EngineBase:
@@ -85,6 +114,7 @@ class _EngineBase:
         *,
         import_from: str | None = None,
         create: bool = True,
+        vectors: VectorOptions | None = None,
     ) -> StoreSpec:
         """A checked description of a store."""
         check_name(name)
@@ -100,8 +130,15 @@ class _EngineBase:
         if os.path.exists(where) and not os.path.isfile(where):
             raise InvalidArgument(f"{where!r} is not a regular file", store=name, path=where)
         return StoreSpec(
-            name, kind, os.path.realpath(where), durability, interval, import_from, create
+            name, kind, os.path.realpath(where), durability, interval, import_from, create, vectors
         )
+
+    def path_of(self, name: str) -> str:
+        """Where a new vector store of this name would lie. Raises ``StoreExists`` if one does."""
+        path = self._spec("vectors", name).path
+        if os.path.exists(path):
+            raise StoreExists(f"store {name!r} exists", store=name, path=path)
+        return path
 
     def _check_free(self, name: str, kind: Kind) -> None:
         """Refuse a name that another kind of store has, or one that differs in case alone."""
@@ -124,8 +161,8 @@ class _EngineBase:
         check_name(name)
         for file_name in self._files():
             store = split_store(file_name)
-            if store is not None and store[0] == name and store[1] == "fold":
-                return self._spec("fold", name, create=False)
+            if store is not None and store[0] == name and store[1] in _SERVED:
+                return self._spec(_SERVED[store[1]], name, create=False)
         raise StoreNotFound(f"there is no store {name!r} in {self.directory!r}", store=name)
 
     def _leave_to_parent(self) -> None:
@@ -186,6 +223,42 @@ class Engine(_EngineBase):
         )
         return Fold(self._coordinator, self._open(spec, timeout=timeout))
 
+    def vectors(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric | None = None,
+        profile: Profile | None = None,
+        path: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "Vectors":
+        """Open the vector store ``name``, making it if ``create`` and it is absent.
+
+        A new store needs its ``dimension``, 1 to 65,535; ``metric`` is ``"l2"`` (the default:
+        squared Euclidean distance), ``"ip"`` or ``"cosine"``, and ``profile`` says what the vectors
+        are about. All three are kept in the file, and opening with others raises
+        ``OptionsConflict``. ``read_only`` takes no lock, so it also opens a file that another
+        program is writing; ``refresh`` shows what was committed since.
+
+        ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
+        """
+        from holdfast.handles.vector_parts import agreed, options
+        from holdfast.handles.vectors import VectorInfo, Vectors
+
+        asked = options(dimension, metric, profile, read_only)
+        spec = self._spec(
+            "vectors", name, path, durability, interval, create=create and not read_only,
+            vectors=asked,
+        )  # fmt: skip
+        opened = self._open(spec, timeout=timeout)
+        found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
+        return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))
+
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""
         return self._stores()
@@ -225,13 +298,14 @@ class Engine(_EngineBase):
         return Call(messages.DropStore(name, hung_after_s), lambda _: None, timeout)
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
-        """Remove a store and its files for good. Raises ``StoreNotFound``."""
-        self._open(self._spec_of(name), timeout=timeout)
+        """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
+        opened = self._open(self._spec_of(name), timeout=timeout)
+        _AnyStore(self._coordinator, opened).check_may_drop(timeout=timeout)
         self._drop(name, timeout=timeout)
 
-    def status(self, name: str, *, timeout: float | None = None) -> messages.Status:
+    def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``."""
-        return Fold(self._coordinator, self._spec_of(name)).status(timeout=timeout)
+        return _AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
 
     def close(self) -> None:
         """Leave. The last host to leave waits until every store is synced and closed."""
@@ -297,6 +371,33 @@ class AsyncEngine(_EngineBase):
         )
         return AsyncFold(self._async, await self._open(spec, timeout=timeout))
 
+    async def vectors(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric | None = None,
+        profile: Profile | None = None,
+        path: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "AsyncVectors":
+        """See ``Engine.vectors``."""
+        from holdfast.handles.async_vectors import AsyncVectorInfo, AsyncVectors
+        from holdfast.handles.vector_parts import agreed, options
+
+        asked = options(dimension, metric, profile, read_only)
+        spec = self._spec(
+            "vectors", name, path, durability, interval, create=create and not read_only,
+            vectors=asked,
+        )  # fmt: skip
+        opened = await self._open(spec, timeout=timeout)
+        found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
+        return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))
+
     async def stores(self) -> dict[str, str]:
         """See ``Engine.stores``."""
         return await asyncio.to_thread(self._stores)
@@ -309,12 +410,13 @@ class AsyncEngine(_EngineBase):
 
     async def drop(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.drop``."""
-        await self._open(self._spec_of(name), timeout=timeout)
+        opened = await self._open(self._spec_of(name), timeout=timeout)
+        await _AsyncAnyStore(self._async, opened).check_may_drop(timeout=timeout)
         await self._drop(name, timeout=timeout)
 
-    async def status(self, name: str, *, timeout: float | None = None) -> messages.Status:
+    async def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """See ``Engine.status``."""
-        return await AsyncFold(self._async, self._spec_of(name)).status(timeout=timeout)
+        return await _AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
 
     async def close(self) -> None:
         """See ``Engine.close``."""
@@ -331,6 +433,32 @@ class AsyncEngine(_EngineBase):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class _Family:
+    """Where the children of an engine's vector stores go. Holds the engine as long as a store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def path_of(self, name: str) -> str:
+        return self._engine.path_of(name)
+
+    def open(self, name: str) -> "Vectors":
+        return self._engine.vectors(name, create=False)
+
+
+class _AsyncFamily:
+    """``_Family`` for asyncio."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    def path_of(self, name: str) -> str:
+        return self._engine.path_of(name)
+
+    async def open(self, name: str) -> "AsyncVectors":
+        return await self._engine.vectors(name, create=False)
 
 
 def open_engine(

@@ -1,4 +1,4 @@
-"""A filter on its way to the worker: a pyarrow.compute expression as bytes, and what it consists of.
+"""A filter on its way to the worker: a pyarrow.compute expression as bytes, and its parts.
 
 The bytes are what pyarrow itself makes of an expression, behind a checksum, because pyarrow's
 reader crashes on some of them after a single flipped bit. All integers little-endian::
@@ -78,20 +78,20 @@ def encode_expression(expression: pc.Expression) -> bytes:
         raise InvalidArgument(
             f"where {text_of(expression)} cannot be sent: {error}; columns are referred to by name"
         ) from error
-    body = serialised.to_pybytes()
+    body: bytes = serialised.to_pybytes()
     return _HEAD.pack(MAGIC, crc32(body)) + body
 
 
 def decode_expression(data: bytes | bytearray | memoryview) -> pc.Expression:
     """The expression again. Raises ``InvalidArgument`` for other bytes."""
-    body = _body(data)
-    _take_apart(body)
-    return _deserialised(body)
+    return take_apart(data)[0]
 
 
-def take_apart(data: bytes | bytearray | memoryview) -> Program:
-    """What the bytes of an expression say. Raises ``InvalidArgument`` for other bytes."""
-    return _take_apart(_body(data))
+def take_apart(data: bytes | bytearray | memoryview) -> tuple[pc.Expression, Program]:
+    """The expression again, and its parts. Raises ``InvalidArgument`` for other bytes."""
+    file = _body(data)
+    program = _program(file)  # checks what pyarrow's own reader takes for granted
+    return _deserialised(file), program
 
 
 def text_of(expression: pc.Expression) -> str:
@@ -118,8 +118,8 @@ def _deserialised(file: pa.Buffer) -> pc.Expression:
         raise InvalidArgument(f"where cannot be read: {error}") from error
 
 
-def _take_apart(file: pa.Buffer) -> Program:
-    """Steps and constants, checked: pyarrow's own reader trusts them."""
+def _program(file: pa.Buffer) -> Program:
+    """Steps and constants, checked."""
     try:
         steps = _steps(memoryview(file))
         reader = pa.ipc.open_file(file)
@@ -142,9 +142,7 @@ def _steps(file: memoryview) -> tuple[Step, ...]:
     schema = FlatTable.root(file[start:]).table(_SCHEMA)
     if schema is None:
         raise ValueError("no schema")
-    return tuple(
-        Step(entry.text(_KEY), entry.text(_VALUE)) for entry in schema.tables(_METADATA)
-    )
+    return tuple(Step(entry.text(_KEY), entry.text(_VALUE)) for entry in schema.tables(_METADATA))
 
 
 def _check_steps(steps: tuple[Step, ...], constants: int) -> None:

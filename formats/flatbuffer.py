@@ -8,8 +8,9 @@ offset leads back to its list of fields. Offsets of fields are relative to where
     vector:  u32 count, then the elements
     string:  u32 length, then UTF-8
 
-The readers below check every access against the buffer. They raise ``struct.error`` or
-``ValueError`` for what is no such structure, and their results are never larger than the buffer.
+The readers below check every access against the buffer, and raise ``struct.error`` or
+``ValueError`` for what is no such structure. One result is never larger than the buffer; all
+together may be, since nothing keeps many offsets from leading to the same place.
 """
 
 import struct
@@ -19,6 +20,7 @@ from typing import NamedTuple, Self
 _I32 = struct.Struct("<i")
 _U32 = struct.Struct("<I")
 _U16 = struct.Struct("<H")
+_U8 = struct.Struct("<B")
 
 
 class FlatTable(NamedTuple):
@@ -50,7 +52,7 @@ class FlatTable(NamedTuple):
     def byte(self, field: int) -> int:
         """A u8 field, 0 when left out."""
         place = self._place(field)
-        return 0 if place is None else self.data[place]
+        return 0 if place is None else int(_U8.unpack_from(self.data, place)[0])
 
     def table(self, field: int) -> "FlatTable | None":
         """A field that is a table."""

@@ -5,8 +5,9 @@ value in it. Small chunks are merged into larger ones as in a log-structured tre
 is copied a logarithmic number of times: at once when somebody reads, else after every 64 appends.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from holdfast.formats.limits import MIB
 from holdfast.formats.rvf.meta import FIELD_ID_MAX, field_number, numbered
 from holdfast.formats.tables import ID, check_names, type_name, widened
 from holdfast.workers.where import Condition, prepare, select
+
+T = TypeVar("T")
 
 _LOOSE_CHUNKS_MAX = 64
 # Larger chunks stay as they are: Arrow computes in batches of half as many rows, and text columns
@@ -45,7 +48,6 @@ class Columns:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.nbytes = 0
         self.schema: pa.Schema = pa.schema([])
         """The columns in order of appearance, with their numbers (``formats.rvf.meta``)."""
         self._types: dict[str, pa.DataType] = {}
@@ -56,6 +58,11 @@ class Columns:
         self._fitting: pa.Schema | None = None
         self._masks: dict[bytes, NDArray[np.bool_]] = {}
         self._conditions: dict[bytes, Condition] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns in memory."""
+        return sum(chunk.nbytes for chunk in self._chunks)
 
     @property
     def has_columns(self) -> bool:
@@ -98,9 +105,11 @@ class Columns:
                     nbytes += array.nbytes
         if not count:
             return
-        self._chunks.append(_Chunk(count, nbytes, arrays))
+        chunk = _Chunk(count, nbytes, arrays)
+        if chunk.is_large:
+            self._merge()  # later merges will not look behind it
+        self._chunks.append(chunk)
         self.rows += count
-        self.nbytes += nbytes
         self._masks.clear()
         self._starts = None
         self._loose += 1
@@ -118,6 +127,7 @@ class Columns:
                         f"{', '.join(self._types) or 'none'}"
                     )
             schema = pa.schema([schema.field(name) for name in columns])
+        assert not len(rows) or (rows.min() >= 0 and rows.max() < self.rows), rows
         self._merge()
         if self._starts is None:
             counts = [chunk.rows for chunk in self._chunks]
@@ -129,15 +139,13 @@ class Columns:
             rows, of_chunk = rows[order], of_chunk[order]
         parts = []
         edges = [0, *(np.flatnonzero(np.diff(of_chunk)) + 1).tolist(), len(rows)]
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             if start < end:
                 number = int(of_chunk[start])
                 local = pa.array(rows[start:end] - self._starts[number])
                 parts.append((self._chunks[number], local))
         back = None if order is None else pa.array(np.argsort(order))
-        return pa.Table.from_arrays(
-            [_taken(field, parts, back) for field in schema], schema=schema
-        )
+        return pa.Table.from_arrays([_taken(field, parts, back) for field in schema], schema=schema)
 
     def evaluate(self, where: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[np.bool_]:
         """Where an expression (``formats.expression``) is true, as a read-only mask over all rows.
@@ -158,9 +166,7 @@ class Columns:
         _put_newest(self._masks, where, mask, _MASKS_MAX)
         return mask
 
-    def _fitted(
-        self, table: pa.Table, rows: int
-    ) -> tuple[pa.Schema, Sequence[pa.ChunkedArray]]:
+    def _fitted(self, table: pa.Table, rows: int) -> tuple[pa.Schema, Sequence[pa.ChunkedArray]]:
         """Schema and columns as ``check`` gives them."""
         if table.num_rows != rows:
             raise InvalidArgument(f"metadata has {table.num_rows} rows, and there are {rows} rows")
@@ -175,6 +181,7 @@ class Columns:
         check_names(given.names)
         fitted, fields = [], []
         taken = set(self._numbers.values())
+        free = _free_numbers(taken)
         for field, column in zip(given, columns, strict=True):
             known = self._types.get(field.name)
             column = widened(field.name, column)
@@ -182,7 +189,13 @@ class Columns:
                 column = _converted(field.name, column, known)
             number = self._numbers.get(field.name)
             if number is None:
-                number = _free_number(field, taken)
+                carried = field_number(field)
+                number = next(free, None) if carried is None or carried in taken else carried
+                if number is None:
+                    raise LimitExceeded(
+                        f"metadata column {field.name!r}: there are {FIELD_ID_MAX + 1} columns, "
+                        "which is the limit"
+                    )
                 taken.add(number)
             fields.append(numbered(field.name, column.type, number))
             fitted.append(column)
@@ -195,7 +208,9 @@ class Columns:
             if self._types.get(field.name) != field.type:
                 changed = True
                 self._types[field.name] = field.type
-                self._numbers.setdefault(field.name, field_number(field))
+                number = field_number(field)
+                assert number is not None, field
+                self._numbers.setdefault(field.name, number)
         if changed:
             self.schema = pa.schema(
                 [numbered(name, type_, self._numbers[name]) for name, type_ in self._types.items()]
@@ -216,16 +231,16 @@ class Columns:
                 break
             rows, nbytes, start = rows + chunk.rows, nbytes + chunk.nbytes, start - 1
         if len(chunks) - start > 1:
-            chunks[start:] = [self._merged(chunks[start:], rows, nbytes)]
+            chunks[start:] = [self._merged(chunks[start:], rows)]
             self._starts = None
         self._loose = 0
 
-    def _merged(self, chunks: list[_Chunk], rows: int, nbytes: int) -> _Chunk:
+    def _merged(self, chunks: list[_Chunk], rows: int) -> _Chunk:
         arrays = {}
         for name, type_ in self._types.items():
             if any(name in chunk.arrays for chunk in chunks):
                 arrays[name] = pa.concat_arrays([_array(chunk, name, type_) for chunk in chunks])
-        return _Chunk(rows, nbytes, arrays)
+        return _Chunk(rows, sum(array.nbytes for array in arrays.values()), arrays)
 
     def _table(self, names: Sequence[str], ids: Sequence[NDArray[np.uint64]]) -> pa.Table:
         """These columns, ``id`` among them if it is named."""
@@ -265,19 +280,12 @@ def _id_arrays(ids: Sequence[NDArray[np.uint64]]) -> list[pa.Array]:
     return [pa.array(block) for block in ids]
 
 
-def _free_number(field: pa.Field, taken: set[int]) -> int:
-    """The number a new column gets."""
-    carried = field_number(field)
-    if carried is not None and carried not in taken:
-        return carried
-    number = max(taken, default=-1) + 1
-    if number > FIELD_ID_MAX:  # rare: somebody carried a high number
-        number = next((n for n in range(FIELD_ID_MAX + 1) if n not in taken), -1)
-    if number < 0:
-        raise LimitExceeded(
-            f"metadata column {field.name!r}: a store has at most {FIELD_ID_MAX + 1} columns"
-        )
-    return number
+def _free_numbers(taken: set[int]) -> Iterator[int]:
+    """Numbers for new columns; ``taken`` may grow meanwhile."""
+    above = max(taken, default=-1) + 1
+    for number in chain(range(above, FIELD_ID_MAX + 1), range(above)):
+        if number not in taken:
+            yield number
 
 
 def _converted(name: str, column: pa.ChunkedArray, known: pa.DataType) -> pa.ChunkedArray:
@@ -315,7 +323,7 @@ def _first_inexact(integers: pa.ChunkedArray, floats: pa.ChunkedArray) -> int | 
     return next((number for number, near in pairs if number is not None and number != near), None)
 
 
-def _put_newest[T](cache: dict[bytes, T], key: bytes, value: T, limit: int) -> None:
+def _put_newest(cache: dict[bytes, T], key: bytes, value: T, limit: int) -> None:
     """Make this the newest entry of a cache, and drop the oldest beyond ``limit``."""
     cache[key] = value
     if len(cache) > limit:

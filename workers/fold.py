@@ -132,6 +132,8 @@ class FoldActor:
                     return self._export(directory, caller)
                 case messages.StoreStatus():
                     return self._status()
+                case messages.StoreMayDrop():
+                    return Done()
         except DamagedRecord as damage:
             raise self._corrupt(damage.offset) from None
         except HoldfastError:

@@ -17,7 +17,7 @@ from holdfast.workers.channel import Channel
 from holdfast.workers.messages import Exit, Failure, Phase, StoreSpec
 from holdfast.workers.platform import oom_kills
 from holdfast.workers.vitals import Vitals
-from holdfast.workers.worker import worker_main
+from holdfast.workers.worker import opener, worker_main
 
 _SETTLED_S = 2.0
 _FORKS = sys.platform == "linux"
@@ -38,6 +38,8 @@ class WorkerProcess:
         self.killed_for: str | None = None
         self._oom_kills = oom_kills()
         self._started_at = time.monotonic()
+        if _FORKS:
+            opener(spec.kind)
         ours, theirs = socket.socketpair()
         self._process: BaseProcess = context.Process(
             target=worker_main,

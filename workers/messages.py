@@ -112,6 +112,10 @@ class StoreStatus(Message, frozen=True, tag=10):
     """What the worker knows about its store."""
 
 
+class StoreMayDrop(Message, frozen=True, tag=11):
+    """Whether the store may be removed; the error that says why not."""
+
+
 Request = (
     FoldApply
     | FoldGet
@@ -123,6 +127,7 @@ Request = (
     | FoldCompact
     | FoldExport
     | StoreStatus
+    | StoreMayDrop
     | vectors.VectorRequest
 )
 

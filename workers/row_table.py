@@ -141,8 +141,14 @@ class RowTable:
         rows = self._map.merged().rows
         return rows[self._live[rows]]
 
-    def live_behind(self, after: int | None, limit: int) -> NDArray[np.int64]:
-        """Up to ``limit`` live rows by ascending id, from behind the id ``after``."""
+    def live_behind(
+        self, after: int | None, limit: int, passed: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Up to ``limit`` live rows by ascending id, from behind the id ``after``.
+
+        ``passed`` is a mask over all rows in place of liveness.
+        """
+        counts = self._live if passed is None else passed
         run = self._map.merged()
         start = 0
         if after is not None:
@@ -152,7 +158,7 @@ class RowTable:
         while missing and start < len(run.ids):
             step = max(missing, _LOOK_AT_ROWS)
             rows = run.rows[start : start + step]
-            live = rows[self._live[rows]][:missing]
+            live = rows[counts[rows]][:missing]
             found.append(live)
             missing -= len(live)
             start += step

@@ -35,7 +35,7 @@ class UpstreamLock:
 
     @classmethod
     def acquire(cls, disk: Disk, path: str) -> "UpstreamLock":
-        """Write the lock file beside ``path``; ``StoreLocked`` if there is one of a living owner."""
+        """Write the lock file beside ``path``; ``StoreLocked`` if a living owner has done so."""
         lock = path + SUFFIX
         note = LockNote(os.getpid(), host_name(), time.time_ns(), _OURS + secrets.token_bytes(8))
         while True:
@@ -56,7 +56,7 @@ class UpstreamLock:
         return max(0.0, self._written_at + REFRESH_S - time.monotonic())
 
     def refresh(self) -> None:
-        """Tell other hosts that the owner lives. Raises ``RuntimeError`` when the lock was taken."""
+        """Tell other hosts that the owner lives; ``RuntimeError`` when the lock was taken."""
         file = self._disk.open(self._path, write=True)
         try:
             found = decode_lock(file.read_at(0, LOCK_BYTES))

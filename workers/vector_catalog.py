@@ -21,7 +21,13 @@ from holdfast.formats.rvf.manifest import (
     manifest_bytes,
 )
 from holdfast.formats.rvf.record import StoreRecord
-from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, content_hash, encode_header
+from holdfast.formats.rvf.segment import (
+    HEADER_BYTES,
+    SegmentHeader,
+    SegmentType,
+    content_hash,
+    encode_header,
+)
 from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.rvf.witness import Witness
 
@@ -156,6 +162,24 @@ class Commit:
         """Any other segment that the directory lists."""
         self.catalog.others.append(self._segment(kind, payload))
 
+    def copied(self, view: memoryview, offset: int, header: SegmentHeader, listed: bool) -> None:
+        """A segment of another file, byte for byte; ``listed``: in the directory."""
+        data = view[offset : offset + HEADER_BYTES + header.payload_bytes]
+        if listed:
+            self.catalog.others.append(
+                Entry(header.segment_id, self.end, header.payload_bytes, header.type)
+            )
+        else:
+            self.catalog.unlisted_bytes += len(data)
+        self.parts.append(data)
+        self.end += len(data)
+
+    def drain(self) -> bytes:
+        """The bytes so far, which the caller writes; the commit goes on behind them."""
+        data = b"".join(self.parts)
+        self.parts.clear()
+        return data
+
     def next_generation(self) -> int:
         """For a segment of ours that is part of this commit."""
         self.catalog.generation += 1
@@ -190,4 +214,4 @@ class Commit:
             SegmentType.MANIFEST, encode_manifest(catalog.manifest(own_live_rows)), segment_id
         )
         catalog.manifest_at = at
-        return b"".join(self.parts)
+        return self.drain()

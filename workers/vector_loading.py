@@ -28,6 +28,7 @@ from holdfast.formats.rvf.segment import (
     type_name,
 )
 from holdfast.formats.rvf.terms import Metric, Profile
+from holdfast.formats.tables import ID
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import Disk
 from holdfast.workers.id_map import IdMap
@@ -256,15 +257,17 @@ def _add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: 
     position = 0
     tables = []
     for _, rows in segments:
-        ids = rows.table.column("id").to_numpy()
+        ids = rows.table.column(ID).to_numpy()
         places.add(ids, position)
         position += len(ids)
-        tables.append(rows.table.drop_columns(["id"]))
+        tables.append(rows.table)
     whole = pa.concat_tables(tables, promote_options="default")
     wanted = places.find(table.ids[first_own:])
     indices = pa.array(wanted, mask=wanted < 0)
+    # Not before: a table without columns has no rows.
+    found = whole.take(indices).drop_columns([ID])
     try:
-        columns.append(columns.check(whole.take(indices), count), count)
+        columns.append(columns.check(found, count), count)
     except ValueError as error:
         raise DamagedSegment(segments[0][0].offset, f"metadata: {error}") from error
 

@@ -12,7 +12,6 @@ import msgspec
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.workers.message import Durability, Message
 
-Bytes = bytes | memoryview
 Count = Annotated[int, msgspec.Meta(ge=0)]
 ImageKind = Literal["kernel", "ebpf", "wasm", "dashboard"]
 IndexState = Literal["none", "building", "ready", "unavailable"]
@@ -239,19 +238,19 @@ class Hits(Message, frozen=True, tag=22):
     """``each`` rows per query, nearest first."""
 
     each: int
-    ids: Bytes
-    distances: Bytes
-    metadata: Bytes | None
-    vectors: Bytes | None
+    ids: memoryview
+    distances: memoryview
+    metadata: memoryview | None
+    vectors: memoryview | None
     approximate: bool
 
 
 class VectorRows(Message, frozen=True, tag=23):
     """Rows; ``more`` says whether another page may follow."""
 
-    ids: Bytes
-    metadata: Bytes | None
-    vectors: Bytes | None
+    ids: memoryview
+    metadata: memoryview | None
+    vectors: memoryview | None
     more: bool = False
 
 
@@ -335,13 +334,13 @@ class Membership(Message, frozen=True, tag=29):
 
     parent_rows: int
     visible_rows: int
-    hidden: Bytes
+    hidden: memoryview
 
 
 class Image(Message, frozen=True, tag=30):
     """The payload of an image's segment, or None, and the manifest it may be bound to."""
 
-    payload: Bytes | None
+    payload: memoryview | None
     manifest_hash: bytes = b""
 
 
@@ -357,11 +356,16 @@ class SegmentReport(Message, frozen=True):
 
 
 class Verified(Message, frozen=True, tag=31):
-    """The outcome of a check. ``problems`` is empty when all is well."""
+    """The outcome of a check. ``problems`` is empty when all is well.
+
+    ``witness_breaks`` are links that do not follow the one before; ``witness_restarts`` those that
+    follow nothing, as the original makes them whenever it opens a file.
+    """
 
     segments: list[SegmentReport]
     witnesses: int
     witness_breaks: int
+    witness_restarts: int
     ancestors: list[Ancestor]
     problems: list[str]
 
@@ -405,8 +409,8 @@ class Measured(Message, frozen=True, tag=33):
 class Digests(Message, frozen=True, tag=34):
     """Ids, and 16 bytes for each; ``more`` says whether another page may follow."""
 
-    ids: Bytes
-    digests: Bytes
+    ids: memoryview
+    digests: memoryview
     more: bool
 
 

@@ -67,7 +67,8 @@ class RecoveredVectors:
     """A vector store's state, as its file says."""
 
     log: LogFile
-    ledger: Ledger
+    ledger: Ledger | None
+    """None for a store opened read-only."""
     loaded: Loaded
     torn_bytes: int
 
@@ -178,6 +179,30 @@ def _recover_guarded(
     opened = LogFile(disk, file, end, held)
     opened.synced_end = synced
     return RecoveredVectors(opened, ledger, judged.loaded, torn_bytes)
+
+
+def open_read_only(disk: Disk, path: str, tick: Callable[[], None]) -> RecoveredVectors:
+    """The store at ``path`` as it is now, without a lock and without changing anything.
+
+    A commit that its writer is about to append does not count yet.
+    """
+    try:
+        file = disk.open(path)
+    except FileNotFoundError as error:
+        raise StoreNotFound(f"there is no vector store at {path!r}", path=path) from error
+    except OSError as error:
+        raise from_os_error(error, "open", path) from error
+    try:
+        judged = judge(disk, path, file.map(), None, 0, tick)
+        return RecoveredVectors(
+            LogFile(disk, file, judged.end, disk.open(path)), None, judged.loaded, 0
+        )
+    except HoldfastError:
+        file.close()
+        raise  # some are an OSError, too
+    except OSError as error:
+        file.close()
+        raise from_os_error(error, "read", path) from error
 
 
 def judge(

@@ -18,9 +18,9 @@ from holdfast.formats.errors import (
     StoreFrozen,
     StoreReadOnly,
 )
-from holdfast.formats.rvf import cow, meta, record
+from holdfast.formats.rvf import meta
 from holdfast.formats.rvf.manifest import Entry
-from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType
+from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, decode_header
 from holdfast.formats.rvf.vec import vec_payload_bytes
 from holdfast.workers.actor import Caller
 from holdfast.workers.columns import Columns
@@ -46,9 +46,6 @@ _METAS_MAX = 256
 _DELETED_MAX = 4096
 _DELETED_LEFT = 1024
 
-# A bitmap of the parent's ids, for readers of the original, costs its length at each change.
-MEMBERSHIP_BYTES_MAX = 1 << 20
-
 
 class VectorStore:
     """One open store. Without a ledger it is read-only: nobody's locks are held then."""
@@ -70,6 +67,8 @@ class VectorStore:
         self.catalog: Catalog
         self.table: RowTable
         self.columns: Columns
+        self.deleted_since: set[int] | None = None
+        """Ids deleted while a compaction is under way, and not given a row again since."""
         self.adopt(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
@@ -109,6 +108,13 @@ class VectorStore:
         """Bytes of the file that compaction would drop."""
         return max(0, self.log.end - self.live_bytes())
 
+    def manifest_payload(self) -> memoryview:
+        """The payload of the newest manifest."""
+        at = self.catalog.manifest_at
+        header = decode_header(self.log.remap(), at)
+        assert header is not None
+        return self.log.view[at + HEADER_BYTES : at + HEADER_BYTES + header.payload_bytes]
+
     def payload(self, entry: Entry) -> memoryview:
         """A segment's payload, from the map."""
         return payload_at(self.log.remap(), entry)
@@ -144,9 +150,7 @@ class VectorStore:
         data = commit.finish(own_live_rows)
         if caller is not None:
             start = commit.first_header + _HASH_AT
-            first = int.from_bytes(
-                data[start - commit.start : start - commit.start + 4], "little"
-            )
+            first = int.from_bytes(data[start - commit.start : start - commit.start + 4], "little")
             try:
                 ledger.note(*caller, start, commit.end, first, counted)
             except OSError as error:
@@ -163,37 +167,16 @@ class VectorStore:
 
     def add_metadata(self, commit: Commit, ids: NDArray[np.uint64], table: pa.Table) -> None:
         """A metadata segment for rows with these ids, which replaces what they had."""
-        generation = commit.next_generation()
-        payload = meta.encode_meta(generation, table.add_column(0, "id", pa.array(ids)))
+        payload = meta.encode_meta(ids, table, generation=commit.next_generation())
         commit.other(SegmentType.META, payload)
-
-    def hide(self, commit: Commit, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Stop showing these inherited ids; returns all that are hidden then."""
-        new = np.setdiff1d(ids, self.hidden)
-        if not len(new):
-            return self.hidden
-        payload = record.encode_hidden(new, commit.next_generation(), snapshot=False)
-        commit.other(SegmentType.HIDDEN, payload)
-        hidden = np.union1d(self.hidden, new)
-        self.show_to_others(commit, hidden)
-        return hidden
-
-    def show_to_others(self, commit: Commit, hidden: NDArray[np.uint64]) -> None:
-        """The bitmap by which readers of the original know what a branch shows; RVF 5.10."""
-        commit.catalog.drop(SegmentType.MEMBERSHIP)
-        ids = self.inherited_ids
-        if len(ids) and int(ids[-1]) // 8 >= MEMBERSHIP_BYTES_MAX:
-            return
-        visible = np.setdiff1d(ids, hidden)
-        largest = int(ids[-1]) + 1 if len(ids) else 0
-        payload = cow.encode_membership(cow.Membership.including(visible, largest))
-        commit.other(SegmentType.MEMBERSHIP, payload)
 
     # --- keeping the manifest short --------------------------------------------------------
 
     def shorten_manifest(self) -> None:
         """Merge and rewrite segments if the manifest has become long."""
         catalog = self.catalog
+        if self.deleted_since is not None:  # a compaction will do more
+            return
         if len(catalog.of_type(SegmentType.META)) > _METAS_MAX:
             self._merge_metadata()
         victims: list[VecSegment] = []
@@ -300,8 +283,10 @@ class VectorStore:
     # --- the rest --------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the file and its locks."""
+        """Let go of the file, with nothing left to answer for, then of its lock."""
         self.log.close()
+        if self.ledger is not None:
+            self.ledger.discard()
         if self._lock is not None:
             self._lock.release()
 

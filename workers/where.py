@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument
-from holdfast.formats.expression import Program, Step, decode_expression, take_apart, text_of
+from holdfast.formats.expression import Program, Step, take_apart, text_of
 from holdfast.formats.tables import ARROW_REFUSALS, type_name
 
 _FLIPPED = {
@@ -33,7 +33,17 @@ _FLIPPED = {
     "greater_equal": "less_equal",
 }
 _LOGIC = {"and", "and_kleene", "and_not", "and_not_kleene", "invert", "or", "or_kleene", "xor"}
-_TEXT = tuple("ascii_ binary_ count_sub ends_with find_sub match_ starts_with string_ utf8_".split())
+# How the names of functions begin that are on text.
+_TEXT = (
+    "ascii_",
+    "binary_",
+    "count_sub",
+    "ends_with",
+    "find_sub",
+    "match_",
+    "starts_with",
+    "utf8_",
+)
 _RANGES = {pa.uint64(): (0, (1 << 64) - 1), pa.int64(): (-(1 << 63), (1 << 63) - 1)}
 _FLOAT = pa.float64()
 # SetLookupOptions: what is_in makes of nulls. 0 match them, 1 skip them, 2 and 3 as below.
@@ -55,8 +65,7 @@ def prepare(where: bytes, types: Mapping[str, pa.DataType]) -> Condition:
 
     Raises ``InvalidArgument`` for bytes that are no expression and for an unknown column.
     """
-    given = decode_expression(where)
-    program = take_apart(where)
+    given, program = take_apart(where)
     text = text_of(given)
     names = tuple(dict.fromkeys(step.value for step in program.steps if step.kind == "field_ref"))
     for name in names:
@@ -147,9 +156,9 @@ class _Rewriter:
 
     def _one(self, step: Step, caller: str) -> Step:
         """A step that stands for itself."""
-        if step.kind == "options" and caller == "is_in":
+        if step.kind == "options":
             options = self._constants[int(step.value)]
-            return self._options(options, options.field("value_set").flatten())
+            return self._options(options, _values_of(options)) if caller == "is_in" else step
         if step.kind == "literal":
             without_type = self._constants[int(step.value)].type == pa.null()
         else:
@@ -220,7 +229,7 @@ class _Rewriter:
         if column == pa.null():
             self._steps.append(self._literal(pa.scalar(None, pa.bool_())))
             return
-        values = _in_type(options.field("value_set").flatten(), column)
+        values = _in_type(_values_of(options), column)
         self._steps += Step("call", "is_in"), Step("field_ref", name)
         self._steps += self._options(options, values), Step("end", "is_in")
 
@@ -261,6 +270,14 @@ def _greatest_not_above(value: float, column: pa.DataType) -> float | None:
     if value >= greatest:
         return greatest
     return math.floor(value) if value >= least else None
+
+
+def _values_of(options: pa.StructArray) -> pa.Array:
+    """The values in the options of ``is_in``; raises ``InvalidArgument`` for other options."""
+    try:
+        return options.field("value_set").flatten()
+    except KeyError as error:
+        raise InvalidArgument("where has an is_in() with the options of something else") from error
 
 
 def _in_type(values: pa.Array, column: pa.DataType) -> pa.Array:

@@ -6,6 +6,7 @@ nothing is observed before it is durable. Long work and upkeep run in slices bet
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import select
@@ -34,14 +35,27 @@ from holdfast.workers.channel import (
     send_some,
 )
 from holdfast.workers.disk import OsDisk, anonymous_memory
-from holdfast.workers.fold import open_fold
 from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
 from holdfast.workers.platform import die_with_parent
 from holdfast.workers.spin import Spinner
 from holdfast.workers.vitals import Vitals
 
-OPENERS: dict[Kind, Opener] = {"fold": open_fold}
+OPENERS: dict[Kind, str] = {
+    "fold": "holdfast.workers.fold:open_fold",
+    "vectors": "holdfast.workers.vectors:open_vectors",
+}
 """One entry per kind of store: this is where a new kind plugs in."""
+
+
+def opener(kind: Kind) -> Opener:
+    """What opens stores of a kind. Its modules are loaded at the first call.
+
+    The supervisor calls this ahead of a fork, so that a worker starts with all it needs.
+    """
+    module, name = OPENERS[kind].split(":")
+    found: Opener = getattr(importlib.import_module(module), name)
+    return found
+
 
 _decode_request = msgspec.msgpack.Decoder(messages.Request).decode
 _decode_order = msgspec.msgpack.Decoder(messages.Order).decode
@@ -366,7 +380,7 @@ def worker_main(
 def _serve(spec: StoreSpec, control: Channel, vitals: Vitals) -> None:
     vitals.enter(Phase.RECOVERING)
     try:
-        actor = OPENERS[spec.kind](OsDisk(), spec, vitals.tick)
+        actor = opener(spec.kind)(OsDisk(), spec, vitals.tick)
     except HoldfastError as error:
         failure = Failure.of(error, traceback.format_exc())
         control.send(FrameKind.REQUEST, messages.Refused(failure))

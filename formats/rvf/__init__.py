@@ -11,13 +11,15 @@ format's description.
 ``journal``     lists of deleted ids, written for the record and never read back
 ``witness``     entries of the audit chain
 ``addrot``      the 32-byte fingerprint of images, witnesses and parents
-``images``      programs to start: kernels and eBPF
-``bundles``     programs to run beside a query: WebAssembly modules and dashboards
+``images``      programs a file carries along: kernels, eBPF, WebAssembly, dashboards
 ``cow``         how a branch refers to its parent: the cluster map and the membership bitmap
 ``lock_file``   the note in the file beside a store that a writer has open
+``meta``        metadata of rows, which the original keeps in memory only
+``record``      what else holdfast keeps in a file: the store record, and hidden ids
+``terms``       names of options
 ==============  ===================================================================================
 
 The decoders raise ``InvalidFormat`` for bytes that break their format, whatever they are; sizes are
-checked before anything is allocated. Offsets in their messages count from the payload's start, as
-a payload does not know where it lies.
+checked before anything is allocated. A payload does not know where in a file it lies, so only the
+errors of ``scan`` have an offset.
 """

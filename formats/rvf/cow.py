@@ -133,15 +133,14 @@ def decode_cow_map(payload: Buffer) -> CowMap:
     ) = _COW.unpack_from(payload)  # fmt: skip
     _check_head("cluster map", magic, _COW_MAGIC, version)
     if map_format != _FLAT:
-        raise InvalidFormat(f"a cluster map of the unsupported format {map_format}", offset=6)
+        raise InvalidFormat(f"a cluster map of the unsupported format {map_format}")
     if frozen > 1:
-        raise InvalidFormat(f"a cluster map whose frozen flag is {frozen}", offset=68)
+        raise InvalidFormat(f"a cluster map whose frozen flag is {frozen}")
     map_at = _COW.size + name_bytes
     if map_at + map_bytes != len(payload):
         raise InvalidFormat(
             f"a cluster map of {len(payload)} bytes says its name and map end at "
-            f"{map_at + map_bytes}",
-            offset=73,
+            f"{map_at + map_bytes}"
         )
     try:
         name = bytes(payload[_COW.size : map_at]).decode()
@@ -157,7 +156,7 @@ def decode_cow_map(payload: Buffer) -> CowMap:
         frozen=bool(frozen),
         snapshot_epoch=snapshot_epoch,
         compression_policy=policy,
-        clusters=_decode_clusters(memoryview(payload)[map_at:], map_at),
+        clusters=_decode_clusters(memoryview(payload)[map_at:]),
     )
     problem = _cow_problem(cow)
     if problem:
@@ -165,17 +164,16 @@ def decode_cow_map(payload: Buffer) -> CowMap:
     return cow
 
 
-def _decode_clusters(table: memoryview, offset: int) -> tuple[Cluster, ...]:
+def _decode_clusters(table: memoryview) -> tuple[Cluster, ...]:
     if len(table) < _MAP.size:
-        raise InvalidFormat(f"a cluster table of {len(table)} bytes", offset=offset)
+        raise InvalidFormat(f"a cluster table of {len(table)} bytes")
     table_format, count = _MAP.unpack_from(table)
     if table_format != _FLAT:
-        raise InvalidFormat(f"a cluster table of format {table_format}", offset=offset)
+        raise InvalidFormat(f"a cluster table of format {table_format}")
     needed = _MAP.size + count * _CLUSTER.size
     if needed != len(table):
         raise InvalidFormat(
-            f"a cluster table of {len(table)} bytes says {count} clusters, which are {needed}",
-            offset=offset,
+            f"a cluster table of {len(table)} bytes says {count} clusters, which are {needed}"
         )
     return tuple(map(Cluster._make, _CLUSTER.iter_unpack(table[_MAP.size :])))
 
@@ -227,7 +225,7 @@ class Membership:
             raise LimitExceeded(
                 f"a membership of {vector_count} ids is over the limit of {VECTOR_COUNT_MAX}"
             )
-        ids = np.unique(ids)
+        ids = np.sort(ids)
         if len(ids) and int(ids[-1]) >= vector_count:
             raise InvalidArgument(f"id {ids[-1]} in a membership of {vector_count} ids")
         bitmap = np.zeros(_bitmap_bytes(vector_count), np.uint8)
@@ -251,9 +249,8 @@ class Membership:
         parts = [np.empty(0, np.uint64)]
         for start in range(0, len(places), _BYTES_PER_STEP):
             part = places[start : start + _BYTES_PER_STEP]
-            bits = np.unpackbits(self.bitmap[part][:, np.newaxis], axis=1, bitorder="little")
-            row, bit = np.nonzero(bits)
-            parts.append((part[row] * 8 + bit).astype(np.uint64))
+            bits = np.flatnonzero(np.unpackbits(self.bitmap[part], bitorder="little"))
+            parts.append((part[bits >> 3] * 8 + (bits & 7)).astype(np.uint64))
         return np.concatenate(parts)
 
     def shows(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -299,26 +296,22 @@ def decode_membership(payload: Buffer, tick: Callable[[], None] = _no_tick) -> M
     )
     _check_head("membership", magic, _MEMBERSHIP_MAGIC, version)
     if kind != _BITMAP:
-        raise InvalidFormat(f"a membership of the unsupported type {kind}", offset=6)
+        raise InvalidFormat(f"a membership of the unsupported type {kind}")
     if mode > 1:
-        raise InvalidFormat(f"a membership of the unknown mode {mode}", offset=7)
+        raise InvalidFormat(f"a membership of the unknown mode {mode}")
     if length != _bitmap_bytes(count):
-        raise InvalidFormat(f"a bitmap of {length} bytes for {count} ids", offset=32)
+        raise InvalidFormat(f"a bitmap of {length} bytes for {count} ids")
     if start + length > len(payload):
-        raise InvalidFormat(
-            f"a bitmap of {length} bytes at {start} in a payload of {len(payload)}", offset=24
-        )
+        raise InvalidFormat(f"a bitmap of {length} bytes at {start} in a payload of {len(payload)}")
     bitmap = np.frombuffer(payload, np.uint8, length, start).copy()
     membership = Membership(count, bitmap, bool(mode), generation)
     if addrot(bitmap.tobytes(), tick) != stored:
-        raise InvalidFormat("a bitmap whose hash is not the one its header says", offset=start)
+        raise InvalidFormat("a bitmap whose hash is not the one its header says")
     if membership.members() != members:
-        raise InvalidFormat(
-            f"a bitmap with {membership.members()} bits set says {members} members", offset=16
-        )
+        raise InvalidFormat(f"a bitmap with {membership.members()} bits set says {members} members")
     last_word = int.from_bytes(bitmap[-_WORD_BYTES:].tobytes(), "little")
     if last_word >> (count - 1) % _WORD_BITS + 1:
-        raise InvalidFormat(f"a bitmap has bits set behind its {count} ids", offset=start)
+        raise InvalidFormat(f"a bitmap has bits set behind its {count} ids")
     return membership
 
 
@@ -326,4 +319,4 @@ def _check_head(what: str, magic: bytes, expected: bytes, version: int) -> None:
     if magic != expected:
         raise InvalidFormat(f"bad {what} magic {magic.hex(' ')}, expected {expected.hex(' ')}")
     if version != _VERSION:
-        raise InvalidFormat(f"unsupported {what} version {version}", offset=4)
+        raise InvalidFormat(f"unsupported {what} version {version}")

@@ -90,7 +90,7 @@ def _no_tick() -> None:
 
 @dataclass(frozen=True, slots=True)
 class KernelBinding:
-    """What a kernel is meant for. Nobody compares it with anything."""
+    """What a kernel is meant for: the manifest and policy it was made with, by hash."""
 
     manifest_root_hash: bytes = bytes(32)
     policy_hash: bytes = bytes(32)
@@ -216,8 +216,7 @@ def decode_kernel(payload: Buffer, tick: Callable[[], None] = _no_tick) -> Kerne
     else:
         raise InvalidFormat(
             f"a kernel's command line at {cmdline_offset}, expected {_PLAIN_OFFSET} or "
-            f"{_BOUND_OFFSET}",
-            offset=112,
+            f"{_BOUND_OFFSET}"
         )
     image = _part(payload, image_at, image_bytes, "kernel image")
     try:
@@ -409,15 +408,13 @@ def _unpack(layout: struct.Struct, what: str, magic: bytes, payload: Buffer) -> 
     if found != magic:
         raise InvalidFormat(f"bad {what} magic {found.hex(' ')}, expected {magic.hex(' ')}")
     if version != _VERSION:
-        raise InvalidFormat(f"unsupported {what} version {version}", offset=4)
+        raise InvalidFormat(f"unsupported {what} version {version}")
     return fields[2:]
 
 
 def _part(payload: Buffer, start: int, length: int, what: str) -> bytes:
     if start + length > len(payload):
-        raise InvalidFormat(
-            f"a {what} of {length} bytes at {start} in a payload of {len(payload)}", offset=start
-        )
+        raise InvalidFormat(f"a {what} of {length} bytes at {start} in a payload of {len(payload)}")
     return bytes(payload[start : start + length])
 
 

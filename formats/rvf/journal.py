@@ -52,8 +52,8 @@ def decode_journal(payload: Buffer) -> Journal:
     count, epoch, _ = _HEAD.unpack_from(payload)
     room = (len(payload) - _HEAD.size) // _ENTRY.itemsize
     if count > room:
-        raise InvalidFormat(f"a journal says {count} entries and has room for {room}", offset=0)
+        raise InvalidFormat(f"a journal says {count} entries and has room for {room}")
     entries = np.frombuffer(payload, _ENTRY, count, _HEAD.size)
     if not ((entries["type"] == _DELETE) & (entries["length"] == _ID_BYTES)).all():
-        raise InvalidFormat("a journal has entries other than deletes", offset=_HEAD.size)
+        raise InvalidFormat("a journal has entries other than deletes")
     return Journal(epoch, entries["id"].astype(np.uint64))

@@ -159,7 +159,7 @@ def decode_directory(payload: Buffer) -> NDArray[np.void]:
     count: int = _HEAD.unpack_from(payload)[3]
     room = (len(payload) - HEAD_BYTES) // _ENTRY.size
     if count > room:
-        raise InvalidFormat(f"a manifest says {count} entries and has room for {room}", offset=14)
+        raise InvalidFormat(f"a manifest says {count} entries and has room for {room}")
     return np.frombuffer(payload, _DIRECTORY, count, HEAD_BYTES)
 
 
@@ -189,15 +189,14 @@ def _decode_deleted(payload: Buffer, start: int) -> tuple[NDArray[np.uint64], in
     """The deleted ids, copied and put in order if they are not, and where they end."""
     room = len(payload) - start - _COUNT.size
     if room < 0:
-        raise InvalidFormat("a manifest ends before its deleted ids", offset=start)
+        raise InvalidFormat("a manifest ends before its deleted ids")
     count: int = _COUNT.unpack_from(payload, start)[0]
     if count > room // 8:
-        raise InvalidFormat(
-            f"a manifest says {count} deleted ids and has room for {room // 8}", offset=start
-        )
+        raise InvalidFormat(f"a manifest says {count} deleted ids and has room for {room // 8}")
     ids = np.frombuffer(payload, "<u8", count, start + _COUNT.size).astype(np.uint64)
     if not (ids[1:] > ids[:-1]).all():
-        ids = np.unique(ids)
+        ids.sort()
+        ids = ids[np.diff(ids, prepend=~ids[:1]) != 0]
     return ids, start + _COUNT.size + count * 8
 
 

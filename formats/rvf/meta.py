@@ -26,7 +26,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat
-from holdfast.formats.tables import COLUMN_TYPES, ID, check_names, ipc_to_table, write_stream
+from holdfast.formats.flatbuffer import FlatTable
+from holdfast.formats.tables import (
+    ARROW_REFUSALS,
+    COLUMN_TYPES,
+    ID,
+    check_names,
+    ipc_to_table,
+    write_stream,
+)
 
 MAGIC = b"HFMD"
 FORMAT_VERSION = 1
@@ -36,6 +44,8 @@ FIELD_ID_MAX = 0xFFFF
 _HEAD = struct.Struct("<4sHHQQ8x")
 _SNAPSHOT = 1
 _TYPES = frozenset(COLUMN_TYPES.values())
+# As FlatBuffers count types: null, integers, floats, binary, text, bool.
+_PLAIN_TYPES = range(1, 7)
 _ID_FIELD = pa.field(ID, pa.uint64(), nullable=False)
 assert _HEAD.size == HEAD_BYTES
 
@@ -94,11 +104,44 @@ def decode_meta(payload: bytes | bytearray | memoryview) -> MetaRows | None:
     _, version, flags, generation, rows = _HEAD.unpack_from(payload)
     if version != FORMAT_VERSION:
         raise _broken(f"version {version}, known is {FORMAT_VERSION}")
-    table = ipc_to_table(memoryview(payload)[HEAD_BYTES:])
+    stream = memoryview(payload)[HEAD_BYTES:]
+    _check_schema(stream)
+    table = ipc_to_table(stream)
     if table.num_rows != rows:
         raise _broken(f"{table.num_rows} rows, the head says {rows}")
     _check_columns(table)
     return MetaRows(generation, bool(flags & _SNAPSHOT), table)
+
+
+def _check_schema(stream: memoryview) -> None:
+    """Raise ``InvalidFormat`` unless the stream begins with a schema of plain types.
+
+    Arrow would copy a name or a time zone that a hostile schema has its many fields share for each
+    of them. Schema: 1 fields, 2 metadata; field: 0 name, 2 type, 4 dictionary, 5 children,
+    6 metadata; a piece of metadata: 0 key, 1 value.
+    """
+    try:
+        message = pa.ipc.read_message(stream)
+        schema = FlatTable.root(memoryview(message.metadata)).table(2)
+        if message.type != "schema" or schema is None:
+            raise ValueError("it begins with no schema")
+        left = len(message.metadata)
+        for piece in schema.tables(2):
+            left -= 8 + len(piece.text(0)) + len(piece.text(1))
+        for field in schema.tables(1):
+            left -= 8 + len(field.text(0))
+            for piece in field.tables(6):
+                left -= 8 + len(piece.text(0)) + len(piece.text(1))
+            if (
+                field.byte(2) not in _PLAIN_TYPES
+                or field.has(4)
+                or any(True for _ in field.tables(5))
+            ):
+                raise ValueError(f"column {field.text(0)!r} is of no plain type")
+            if left < 0:
+                raise ValueError("columns share their names")
+    except (*ARROW_REFUSALS, EOFError, struct.error, ValueError) as error:
+        raise _broken(str(error)) from error
 
 
 def _check_columns(table: pa.Table) -> None:

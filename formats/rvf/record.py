@@ -17,10 +17,11 @@ lists; they are ids of its parent that the branch does not show.
 """
 
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidFormat
@@ -66,6 +67,14 @@ class StoreRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a derived file says it is: free text."""
     parent: Pin | None = None
     children: tuple[Child, ...] = ()
+
+    def with_children(self, children: tuple[Child, ...]) -> Self:
+        """The record with other branches."""
+        return structs.replace(self, children=children)
+
+    def as_frozen(self) -> Self:
+        """The record of a store that is never written again."""
+        return structs.replace(self, frozen=True)
 
 
 class HiddenIds(NamedTuple):

@@ -6,15 +6,20 @@ A file is read from the front by jumping from header to header::
     ^ start             zeros   ^                 ^
                         are skipped               broken_at
 
-The newest manifest is not simply the last thing that looks like one, as for the original, which
-tests neither the hash nor the directory and believes a manifest inside an embedded image as soon as
-the real one is torn. One that is believed here
+The newest manifest is the one with the highest epoch, and of several the last. It is not simply
+the last thing that looks like one, as for the original, which tests neither the hash nor the
+directory and believes a manifest inside an embedded image as soon as the real one is torn. One that
+is believed here
 
 * has a content hash, which matches,
 * decodes, and each entry of its directory leads to a header of the same type and payload length,
 * lies on a boundary. The original builds on torn tails, so that later segments may lie where no
   boundary leads; there a manifest is believed if it also lists something at or behind the break,
   which no copy of an earlier state can, and does not go back in epochs.
+
+A torn segment may come to look whole, once enough was written behind it to fill the length that its
+header claims, and the jump over it then leads past what was written. So segments that no believed
+manifest is behind are taken for boundaries only as far as their hashes match.
 """
 
 import re
@@ -128,7 +133,7 @@ def skip_zeros(view: memoryview, offset: int, tick: Callable[[], None] = _no_tic
 class Located(NamedTuple):
     """The manifest that counts; ``offset`` and ``end`` are those of its segment.
 
-    ``refused`` is the offset of the newest manifest behind it that is intact and yet not believed,
+    ``refused`` is the offset of the newest manifest that is newer and intact and yet not believed,
     because the segments it lists are not there; None when there is none. If there is one, then what
     lies behind ``end`` is no torn tail: something older than it was damaged or lost.
     """
@@ -146,10 +151,17 @@ def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Loca
     time does not suffice for a verdict.
     """
     steps = walk(view, tick=tick)
-    offsets = array("Q", (at for at, header in steps if header.type == SegmentType.MANIFEST))
+    offsets = array(
+        "Q",
+        (
+            offset
+            for offset, header in steps
+            if header.type == SegmentType.MANIFEST and header.payload_bytes >= HEAD_BYTES
+        ),
+    )
     best = None
     refused = None
-    for offset in reversed(offsets):
+    for offset in _newest_first(view, offsets):
         tick()
         found = _plausible(view, offset)
         if found is None or not is_intact(*found):
@@ -158,9 +170,35 @@ def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Loca
         if best is not None:
             break
         refused = offset if refused is None else refused
-    if steps.broken_at is None:
-        return best
-    return _behind_break(view, steps.broken_at, best, tick)
+    broken_at = steps.broken_at
+    committed = 0 if best is None else best.end
+    if steps.end > committed:
+        broken_at = _first_doubt(view, committed, tick)
+    return best if broken_at is None else _behind_break(view, broken_at, best, tick)
+
+
+def _first_doubt(view: memoryview, start: int, tick: Callable[[], None]) -> int | None:
+    """Where the first segment from ``start`` on lies that is not intact, or the walk's break."""
+    steps = walk(view, start, tick)
+    for offset, header in steps:
+        tick()
+        end = offset + HEADER_BYTES + header.payload_bytes
+        if header.payload_bytes > PAYLOAD_BYTES_MAX or not is_intact(
+            header, view[offset + HEADER_BYTES : end]
+        ):
+            return offset
+    return steps.broken_at
+
+
+def _newest_first(view: memoryview, offsets: "array[int]") -> Iterator[int]:
+    """Manifests by descending epoch, then offset, whether their epochs are true or not."""
+    if not offsets:
+        return
+    places = np.frombuffer(offsets, np.uint64)
+    # An epoch is a payload's first field; this is what any four bytes behind a header would be.
+    fields = np.ndarray((len(view) - HEADER_BYTES - 3,), "<u4", view, HEADER_BYTES, (1,))
+    order = np.lexsort((places, fields[places.astype(np.intp)]))
+    yield from map(int, places[order[::-1]])
 
 
 def _behind_break(
@@ -236,7 +274,7 @@ def _leads_to_segments(view: memoryview, directory: NDArray[np.void]) -> bool:
     """Whether each entry has a header of its type and length, with room for the payload."""
     # Every place where a header might begin, as an array over the same bytes.
     room = len(view) - HEADER_BYTES
-    headers = np.ndarray((room + 1,), _HEADER, view, strides=(1,))
+    headers = np.ndarray((room + 1,), _HEADER, view, 0, (1,))
     for start in range(0, len(directory), _ENTRIES_PER_STEP):
         part = directory[start : start + _ENTRIES_PER_STEP]
         length, offsets = part["payload_bytes"], part["offset"]

@@ -62,7 +62,7 @@ def check_vec(payload: Buffer) -> tuple[int, int]:
         )
     dimension, rows = _HEAD.unpack_from(payload)
     if not dimension:
-        raise InvalidFormat("a vector segment of dimension 0", offset=0)
+        raise InvalidFormat("a vector segment of dimension 0")
     needed = vec_payload_bytes(rows, dimension)
     if needed > len(payload):
         raise InvalidFormat(
@@ -112,8 +112,8 @@ def view_rows(payload: Buffer) -> tuple[NDArray[np.uint64], NDArray[np.float32]]
     row_bytes = _row_bytes(dimension)
     table = np.frombuffer(payload, np.uint8, rows * row_bytes, _HEAD.size)
     table = table.reshape(rows, row_bytes)
-    ids = np.ascontiguousarray(table[:, :_ID_BYTES]).view("<u8").reshape(rows)
-    floats = table[:, _ID_BYTES:]
-    if floats.ctypes.data % _FLOAT_BYTES:
-        floats = np.ascontiguousarray(floats)
-    return ids, floats.view("<f4")
+    ids = table[:, :_ID_BYTES].copy().view("<u8").reshape(rows)
+    vectors = table[:, _ID_BYTES:].view("<f4")
+    if not vectors.flags.aligned:
+        vectors = table[:, _ID_BYTES:].copy().view("<f4")  # as bytes, see encode_vec
+    return ids, vectors

@@ -56,9 +56,7 @@ def decode_witness(payload: Buffer) -> Witness:
     kind, timestamp_ns, length = _HEAD.unpack_from(payload)
     room = len(payload) - _HEAD.size - HASH_BYTES
     if length != room:
-        raise InvalidFormat(
-            f"a witness says {length} bytes of action and has room for {room}", offset=9
-        )
+        raise InvalidFormat(f"a witness says {length} bytes of action and has room for {room}")
     end = _HEAD.size + length
     try:
         action = bytes(payload[_HEAD.size : end]).decode()

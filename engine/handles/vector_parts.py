@@ -1,0 +1,213 @@
+"""What the handles of vector stores put into messages, and make of replies."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import InvalidArgument, LimitExceeded, OptionsConflict
+from holdfast.formats.expression import encode_expression
+from holdfast.formats.rvf.terms import Metric, Profile
+from holdfast.formats.tables import ipc_to_table
+from holdfast.handles.arrays import as_ids
+from holdfast.handles.results import QueryResult, Rows
+from holdfast.workers import vector_messages as vm
+from holdfast.workers.raw_arrays import raw
+
+Include = Literal["metadata", "vectors"]
+
+DIMENSION_MAX = 65_535
+_COUNT_MAX = (1 << 63) - 1
+_DERIVATION_CHARS_MAX = 1000
+_DIGEST = np.dtype("V16")
+
+
+@dataclass(frozen=True, eq=False)
+class Membership:
+    """What a branch shows of its parent."""
+
+    parent_rows: int
+    """Live rows of the parent at the branch point."""
+    visible_rows: int
+    """Of these, shown: neither hidden nor replaced by a row of the branch's own."""
+    hidden: NDArray[np.uint64]
+    """(n,) ids of the parent that are not shown, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """How another store differs from this one; ids ascending, (n,) each."""
+
+    added: NDArray[np.uint64]
+    changed: NDArray[np.uint64]
+    """The vector or the metadata is another."""
+    deleted: NDArray[np.uint64]
+
+
+class Digests:
+    """Every id of a store with a digest of its row, page by page."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._ids = [np.empty(0, np.uint64)]
+        self._digests = [np.empty(0, _DIGEST)]
+
+    @property
+    def last(self) -> int | None:
+        """The last id so far."""
+        return int(self._ids[-1][-1]) if len(self._ids[-1]) else None
+
+    def add(self, ids: NDArray[np.uint64], digests: NDArray[np.void], more: bool) -> None:
+        """The next page."""
+        if len(ids):
+            self._ids.append(ids)
+            self._digests.append(digests)
+        self.complete = not more
+
+    def compared(self, other: "Digests") -> Difference:
+        """How ``other`` differs."""
+        mine, theirs = np.concatenate(self._ids), np.concatenate(other._ids)
+        both, here, there = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+        same = np.concatenate(self._digests)[here] == np.concatenate(other._digests)[there]
+        return Difference(np.setdiff1d(theirs, mine), both[~same], np.setdiff1d(mine, theirs))
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+def raw_ids(ids: object | None) -> memoryview | None:
+    """Ids that may be left out."""
+    return None if ids is None else raw(as_ids(ids))
+
+
+def check_choice(what: str, value: object, choices: Collection[object]) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise InvalidArgument(f"{what}={value!r} is none of {tuple(choices)}")
+
+
+def check_count(what: str, value: object) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidArgument(f"{what} is an int, not {type(value).__name__}")
+    if not 1 <= value <= _COUNT_MAX:
+        raise InvalidArgument(f"{what}={value} is not at least 1")
+
+
+def check_dimension(value: object) -> None:
+    """Raise unless ``value`` is a dimension that the format has room for."""
+    check_count("dimension", value)
+    assert isinstance(value, int | np.integer)
+    if value > DIMENSION_MAX:
+        raise LimitExceeded(f"dimension {value} is over the limit of {DIMENSION_MAX}")
+
+
+def check_derivation(kind: object, dimension: object) -> None:
+    """Raise unless these can be what a derived store is made with."""
+    if not isinstance(kind, str) or not 0 < len(kind) <= _DERIVATION_CHARS_MAX:
+        raise InvalidArgument(f"kind is 1 to {_DERIVATION_CHARS_MAX} characters, not {kind!r:.80}")
+    if dimension is not None:
+        check_dimension(dimension)
+
+
+def included(include: Iterable[str]) -> frozenset[str]:
+    """What an answer is to contain besides ids."""
+    if isinstance(include, str):
+        raise InvalidArgument(f"include is an iterable of names, not the str {include!r}")
+    wanted = frozenset(include)
+    unknown = wanted - {"metadata", "vectors"}
+    if unknown:
+        raise InvalidArgument(f"include has {sorted(unknown)}, known are 'metadata' and 'vectors'")
+    return wanted
+
+
+def names(columns: Iterable[str]) -> list[str]:
+    """Names of metadata columns."""
+    if isinstance(columns, str):
+        raise InvalidArgument(f"columns is an iterable of names, not the str {columns!r}")
+    listed = list(columns)
+    for name in listed:
+        if not isinstance(name, str):
+            raise InvalidArgument(f"a column's name is a str, not {type(name).__name__}")
+    return listed
+
+
+def condition(where: pc.Expression | None) -> bytes | None:
+    """A filter that may be left out."""
+    return None if where is None else encode_expression(where)
+
+
+def agreed(properties: vm.VectorsAre, asked: vm.VectorOptions, name: str) -> vm.VectorsAre:
+    """The properties of a store, if they are what was asked for; ``OptionsConflict`` if not."""
+    for what in ("dimension", "metric", "profile", "read_only"):
+        wanted, found = getattr(asked, what), getattr(properties, what)
+        if wanted is not None and wanted != found:
+            raise OptionsConflict(
+                f"store {name!r} has {what}={found!r}, not {wanted!r}", store=name
+            )
+    return properties
+
+
+def options(
+    dimension: int | None, metric: str | None, profile: str | None, read_only: bool
+) -> vm.VectorOptions:
+    """Checked options of a vector store."""
+    if dimension is not None:
+        check_dimension(dimension)
+    if metric is not None:
+        check_choice("metric", metric, get_args(Metric))
+    if profile is not None:
+        check_choice("profile", profile, get_args(Profile))
+    if not isinstance(read_only, bool):
+        raise InvalidArgument(f"read_only is a bool, not {type(read_only).__name__}")
+    return vm.VectorOptions(
+        None if dimension is None else int(dimension),
+        cast("Metric | None", metric),
+        cast("Profile | None", profile),
+        read_only,
+    )
+
+
+# --- replies -----------------------------------------------------------------------------------
+
+
+def query_result(hits: vm.Hits, queries: int, dimension: int, single: bool) -> QueryResult:
+    """The arrays of a reply, copied out of its frame."""
+    shape = (hits.each,) if single else (queries, hits.each)
+    vectors = None
+    if hits.vectors is not None:
+        vectors = np.frombuffer(hits.vectors, "<f4").astype(np.float32)
+        vectors = vectors.reshape(*shape, dimension)
+    return QueryResult(
+        np.frombuffer(hits.ids, "<u8").astype(np.uint64).reshape(shape),
+        np.frombuffer(hits.distances, "<f4").astype(np.float32).reshape(shape),
+        None if hits.metadata is None else ipc_to_table(bytes(hits.metadata)),
+        vectors,
+    )
+
+
+def rows(reply: vm.VectorRows, dimension: int) -> Rows:
+    """The arrays of a reply, copied out of its frame."""
+    vectors = None
+    if reply.vectors is not None:
+        vectors = np.frombuffer(reply.vectors, "<f4").astype(np.float32).reshape(-1, dimension)
+    return Rows(
+        np.frombuffer(reply.ids, "<u8").astype(np.uint64),
+        vectors,
+        None if reply.metadata is None else ipc_to_table(bytes(reply.metadata)),
+    )
+
+
+def membership(reply: vm.Membership) -> Membership:
+    """The reply with its ids as an array."""
+    hidden = np.frombuffer(reply.hidden, "<u8").astype(np.uint64)
+    return Membership(reply.parent_rows, reply.visible_rows, hidden)
+
+
+def digest_page(reply: vm.Digests) -> tuple[NDArray[np.uint64], NDArray[np.void], bool]:
+    """The arrays of a reply, copied out of its frame."""
+    ids = np.frombuffer(reply.ids, "<u8").astype(np.uint64)
+    return ids, np.frombuffer(bytes(reply.digests), _DIGEST), reply.more

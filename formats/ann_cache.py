@@ -1,0 +1,6 @@
+"""Placeholder."""
+
+from typing import Any
+
+encode: Any = None
+decode: Any = None

@@ -1,0 +1,10 @@
+"""Placeholder."""
+
+from typing import Any
+
+
+def available() -> bool:
+    return False
+
+
+AnnIndex: Any = None

@@ -1,0 +1,246 @@
+"""Children of a vector store: branches that show its rows, derived files that only remember it.
+
+A branch pins a commit of its parent. The parent may go on, since its file only grows, but may not
+be compacted as long as the branch exists, so the parent remembers its branches; it does so before
+their files are made, and forgets those that never came to be, or are gone.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import HasBranches, HoldfastError, StoreExists
+from holdfast.formats.rvf import cow, record
+from holdfast.formats.rvf.manifest import Identity
+from holdfast.formats.rvf.record import Child, Pin, StoreRecord
+from holdfast.formats.rvf.scan import find_manifest
+from holdfast.formats.rvf.segment import SegmentType
+from holdfast.workers.actor import Caller
+from holdfast.workers.disk import Disk, directory_of, replace
+from holdfast.workers.vector_catalog import Catalog, Commit
+from holdfast.workers.vector_loading import map_file, parent_hash
+from holdfast.workers.vector_messages import CowStats
+from holdfast.workers.vector_recovery import first_commit
+from holdfast.workers.vector_store import VectorStore
+
+_CLUSTER_BYTES = 4096
+_ROW_HEAD_BYTES = 8
+
+# A bitmap of the parent's ids, for readers of the original, costs its length at each change.
+MEMBERSHIP_BYTES_MAX = 1 << 19
+
+
+# --- making children ---------------------------------------------------------------------------
+
+
+def branch(
+    store: VectorStore,
+    path: str,
+    hidden: NDArray[np.uint64],
+    caller: Caller,
+    sync: Callable[[], None],
+) -> None:
+    """Make a branch at ``path`` as of now, without the rows of the ``hidden`` ids, ascending.
+
+    Raises ``StoreExists``. After a crash in the middle the same caller may ask again.
+    """
+    assert store.ledger is not None
+    name = os.path.relpath(path, directory_of(store.path))
+    exists = store.disk.inode_at(path) is not None
+    if store.ledger.took_effect(*caller):
+        if exists:
+            return
+        known = next(child for child in store.catalog.record.children if child.name == name)
+    else:
+        if exists:
+            raise StoreExists(f"{path!r} exists", path=path)
+        known = Child(name, secrets.token_hex(16))
+        _remember(store, known, caller)
+    sync()  # a branch must never outlive the commit that it shows
+    parent = store.catalog
+    child = Catalog(
+        parent.dimension,
+        _identity_of_child(store, bytes.fromhex(known.file_id)),
+        StoreRecord(
+            parent.record.metric, parent.record.profile, origin="branch", parent=_pin(store, path)
+        ),
+    )
+    commit = Commit(child, 0)
+    commit.store_record(child.record)
+    add_cow_map(commit, name=os.path.relpath(store.path, directory_of(path)), epoch=parent.epoch)
+    inherited = store.table.ids[store.table.live_in_id_order()]
+    hide(commit, inherited, np.empty(0, np.uint64), hidden, store.tick)
+    replace(store.disk, path, [commit.finish(0)])
+
+
+def derive(
+    store: VectorStore,
+    path: str,
+    derivation: str,
+    dimension: int | None,
+    caller: Caller,
+    sync: Callable[[], None],
+) -> None:
+    """Make an empty file at ``path`` that says it was derived from this one. ``StoreExists``."""
+    assert store.ledger is not None
+    if store.disk.inode_at(path) is not None:
+        if store.ledger.took_effect(*caller):
+            return
+        raise StoreExists(f"{path!r} exists", path=path)
+    store.ledger.note(*caller)
+    store.ledger.logged(*caller)
+    sync()  # a child must never outlive the commit whose hash it bears
+    parent = store.catalog
+    child = Catalog(
+        dimension or parent.dimension,
+        _identity_of_child(store, secrets.token_bytes(16)),
+        StoreRecord(
+            parent.record.metric,
+            parent.record.profile,
+            origin="derived",
+            derivation=derivation,
+            parent=_pin(store, path),
+        ),
+    )
+    replace(store.disk, path, [first_commit(child)])
+
+
+def _remember(store: VectorStore, child: Child, caller: Caller) -> None:
+    """Have the parent's file tell of a branch."""
+    commit = store.begin()
+    kept = tuple(c for c in live_children(store) if c.name != child.name)
+    changed = store.catalog.record.with_children((*kept, child))
+    commit.store_record(changed)
+    store.write(commit, store.own_live_rows(), caller, (0, store.catalog.epoch))
+
+
+def _identity_of_child(store: VectorStore, file_id: bytes) -> Identity:
+    parent = store.catalog.identity
+    tail = parent_hash(store.log.remap(), store.log.end)
+    return Identity(file_id, parent.file_id, tail, parent.depth + 1)
+
+
+def _pin(store: VectorStore, path: str) -> Pin:
+    name = os.path.relpath(store.path, directory_of(path))
+    return Pin(name, store.catalog.manifest_at, store.log.end)
+
+
+# --- what a branch shows -----------------------------------------------------------------------
+
+
+def add_cow_map(commit: Commit, *, name: str, epoch: int) -> None:
+    """The reference to the parent by which readers of the original find it; RVF 5.9."""
+    identity, dimension = commit.catalog.identity, commit.catalog.dimension
+    commit.catalog.drop(SegmentType.COW_MAP)
+    commit.other(
+        SegmentType.COW_MAP,
+        cow.encode_cow_map(
+            cow.CowMap(
+                parent_name=name,
+                parent_id=identity.parent_id,
+                parent_hash=identity.parent_hash,
+                cluster_bytes=_CLUSTER_BYTES,
+                vectors_per_cluster=max(1, _CLUSTER_BYTES // (4 * dimension)),
+                bytes_per_vector=4 * dimension,
+                snapshot_epoch=epoch,
+            )
+        ),
+    )
+
+
+def hide(
+    commit: Commit,
+    inherited: NDArray[np.uint64],
+    hidden: NDArray[np.uint64],
+    more: NDArray[np.uint64],
+    tick: Callable[[], None],
+) -> NDArray[np.uint64]:
+    """Stop showing ``more`` of the ``inherited`` ids; returns all that are hidden then."""
+    new = np.setdiff1d(np.intersect1d(more, inherited), hidden)
+    if len(new):
+        generation = commit.next_generation()
+        commit.other(SegmentType.HIDDEN, record.encode_hidden(new, generation, snapshot=False))
+        hidden = np.union1d(hidden, new)
+    if len(new) or not commit.catalog.of_type(SegmentType.MEMBERSHIP):
+        add_membership(commit, inherited, hidden, tick)
+    return hidden
+
+
+def add_membership(
+    commit: Commit,
+    inherited: NDArray[np.uint64],
+    hidden: NDArray[np.uint64],
+    tick: Callable[[], None],
+) -> None:
+    """The bitmap by which readers of the original know what a branch shows; RVF 5.10.
+
+    Its length is that of the largest id, so beyond a limit there is none, and those readers see
+    only the branch's own rows.
+    """
+    commit.catalog.drop(SegmentType.MEMBERSHIP)
+    count = int(inherited[-1]) + 1 if len(inherited) else 0
+    if count > MEMBERSHIP_BYTES_MAX * 8:
+        return
+    visible = np.setdiff1d(inherited, hidden)
+    commit.other(
+        SegmentType.MEMBERSHIP, cow.encode_membership(cow.Membership.of(visible, count), tick)
+    )
+
+
+def cow_stats(store: VectorStore) -> CowStats:
+    """What a branch has from its parents and of its own."""
+    table, inherited = store.table, store.inherited_rows
+    row_bytes = _ROW_HEAD_BYTES + 4 * store.dimension
+    shown = int(np.count_nonzero(table.live[:inherited]))
+    local = table.live_rows - shown
+    overridden = int(np.count_nonzero(table.find_live(store.inherited_ids) >= inherited))
+    hidden = len(store.inherited_ids) - shown - overridden
+    return CowStats(
+        is_cow_child=bool(store.ancestors),
+        parent_path=store.ancestors[0].path if store.ancestors else None,
+        inherited_rows=shown,
+        inherited_bytes=shown * row_bytes,
+        local_rows=local,
+        local_bytes=local * row_bytes,
+        overridden_rows=overridden,
+        overridden_bytes=overridden * row_bytes,
+        hidden_rows=hidden,
+        hidden_bytes=hidden * row_bytes,
+    )
+
+
+# --- what depends on a store -------------------------------------------------------------------
+
+
+def live_children(store: VectorStore) -> list[Child]:
+    """The branches that read this store's file."""
+    return [
+        child for child in store.catalog.record.children if _is_there(store.disk, store.path, child)
+    ]
+
+
+def _is_there(disk: Disk, parent_path: str, child: Child) -> bool:
+    path = os.path.join(directory_of(parent_path), child.name)
+    if disk.inode_at(path) is None:
+        return False
+    try:
+        located = find_manifest(map_file(disk, path, "a branch"))
+    except (HoldfastError, OSError):
+        return True  # whatever it is, it may be repaired
+    if located is None or located.manifest.identity is None:
+        return True
+    return located.manifest.identity.file_id.hex() == child.file_id
+
+
+def check_no_branches(store: VectorStore, doing: str) -> None:
+    """Raise ``HasBranches`` if there are any."""
+    names = [child.name for child in live_children(store)]
+    if names:
+        raise HasBranches(
+            f"cannot {doing} {store.path!r}: {len(names)} branches read its file: "
+            f"{', '.join(names[:5])}",
+            path=store.path,
+        )

@@ -1,0 +1,273 @@
+"""Rewriting a vector store's file without what is dead, while it goes on serving.
+
+In slices: live rows are copied in order of id to a temporary file, then their metadata, then every
+other segment byte for byte, whoever wrote it; then what was appended to the old file meanwhile;
+then the new file takes the old one's place. A crash before the rename leaves the old file, a crash
+after it the new one; both say the same.
+"""
+
+import os
+from collections.abc import Generator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.rvf import meta, record, vec
+from holdfast.formats.rvf.manifest import Entry
+from holdfast.formats.rvf.scan import walk
+from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentHeader, SegmentType
+from holdfast.workers.columns import Columns
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
+from holdfast.workers.log_file import Fatal, guard, mark_unsynced
+from holdfast.workers.messages import Progress
+from holdfast.workers.row_table import RowTable
+from holdfast.workers.vector_branches import add_cow_map, add_membership
+from holdfast.workers.vector_catalog import Commit
+from holdfast.workers.vector_loading import MAPPED_BYTES_MIN, Loaded, payload_at
+from holdfast.workers.vector_recovery import INDEX_SUFFIX
+from holdfast.workers.vector_store import VectorStore
+
+_SEGMENT_BYTES = 32 << 20
+_SYNC_EVERY_BYTES = 16 << 20
+_META_ROWS = 1 << 16
+_COPY_BYTES = 8 << 20
+
+Steps = Generator[Progress | None, None, None]
+
+# Segments that are made anew: from the rows, from memory, or, as an index of the original's, by
+# those who want it.
+_MADE_ANEW = {
+    SegmentType.VEC, SegmentType.JOURNAL, SegmentType.MANIFEST, SegmentType.INDEX,
+    SegmentType.STORE, SegmentType.HIDDEN, SegmentType.COW_MAP, SegmentType.MEMBERSHIP,
+}  # fmt: skip
+
+
+class Compaction:
+    """One compaction of a store. ``steps`` runs it."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self._store = store
+        self._disk: Disk = store.disk
+        self._begun_at = store.log.end
+        self._old = store.log.remap()
+        self._listed = {entry.offset for entry in store.catalog.others}
+        self._rows = self._live_own_rows()
+        self._segments_before = len(store.catalog.entries())
+        start = store.catalog.copy()
+        start.vecs, start.others, start.deleted = [], [], set()
+        start.unlisted_bytes = 0
+        self._commit = Commit(start, 0)
+        self._written = 0
+        self._unsynced = 0
+        self._total = store.live_bytes()
+        self._table = RowTable(store.dimension)
+        self._columns = Columns()
+
+    def _live_own_rows(self) -> NDArray[np.int64]:
+        rows = self._store.table.live_in_id_order()
+        return rows[rows >= self._store.inherited_rows]
+
+    def steps(self) -> Steps:
+        """Compact in slices; on an error the file stays as it is and the error passes on."""
+        store = self._store
+        temporary = store.path + TEMPORARY_SUFFIX
+        file: File | None = None
+        held: File | None = None
+        store.deleted_since = set()
+        try:
+            remove_if_there(self._disk, temporary)
+            file = self._disk.open(temporary, write=True, create=True)
+            held = guard(self._disk, temporary)
+            yield from self._copy_rows(file)
+            yield from self._copy_metadata(file)
+            yield from self._copy_others(file)
+            file.sync()
+            yield from self._load_rows(file)
+            copied_to = self._begun_at
+            while store.log.end - copied_to > _COPY_BYTES:
+                copied_to = self._catch_up(file, copied_to, _COPY_BYTES)
+                yield None
+            self._catch_up(file, copied_to, store.log.end - copied_to)
+            self._finish(file)
+            file.sync()
+            assert store.ledger is not None
+            store.ledger.forget_offsets()  # valid for the old file and the new one
+            remove_if_there(self._disk, store.path + INDEX_SUFFIX)
+        except BaseException:
+            if held is not None:
+                held.close()
+            if file is not None:
+                file.close()
+                remove_if_there(self._disk, temporary)
+            raise
+        finally:
+            store.deleted_since, deleted = None, store.deleted_since
+        self._take_over(file, held, deleted or set())
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def _flush(self, file: File) -> Progress:
+        data = self._commit.drain()
+        file.append(data)
+        self._written += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync keeps callers waiting
+            file.sync()
+            self._unsynced = 0
+        return Progress("compact", min(self._written, self._total), self._total)
+
+    def _copy_rows(self, file: File) -> Steps:
+        table = self._store.table
+        step = max(1, _SEGMENT_BYTES // vec.vec_payload_bytes(1, table.dimension))
+        for start in range(0, len(self._rows), step):
+            rows = self._rows[start : start + step]
+            first = self._store.inherited_rows + start
+            self._commit.vectors(table.ids[rows], table.vectors_at(rows), first)
+            yield self._flush(file)
+
+    def _copy_metadata(self, file: File) -> Steps:
+        """All metadata, which makes every older segment of it void."""
+        store = self._store
+        snapshot = True
+        for start in range(0, len(self._rows), _META_ROWS):
+            if not store.columns.has_columns:
+                return
+            rows = self._rows[start : start + _META_ROWS]
+            payload = meta.encode_meta(
+                store.table.ids[rows],
+                store.columns.take(rows),
+                generation=self._commit.next_generation(),
+                snapshot=snapshot,
+            )
+            self._commit.other(SegmentType.META, payload)
+            snapshot = False
+            yield self._flush(file)
+
+    def _copy_others(self, file: File) -> Steps:
+        """Every other segment, byte for byte, listed or not."""
+        store = self._store
+        found = {offset: header for offset, header in walk(self._old[: self._begun_at])}
+        for entry in store.catalog.others:  # the original may have built behind a torn tail
+            found.setdefault(
+                entry.offset,
+                SegmentHeader(1, entry.type, 0, entry.segment_id, entry.payload_bytes, 0, b""),
+            )
+        for offset in sorted(found):
+            if _is_kept(self._old, offset, found[offset]):
+                self._commit.copied(self._old, offset, found[offset], offset in self._listed)
+                yield self._flush(file)
+
+    def _load_rows(self, file: File) -> Steps:
+        """Make the table that goes with the new file."""
+        store = self._store
+        inherited = store.inherited_rows
+        for block in store.table.blocks():
+            if block.first_row < inherited:
+                count = min(len(block.ids), inherited - block.first_row)
+                self._table.add(block.ids[:count], block.vectors[:count], lasting=True)
+        rows = np.arange(inherited)
+        self._columns.append(store.columns.take(rows), inherited)
+        view = file.map()
+        for segment in self._commit.catalog.vecs:
+            self._add_segment(view, segment.entry)
+            start = segment.first_row - inherited
+            rows = self._rows[start : start + segment.rows]
+            self._columns.append(store.columns.take(rows), segment.rows)
+            yield None
+
+    def _add_segment(self, view: memoryview, entry: Entry) -> None:
+        ids, vectors = vec.view_rows(payload_at(view, entry))
+        self._table.add(ids, vectors, lasting=entry.payload_bytes >= MAPPED_BYTES_MIN)
+
+    def _catch_up(self, file: File, start: int, length: int) -> int:
+        """Append what the old file gained from ``start`` on, about ``length`` bytes of it."""
+        store = self._store
+        view = store.log.remap()[: store.log.end]
+        listed = {entry.offset for entry in store.catalog.others}
+        gained = {s.entry.offset: s for s in store.catalog.vecs if s.entry.offset >= start}
+        end = start
+        for offset, header in walk(view, start):
+            if offset in gained:
+                segment = gained[offset]
+                rows = np.arange(segment.first_row, segment.first_row + segment.rows)
+                ids_of, metadata = store.table.ids[rows], store.columns.take(rows)
+                self._commit.vectors(ids_of, store.table.vectors_at(rows), self._table.rows)
+                if store.columns.has_columns:
+                    generation = self._commit.next_generation()
+                    payload = meta.encode_meta(ids_of, metadata, generation=generation)
+                    self._commit.other(SegmentType.META, payload)
+                self._flush(file)
+                ids, vectors = vec.view_rows(payload_at(view, segment.entry))
+                self._table.add(ids, vectors)
+                self._columns.append(metadata, segment.rows)
+            elif _is_kept(view, offset, header):
+                self._commit.copied(view, offset, header, offset in listed)
+                self._flush(file)
+            end = offset + HEADER_BYTES + header.payload_bytes
+            if end - start >= length:
+                break
+        return end
+
+    def _finish(self, file: File) -> None:
+        """What is known only now: options, what is hidden, the witness, the manifest."""
+        store, commit = self._store, self._commit
+        catalog, newest = commit.catalog, store.catalog
+        catalog.epoch = newest.epoch + 1
+        catalog.generation = max(catalog.generation, newest.generation)
+        catalog.next_segment_id = max(catalog.next_segment_id, newest.next_segment_id)
+        catalog.witness_hash, catalog.witnesses = newest.witness_hash, newest.witnesses
+        commit.store_record(newest.record)
+        if store.ancestors:
+            payload = record.encode_hidden(store.hidden, commit.next_generation(), snapshot=True)
+            commit.other(SegmentType.HIDDEN, payload)
+            add_membership(commit, store.inherited_ids, store.hidden, store.tick)
+            pin = newest.record.parent
+            name = pin.name if pin is not None else os.path.basename(store.ancestors[0].path)
+            add_cow_map(commit, name=name, epoch=0)
+        catalog.deleted = set(store.deleted_since or ())
+        reclaimed = max(0, store.log.end - self._written)
+        commit.witness(
+            f"compact:segments_compacted={self._segments_before},"
+            f"bytes_reclaimed={reclaimed},epoch={catalog.epoch}"
+        )
+        file.append(commit.finish(store.own_live_rows()))
+
+    # --- taking over -----------------------------------------------------------------------
+
+    def _take_over(self, file: File, held: File, deleted: set[int]) -> None:
+        """Put the new file in place: from the rename on there is no way back."""
+        store, log = self._store, self._store.log
+        assert store.ledger is not None
+        end = self._commit.end
+        try:
+            put_in_place(self._disk, log.path)
+            file.path = log.path
+            log.swap(file, end, held)
+            store.ledger.bind(file.inode(), end)
+        except OSError as error:
+            mark_unsynced(self._disk, log.path)
+            raise Fatal(f"cannot put the compacted {log.path!r} in place: {error}") from error
+        table = self._table
+        table.kill(table.find_live(np.array(sorted(deleted), np.uint64)))
+        inherited = store.inherited_rows
+        shown = store.table.live[:inherited]
+        table.kill(np.flatnonzero(~shown))
+        store.adopt(
+            Loaded(
+                self._commit.catalog,
+                table,
+                self._columns,
+                inherited,
+                store.inherited_ids,
+                store.hidden,
+                store.ancestors,
+            )
+        )
+
+
+def _is_kept(view: memoryview, offset: int, header: SegmentHeader) -> bool:
+    """Whether a segment is copied as it is. Our own metadata is not: its order has changed."""
+    if header.type in _MADE_ANEW:
+        return False
+    start = offset + HEADER_BYTES
+    return header.type != SegmentType.META or view[start : start + len(meta.MAGIC)] != meta.MAGIC

@@ -1,0 +1,127 @@
+"""Writing to a vector store: batches of rows and deletes, each one durable unit."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.tables import ipc_to_table
+from holdfast.workers import vector_messages as messages
+from holdfast.workers.actor import Caller
+from holdfast.workers.id_map import ABSENT
+from holdfast.workers.raw_arrays import ids_of, matrix
+from holdfast.workers.vector_branches import hide
+from holdfast.workers.vector_messages import RejectedRow
+from holdfast.workers.vector_queries import select
+from holdfast.workers.vector_store import VectorStore
+
+_NOT_FINITE = "not finite"
+_REPEATED = "the id comes again later in the batch"
+
+
+def ingest(
+    store: VectorStore, request: messages.VectorsIngest, caller: Caller
+) -> messages.Ingested:
+    """Insert or replace rows. On an error nothing has changed."""
+    store.check_writable()
+    ids = ids_of(request.ids)
+    vectors = matrix(request.vectors, len(ids), store.dimension, "vectors")
+    metadata = None if request.metadata is None else ipc_to_table(request.metadata)
+    rejected = _rejected(ids, vectors, accept_non_finite=request.accept_non_finite)
+    if rejected and not request.skip_invalid:
+        first = rejected[0]
+        raise InvalidArgument(
+            f"row {first.row} (id {first.id}): {first.reason}; {len(rejected)} such rows in all"
+        )
+    assert store.ledger is not None
+    if store.ledger.took_effect(*caller):
+        replaced, epoch = store.ledger.counted(*caller)
+        return messages.Ingested(len(ids) - len(rejected), replaced, rejected, epoch)
+    if metadata is not None:
+        metadata = store.columns.check(metadata, len(ids))
+    if rejected:
+        kept = np.ones(len(ids), np.bool_)
+        kept[[row.row for row in rejected]] = False
+        ids, vectors = ids[kept], vectors[kept]
+        metadata = None if metadata is None else metadata.filter(kept)
+    if not len(ids):
+        return messages.Ingested(0, 0, rejected, store.catalog.epoch)
+    old = store.table.find_live(ids)
+    old = old[old != ABSENT]
+    own_live = store.own_live_rows() - int(np.count_nonzero(old >= store.inherited_rows))
+    commit = store.begin()
+    commit.catalog.epoch += 1
+    given = ids.tolist()
+    if commit.catalog.deleted:
+        commit.catalog.deleted.difference_update(given)
+    commit.vectors(ids, vectors, store.table.rows)
+    if metadata is not None and metadata.num_columns:
+        store.add_metadata(commit, ids, metadata)
+    elif store.columns.has_columns:
+        # Nulls, in place of what these ids may have had before.
+        store.add_metadata(commit, ids, store.columns.take(np.empty(0, np.int64), []))
+    commit.witness(f"ingest:count={len(ids)},epoch={commit.catalog.epoch}")
+    counted = (len(old), commit.catalog.epoch)
+    store.write(commit, own_live + len(ids), caller, counted)
+    store.table.add(ids, vectors)
+    store.columns.append(metadata, len(ids))
+    if store.deleted_since is not None:
+        store.deleted_since.difference_update(given)
+    store.shorten_manifest()
+    return messages.Ingested(len(ids), len(old), rejected, commit.catalog.epoch)
+
+
+def _rejected(
+    ids: NDArray[np.uint64], vectors: NDArray[np.float32], *, accept_non_finite: bool
+) -> list[RejectedRow]:
+    """The rows of a batch that cannot be taken, in order."""
+    reasons: dict[int, str] = {}
+    # One pass: a sum is finite unless a term is not, or it overflows, which is looked into.
+    if not accept_non_finite and not np.isfinite(np.dot(vectors.reshape(-1), vectors.reshape(-1))):
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        reasons.update(dict.fromkeys(bad.tolist(), _NOT_FINITE))
+    order = np.argsort(ids, kind="stable")
+    again = order[:-1][ids[order[1:]] == ids[order[:-1]]]
+    for row in again.tolist():
+        reasons.setdefault(row, _REPEATED)
+    return [RejectedRow(row, int(ids[row]), reasons[row]) for row in sorted(reasons)]
+
+
+def delete(store: VectorStore, ids: NDArray[np.uint64], caller: Caller) -> messages.Deleted:
+    """Delete the rows of these ids; ids that are not there are passed over."""
+    store.check_writable()
+    assert store.ledger is not None
+    if store.ledger.took_effect(*caller):
+        return messages.Deleted(*store.ledger.counted(*caller))
+    ids = np.unique(ids)
+    rows = store.table.find_live(ids)
+    there = rows != ABSENT
+    ids, rows = ids[there], rows[there]
+    if not len(ids):
+        return messages.Deleted(0, store.catalog.epoch)
+    own = rows >= store.inherited_rows
+    commit = store.begin()
+    catalog = commit.catalog
+    catalog.epoch += 1
+    catalog.deleted.update(ids[own].tolist())
+    hidden = store.hidden
+    if store.ancestors:  # else a row of the parent would show once the own one is compacted away
+        hidden = hide(commit, store.inherited_ids, hidden, ids, store.tick)
+    commit.witness(f"delete:count={len(ids)},epoch={catalog.epoch}", delete=True)
+    counted = (len(ids), catalog.epoch)
+    store.write(commit, store.own_live_rows() - int(np.count_nonzero(own)), caller, counted)
+    store.hidden = hidden
+    store.table.kill(rows)
+    if store.deleted_since is not None:
+        store.deleted_since.update(ids[own].tolist())
+    store.shorten_manifest()
+    return messages.Deleted(*counted)
+
+
+def delete_where(store: VectorStore, where: bytes, caller: Caller) -> messages.Deleted:
+    """Delete the rows for which an expression is true."""
+    store.check_writable()
+    assert store.ledger is not None
+    if store.ledger.took_effect(*caller):
+        return messages.Deleted(*store.ledger.counted(*caller))
+    mask = select(store, where).mask
+    return delete(store, store.table.ids[np.flatnonzero(mask)], caller)
