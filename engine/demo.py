@@ -1,4 +1,4 @@
-"""The demonstration: real files into a fold, then its processes killed while writers run.
+"""The demonstration: real files into a fold and a vector store, then processes killed meanwhile.
 
 Every promise is checked on the machine it runs on, and by comparing contents, not by trusting
 replies: what the fold holds after each step is compared with what was read from the files or
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -26,6 +26,7 @@ from holdfast.following import Follower, Listing, list_files
 from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.limits import MIB
 from holdfast.handles.fold import absolute
+from holdfast.resemblance import compare_files
 from holdfast.storm import ROUNDS, WRITERS, Storm, milliseconds
 
 _PREFIXES = 20
@@ -116,6 +117,7 @@ class _Demo:
                 self._resume(engine, first)
                 self._look_up(engine)
                 self._export_and_import(engine)
+                self._resemble(engine)
                 storm = Storm(engine, "storm", ROUNDS)
                 storm.rage(self._bar("killing", len(ROUNDS)))
             with open_engine(self._stores) as engine:
@@ -223,6 +225,24 @@ class _Demo:
         text = f"{exported.entries:,} entries in {middle - began:.2f} s and {end - middle:.2f} s"
         self._line("exported, imported", text)
         self._promise("an import equals what was exported", same)
+
+    def _resemble(self, engine: Engine) -> None:
+        """The files' vectors: which ones resemble one another."""
+        listing = self._list()
+        found = compare_files(engine, listing, self._bar("comparing", len(listing.files)))
+        if found is None:
+            return
+        self._report.sections["resemblance"] = asdict(found)
+        self._line(
+            "vectors ingested", f"{found.files:,} in {found.ingest_s:.2f} s, hashing included"
+        )
+        self._line(f"resembling {found.asked}", ", ".join(found.resembling))
+        self._line("elsewhere, below 20 kB", ", ".join(found.resembling_small))
+        sizes = f"{found.bytes_before:,} bytes to {found.bytes_after:,}"
+        self._line("larger ones deleted, compacted", sizes)
+        self._promise("the nearest files are the nearest", found.right)
+        self._promise("a branch and its parent do not disturb each other", found.apart)
+        self._promise("compaction loses nothing", found.compacted_right)
 
     def _count_losses(self, engine: Engine, storm: Storm) -> None:
         lost = storm.lost(engine.fold("storm", create=False))

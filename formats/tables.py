@@ -37,6 +37,7 @@ _WIDENED = {
 }
 # What pyarrow raises for data it cannot take. OSError: a stream that ends too early.
 ARROW_REFUSALS = (
+    pa.ArrowCapacityError,
     pa.ArrowInvalid,
     pa.ArrowIndexError,
     pa.ArrowKeyError,
@@ -102,7 +103,9 @@ def widened(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             column = column.cast(wanted)
         return column if column.num_chunks == 1 else pa.chunked_array([column.combine_chunks()])
     except ARROW_REFUSALS as error:
-        raise LimitExceeded(f"metadata column {name!r} of type {given}: {error}") from error
+        too_large = isinstance(error, pa.ArrowInvalid | pa.ArrowCapacityError)
+        kind = LimitExceeded if too_large else InvalidArgument
+        raise kind(f"metadata column {name!r} of type {given}: {error}") from error
 
 
 def table_to_ipc(table: pa.Table) -> bytes:
@@ -119,15 +122,15 @@ def write_stream(sink: pa.NativeFile, table: pa.Table) -> None:
         writer.write_table(table)
 
 
-def ipc_to_table(data: bytes | bytearray | memoryview) -> pa.Table:
-    """The table of an uncompressed Arrow IPC stream. It refers to ``data``, which must not change.
+def ipc_to_table(data: bytes | bytearray | memoryview, start: int = 0) -> pa.Table:
+    """The table of an uncompressed Arrow IPC stream that begins at ``start``.
 
-    Raises ``InvalidFormat`` for anything that is not such a stream, whose arrays are not intact, or
-    that is compressed.
+    It refers to ``data`` if that is bytes, and to a copy if it is anything that may change later.
+    Raises ``InvalidFormat`` for what is not such a stream, is compressed, or has broken arrays.
     """
-    buffer = pa.py_buffer(data)
+    buffer = pa.py_buffer(data if isinstance(data, bytes) else bytes(data)).slice(start)
     if buffer.address % 8:  # Arrow computes on misaligned values, but warns on standard error
-        buffer = pa.py_buffer(bytes(data))
+        buffer = pa.py_buffer(buffer.to_pybytes())
     try:
         for message in pa.ipc.MessageReader.open_stream(buffer):
             _refuse_compression(message.metadata)
@@ -135,7 +138,7 @@ def ipc_to_table(data: bytes | bytearray | memoryview) -> pa.Table:
         table.validate(full=True)
     except (*ARROW_REFUSALS, struct.error, ValueError) as error:
         raise InvalidFormat(
-            f"{len(data)} bytes are not a table as an Arrow IPC stream: {error}",
+            f"{len(buffer)} bytes are not a table as an Arrow IPC stream: {error}",
             reason="not an Arrow IPC stream",
         ) from error
     return table

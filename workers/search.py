@@ -13,8 +13,9 @@ are measured always, and for a query like that all rows are.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -205,7 +206,7 @@ class _Scoring:
         roundings = (dimension + 16) * _UNIT
         error = roundings / (1 - roundings)
         self.slope = 1.0
-        self.reach = np.zeros(1)
+        tame = norms <= (_LARGEST_DOUBLE if metric == "cosine" else _WILD)
         if metric == "l2":
             self.slope = 1 / (1 - error)
             weights = queries * (-2 * self.slope)
@@ -213,23 +214,24 @@ class _Scoring:
         elif metric == "ip":
             weights = -queries
             offsets = np.zeros_like(norms)
-            self.reach = error * np.sqrt(np.where(norms <= _WILD, norms, 0.0))
+            self.reach = error * np.sqrt(np.where(tame, norms, 0.0))
         else:
             weights = queries / -np.sqrt(np.where(norms > 0, norms, 1.0))[:, None]
             offsets = np.full_like(norms, error - 1)
-        wild = ~(norms <= (_LARGEST_DOUBLE if metric == "cosine" else _WILD))
-        weights[wild] = 0
-        offsets[wild] = np.inf
-        tame = norms[~wild]
-        self.least, self.most = tame.min(initial=np.inf), tame.max(initial=0)
+            self.least = norms[tame].min(initial=np.inf)
+            self.most = norms[tame].max(initial=0)
+        if not tame.all():
+            weights[~tame] = 0
+            offsets[~tame] = np.inf
         self.offsets = offsets + (dimension + 16) * 2.0**-120
         self.weights = weights.astype(np.float32)
         self.row_by_row = len(queries) <= _FEW_QUERIES and dimension >= _LONG_ROWS
 
-    def score(self, parts: Sequence[Rows], norms: _Norms, scores: Floats) -> None:
-        """Fill in the scores (n, q) of the rows, all but those of ``unscored``."""
+    def score(self, tile: "_Tile", scores: Floats) -> None:
+        """Fill in the scores (n, q) of the rows; those of ``unscored`` are arbitrary."""
+        norms = tile.norms
         start = 0
-        for part in parts:
+        for part in tile.parts:
             stop = start + len(part.ids)
             rows, out = part.vectors, scores[start:stop]
             if self.row_by_row:
@@ -261,25 +263,38 @@ class _Scoring:
         return np.minimum(reached, _WORST_SCORE).astype(np.float32)
 
 
-def _gather(blocks: Sequence[Rows], rows: Indices) -> Rows:
-    """A copy of the rows, which may come in any order and are numbered from 0 in it."""
-    if len(blocks) == 1:
-        block, inside = blocks[0], rows - blocks[0].first_row
-        return Rows(0, block.ids[inside], block.vectors[inside], block.squared_norms[inside])
-    ids = np.empty(len(rows), np.uint64)
-    vectors = np.empty((len(rows), blocks[0].vectors.shape[1]), np.float32)
-    norms = np.empty(len(rows), np.float32)
-    order = np.argsort(rows, kind="stable")
-    starts = np.array([block.first_row for block in blocks])
-    owners = np.searchsorted(starts, rows[order], side="right") - 1
-    cuts = np.flatnonzero(owners[1:] != owners[:-1]) + 1
-    for here in np.split(order, cuts):
-        block = blocks[int(np.searchsorted(starts, rows[here[0]], side="right")) - 1]
-        inside = rows[here] - block.first_row
-        ids[here] = block.ids[inside]
-        vectors[here] = block.vectors[inside]
-        norms[here] = block.squared_norms[inside]
-    return Rows(0, ids, vectors, norms)
+class _Tile:
+    """Rows of one or more blocks that are scored together."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.first_row = parts[0].first_row
+        self.norms = parts[0].norms
+        if len(parts) > 1:
+            self.norms = _Norms(np.concatenate([part.squared_norms for part in parts]))
+            self.starts = np.array([part.first_row for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.norms.squared)
+
+    def gather(self, rows: Indices) -> tuple[NDArray[np.uint64], Floats, Floats]:
+        """Ids, vectors and squared norms of rows, by their numbers, in any order."""
+        if len(self.parts) == 1:
+            part, inside = self.parts[0], rows - self.first_row
+            return part.ids[inside], part.vectors[inside], part.squared_norms[inside]
+        ids = np.empty(len(rows), np.uint64)
+        vectors = np.empty((len(rows), self.parts[0].vectors.shape[1]), np.float32)
+        norms = np.empty(len(rows), np.float32)
+        order = np.argsort(rows, kind="stable")
+        owners = self.starts.searchsorted(rows[order], side="right") - 1
+        cuts = (owners[1:] != owners[:-1]).nonzero()[0] + 1
+        for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
+            part, here = self.parts[owners[start]], order[start:stop]
+            inside = rows[here] - part.first_row
+            ids[here] = part.ids[inside]
+            vectors[here] = part.vectors[inside]
+            norms[here] = part.squared_norms[inside]
+        return ids, vectors, norms
 
 
 class _Search:
@@ -299,18 +314,15 @@ class _Search:
         self.ids = np.empty(0, np.uint64)
         self.rows = np.empty(0, np.int64)
 
-    def scan(self, parts: Sequence[Rows], mask: NDArray[np.bool_] | None) -> None:
+    def scan(self, tile: _Tile, mask: NDArray[np.bool_] | None) -> None:
         """See more rows, of which those in ``mask`` count."""
-        norms = parts[0].norms
-        if len(parts) > 1:
-            norms = _Norms(np.concatenate([part.squared_norms for part in parts]))
-        length, queries = len(norms.squared), len(self.queries)
+        norms, length, queries = tile.norms, len(tile), len(self.queries)
         # Row i is in group i mod ``groups``: neighbours, often alike, are in different ones.
         depth = min(_MOST_DEPTH, max(1, length // (_GROUPS_PER_HIT * self.k)))
         groups = -(-length // depth)
         scores = np.empty((groups * depth, queries), np.float32)
         scores[length:] = np.inf
-        self.scoring.score(parts, norms, scores[:length])
+        self.scoring.score(tile, scores[:length])
         unscored = self.scoring.unscored(norms)
         scores[unscored] = np.inf
         if mask is not None and not mask.all():
@@ -318,10 +330,12 @@ class _Search:
             unscored = unscored[mask[unscored]]
         grouped = scores.reshape(depth, groups, queries)
         best = np.minimum.reduce(grouped, axis=0)
-        passing = best <= self.scoring.cutoffs(self.limits, norms)
-        crowded = np.add.reduce(passing, axis=0) > 2 * self.k
-        if crowded.any():
-            self._settle_best(parts, grouped, best, crowded.nonzero()[0])
+        crowded = np.arange(queries)
+        if len(self.of):
+            passing = best <= self.scoring.cutoffs(self.limits, norms)
+            crowded = (np.add.reduce(passing, axis=0) > 2 * self.k).nonzero()[0]
+        if len(crowded):
+            self._settle_best(tile, grouped, best, crowded)
         if len(unscored):
             scores[unscored] = -np.inf
             best[unscored % groups] = -np.inf
@@ -331,11 +345,9 @@ class _Search:
         for start in range(0, len(of), step):
             some, whose = group[start : start + step], of[start : start + step]
             place, pair = (grouped[:, some, whose] <= cutoffs[whose]).nonzero()
-            self._settle(parts, place * groups + some[pair], whose[pair])
+            self._settle(tile, place * groups + some[pair], whose[pair])
 
-    def _settle_best(
-        self, parts: Sequence[Rows], grouped: Floats, best: Floats, queries: Indices
-    ) -> None:
+    def _settle_best(self, tile: _Tile, grouped: Floats, best: Floats, queries: Indices) -> None:
         """Settle the best rows of the best groups for these queries, for the sake of the limit."""
         groups = len(best)
         count = min(groups, 2 * self.k)
@@ -344,21 +356,20 @@ class _Search:
         group, of = group[nth, which], queries[which]
         place = grouped[:, group, of].argmin(axis=0)
         grouped[place, group, of] = np.inf  # done with
-        self._settle(parts, place * groups + group, of)
+        self._settle(tile, place * groups + group, of)
 
-    def _settle(self, parts: Sequence[Rows], rows: Indices, of: Indices) -> None:
-        """Measure rows, numbered within ``parts``, each for one query; keep the best."""
+    def _settle(self, tile: _Tile, rows: Indices, of: Indices) -> None:
+        """Measure rows, numbered within the tile, each for one query; keep the best."""
+        rows = rows + tile.first_row
         step = max(1, _DOUBLES_AT_ONCE // self.queries.shape[1])
         for start in range(0, len(rows), step):
-            row, query = rows[start : start + step] + parts[0].first_row, of[start : start + step]
-            here = _gather(parts, row)
+            row, query = rows[start : start + step], of[start : start + step]
+            ids, vectors, _ = tile.gather(row)
             whose: Indices | int = query if len(self.queries) > 1 else 0
-            measured = _measure(
-                here.vectors, self.queries[whose], self.query_norms[whose], self.metric
-            )
+            measured = _measure(vectors, self.queries[whose], self.query_norms[whose], self.metric)
             near = (~(measured > self.limits[query])).nonzero()[0]
             if len(near):
-                self._keep(query[near], measured[near], here.ids[near], row[near])
+                self._keep(query[near], measured[near], ids[near], row[near])
             self.tick()
 
     def _keep(self, of: Indices, measured: Floats, ids: NDArray[np.uint64], rows: Indices) -> None:
@@ -385,7 +396,7 @@ class _Search:
         )
 
 
-def _scanned(blocks: Sequence[Rows], most: int) -> Iterator[list[Rows]]:
+def _scanned(blocks: Sequence[Rows], most: int) -> Iterator[_Tile]:
     """All rows in order, ``most`` at a time."""
     parts: list[Rows] = []
     room = most
@@ -397,16 +408,18 @@ def _scanned(blocks: Sequence[Rows], most: int) -> Iterator[list[Rows]]:
             room -= stop - start
             start = stop
             if not room:
-                yield parts
+                yield _Tile(parts)
                 parts, room = [], most
     if parts:
-        yield parts
+        yield _Tile(parts)
 
 
-def _gathered(blocks: Sequence[Rows], rows: Indices, most: int) -> Iterator[list[Rows]]:
+def _gathered(blocks: Sequence[Rows], rows: Indices, most: int) -> Iterator[_Tile]:
     """Copies of these rows, ``most`` at a time, numbered as they are in ``rows``."""
-    for start in range(0, len(rows), most):
-        yield [replace(_gather(blocks, rows[start : start + most]), first_row=start)]
+    if len(rows):
+        whole = _Tile(blocks)
+        for start in range(0, len(rows), most):
+            yield _Tile([Rows(start, *whole.gather(rows[start : start + most]))])
 
 
 def _nothing() -> None:
@@ -414,7 +427,7 @@ def _nothing() -> None:
 
 
 def _search(
-    tiles: Callable[[int], Iterable[list[Rows]]],
+    tiles: Callable[[int], Iterable[_Tile]],
     queries: Floats,
     k: int,
     metric: Metric,
@@ -427,11 +440,10 @@ def _search(
         count = len(search.queries)
         # Reading a row takes as long as multiplying it with 16 queries.
         work = (count + 15) * max(1, queries.shape[1])
-        for parts in tiles(max(1, min(_SCORES_AT_ONCE // count, _WORK_AT_ONCE // work))):
+        for tile in tiles(max(1, min(_SCORES_AT_ONCE // count, _WORK_AT_ONCE // work))):
             tick()
-            first = parts[0].first_row
-            stop = parts[-1].first_row + len(parts[-1].ids)
-            search.scan(parts, None if mask is None else mask[first:stop])
+            stop = tile.first_row + len(tile)
+            search.scan(tile, None if mask is None else mask[tile.first_row : stop])
         found.append(search.hits())
     if not found:
         none = np.empty((len(queries), 0))

@@ -94,8 +94,8 @@ def encode_meta(
 def decode_meta(payload: bytes | bytearray | memoryview) -> MetaRows | None:
     """The rows of a payload; None when it lacks the magic, so is another writer's.
 
-    The table refers to ``payload``, which must not change; it takes no other memory, whatever the
-    payload says, unless ``payload`` does not lie at a multiple of 8. Raises ``InvalidFormat``.
+    The table refers to the payload if that is bytes, and to a copy if it is anything that may
+    change later; it takes no other memory, whatever the payload says. Raises ``InvalidFormat``.
     """
     if bytes(payload[: len(MAGIC)]) != MAGIC:
         return None
@@ -104,9 +104,8 @@ def decode_meta(payload: bytes | bytearray | memoryview) -> MetaRows | None:
     _, version, flags, generation, rows = _HEAD.unpack_from(payload)
     if version != FORMAT_VERSION:
         raise _broken(f"version {version}, known is {FORMAT_VERSION}")
-    stream = memoryview(payload)[HEAD_BYTES:]
-    _check_schema(stream)
-    table = ipc_to_table(stream)
+    _check_schema(memoryview(payload)[HEAD_BYTES:])
+    table = ipc_to_table(payload, HEAD_BYTES)
     if table.num_rows != rows:
         raise _broken(f"{table.num_rows} rows, the head says {rows}")
     _check_columns(table)

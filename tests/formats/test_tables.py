@@ -31,6 +31,22 @@ def test_round_trip(table: pa.Table, shift: int) -> None:
     assert ipc_to_table(memoryview(bytearray(shift) + data)[shift:]).equals(table)
 
 
+def test_only_what_cannot_change_is_referred_to() -> None:
+    """A table does not change with the buffer it was read from."""
+    data = bytearray(table_to_ipc(TABLE))
+    table = ipc_to_table(data)
+    data[:] = bytes(len(data))
+    assert table.equals(TABLE)
+    fixed = bytes(1 << 20)
+    stream = table_to_ipc(pa.table({"y": [fixed]}))
+    before = pa.total_allocated_bytes()
+    table = ipc_to_table(stream)
+    assert pa.total_allocated_bytes() - before < len(fixed)
+    address = table.column("y").chunk(0).buffers()[2].address
+    start = pa.py_buffer(stream).address
+    assert start < address < start + len(stream)
+
+
 def test_several_batches_come_back() -> None:
     """A stream may have more than one batch."""
     table = pa.concat_tables([TABLE, TABLE])

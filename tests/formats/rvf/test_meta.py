@@ -197,7 +197,7 @@ def test_names_that_share_their_bytes_are_refused() -> None:
 
 
 def test_nothing_is_copied() -> None:
-    """A decoded table takes no memory of its own."""
+    """A table decoded from bytes takes no memory of its own."""
     payload = encode_meta(np.zeros(1 << 20, np.uint64), pa.table({}), generation=1)
     before = pa.total_allocated_bytes()
     found = decode_meta(payload)
