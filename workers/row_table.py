@@ -8,6 +8,7 @@ that many of them share; both look the same to a search.
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.workers import sets
 from holdfast.workers.id_map import ABSENT, IdMap
 from holdfast.workers.search import Rows, squared_norms
 
@@ -69,7 +70,7 @@ class RowTable:
 
     def kill(self, rows: NDArray[np.int64]) -> int:
         """Make rows dead; ``ABSENT`` and dead ones are passed over. Returns how many died."""
-        rows = np.unique(rows[rows != ABSENT])
+        rows = sets.unique(rows[rows != ABSENT])
         rows = rows[self._live[rows]]
         self._live[rows] = False
         self.live_rows -= len(rows)
@@ -169,7 +170,7 @@ class RowTable:
         out = np.empty((len(rows), self.dimension), np.float32)
         blocks = self.blocks()
         owners = np.searchsorted(np.array(self._starts), rows, side="right") - 1
-        for number in np.unique(owners):
+        for number in sets.unique(owners):
             mine = np.flatnonzero(owners == number)
             block = blocks[number]
             out[mine] = block.vectors[rows[mine] - block.first_row]

@@ -18,6 +18,7 @@ from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import Child, Pin, StoreRecord
 from holdfast.formats.rvf.scan import find_manifest
 from holdfast.formats.rvf.segment import SegmentType
+from holdfast.workers import sets
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, directory_of, replace
 from holdfast.workers.vector_catalog import Catalog, Commit
@@ -70,7 +71,7 @@ def branch(
     )
     commit = Commit(child, 0)
     commit.store_record(child.record)
-    add_cow_map(commit, name=os.path.relpath(store.path, directory_of(path)), epoch=parent.epoch)
+    add_cow_map(commit, child.record.parent, parent.epoch)
     inherited = store.table.ids[store.table.live_in_id_order()]
     hide(commit, inherited, np.empty(0, np.uint64), hidden, store.tick)
     replace(store.disk, path, [commit.finish(0)])
@@ -131,15 +132,20 @@ def _pin(store: VectorStore, path: str) -> Pin:
 # --- what a branch shows -----------------------------------------------------------------------
 
 
-def add_cow_map(commit: Commit, *, name: str, epoch: int) -> None:
-    """The reference to the parent by which readers of the original find it; RVF 5.9."""
+def add_cow_map(commit: Commit, pin: Pin | None, epoch: int) -> None:
+    """The reference to the parent by which readers of the original find it; RVF 5.9.
+
+    They look beside the child only.
+    """
     identity, dimension = commit.catalog.identity, commit.catalog.dimension
+    if pin is None or os.path.basename(pin.name) != pin.name:
+        return
     commit.catalog.drop(SegmentType.COW_MAP)
     commit.other(
         SegmentType.COW_MAP,
         cow.encode_cow_map(
             cow.CowMap(
-                parent_name=name,
+                parent_name=pin.name,
                 parent_id=identity.parent_id,
                 parent_hash=identity.parent_hash,
                 cluster_bytes=_CLUSTER_BYTES,
@@ -159,11 +165,11 @@ def hide(
     tick: Callable[[], None],
 ) -> NDArray[np.uint64]:
     """Stop showing ``more`` of the ``inherited`` ids; returns all that are hidden then."""
-    new = np.setdiff1d(np.intersect1d(more, inherited), hidden)
+    new = sets.difference(sets.intersection(more, inherited), hidden)
     if len(new):
         generation = commit.next_generation()
         commit.other(SegmentType.HIDDEN, record.encode_hidden(new, generation, snapshot=False))
-        hidden = np.union1d(hidden, new)
+        hidden = sets.union(hidden, new)
     if len(new) or not commit.catalog.of_type(SegmentType.MEMBERSHIP):
         add_membership(commit, inherited, hidden, tick)
     return hidden
@@ -184,7 +190,7 @@ def add_membership(
     count = int(inherited[-1]) + 1 if len(inherited) else 0
     if count > MEMBERSHIP_BYTES_MAX * 8:
         return
-    visible = np.setdiff1d(inherited, hidden)
+    visible = sets.difference(inherited, hidden)
     commit.other(
         SegmentType.MEMBERSHIP, cow.encode_membership(cow.Membership.of(visible, count), tick)
     )

@@ -104,13 +104,13 @@ def _report(
 ) -> messages.SegmentReport:
     state: Literal["intact", "damaged", "unverifiable"] = "intact"
     reason = ""
-    if not is_intact(header, payload):
+    if is_unverifiable(header):
+        state, reason = "unverifiable", "the hash is all zero"
+    elif not is_intact(header, payload):
         state, reason = "damaged", f"the {type_name(header.type)} segment does not match its hash"
         if header.type == SegmentType.VEC and dimension:
             rows = max(0, header.payload_bytes - 6) // (8 + 4 * dimension)
             reason += f"; it has {rows} rows"
-    elif is_unverifiable(header):
-        state, reason = "unverifiable", "the hash is all zero"
     return messages.SegmentReport(
         header.segment_id, offset, header.payload_bytes, type_name(header.type), state, reason
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.rvf import meta, record, vec
 from holdfast.formats.rvf.manifest import Entry
+from holdfast.formats.rvf.record import Pin
 from holdfast.formats.rvf.scan import walk
 from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentHeader, SegmentType
 from holdfast.workers.columns import Columns
@@ -221,9 +222,9 @@ class Compaction:
             payload = record.encode_hidden(store.hidden, commit.next_generation(), snapshot=True)
             commit.other(SegmentType.HIDDEN, payload)
             add_membership(commit, store.inherited_ids, store.hidden, store.tick)
-            pin = newest.record.parent
-            name = pin.name if pin is not None else os.path.basename(store.ancestors[0].path)
-            add_cow_map(commit, name=name, epoch=0)
+            parent = store.ancestors[0]
+            pin = Pin(os.path.basename(parent.path), parent.pin.manifest, parent.pin.end)
+            add_cow_map(commit, newest.record.parent or pin, 0)
         catalog.deleted = set(store.deleted_since or ())
         reclaimed = max(0, store.log.end - self._written)
         commit.witness(

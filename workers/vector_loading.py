@@ -25,10 +25,12 @@ from holdfast.formats.rvf.segment import (
     SegmentType,
     decode_header,
     is_intact,
+    is_unverifiable,
     type_name,
 )
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ID
+from holdfast.workers import sets
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import Disk
 from holdfast.workers.id_map import IdMap
@@ -127,7 +129,7 @@ def check_entry(view: memoryview, entry: Entry) -> None:
     if header is None or header.type != entry.type or header.payload_bytes != entry.payload_bytes:
         name = type_name(entry.type)
         raise DamagedSegment(entry.offset, f"there is no {name} segment as the directory has it")
-    if not is_intact(header, payload_at(view, entry)):
+    if not is_intact(header, payload_at(view, entry)) and not is_unverifiable(header):
         raise DamagedSegment(
             entry.offset, f"the {type_name(entry.type)} segment does not match its hash"
         )
@@ -154,8 +156,19 @@ def catalog_of(path: str, view: memoryview, located: Located) -> Catalog:
     if extension is not None:
         catalog.generation = max(generation, extension.generation)
         catalog.next_segment_id = extension.next_segment_id
-    _walk_witnesses(catalog, view[: located.end])
+    _walk_witnesses(catalog, view[: end_with_witnesses(view, located)])
     return catalog
+
+
+def end_with_witnesses(view: memoryview, located: Located) -> int:
+    """Where a commit ends: the original adds witnesses behind the manifest and lists none."""
+    end = located.end
+    for offset, header in walk(view, located.end):
+        payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
+        if header.type != SegmentType.WITNESS or not is_intact(header, payload):
+            break
+        end = offset + HEADER_BYTES + header.payload_bytes
+    return end
 
 
 # Former manifests, journals and witnesses are found by walking the file; listing them, as the
@@ -390,4 +403,4 @@ def _hidden_ids(
         newest = max(members, key=lambda entry: entry.offset)
         visible = _decoded(newest, cow.decode_membership, view)
         hidden.append(inherited[~visible.shows(inherited)])
-    return np.unique(np.concatenate(hidden)) if hidden else np.empty(0, np.uint64)
+    return sets.unique(np.concatenate(hidden)) if hidden else np.empty(0, np.uint64)

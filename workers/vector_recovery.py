@@ -30,8 +30,7 @@ from holdfast.formats.errors import (
 )
 from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import StoreRecord
-from holdfast.formats.rvf.scan import Located, find_manifest, walk
-from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, is_intact
+from holdfast.formats.rvf.scan import find_manifest
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
     Disk,
@@ -52,7 +51,7 @@ from holdfast.workers.log_file import (
 from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, write_again, written_anew
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.vector_catalog import Catalog, Commit
-from holdfast.workers.vector_loading import DamagedSegment, Loaded, load
+from holdfast.workers.vector_loading import DamagedSegment, Loaded, end_with_witnesses, load
 from holdfast.workers.vector_messages import VectorOptions
 
 log = logging.getLogger("holdfast.vectors")
@@ -229,8 +228,11 @@ def judge(
                 offset=0,
                 reason="no intact manifest",
             )
+        refused = located.refused
+        if refused is not None and (unsynced_from is None or refused < unsynced_from):
+            raise _corrupt(path, refused, "a manifest lists segments that are not there")
         try:
-            end = _end_with_witnesses(view, located)
+            end = end_with_witnesses(view, located)
             if end < known_synced:
                 raise _corrupt(path, end, "a commit that was synced is no longer there")
             return Judgement(load(disk, path, view, located, tick), end, reason)
@@ -239,17 +241,6 @@ def judge(
                 raise _corrupt(path, damage.offset, damage.reason) from damage
             reason = f"{damage.reason}, and was never synced"
             search_end = located.offset
-
-
-def _end_with_witnesses(view: memoryview, located: Located) -> int:
-    """Where the good part ends: the original adds witnesses behind the manifest and lists none."""
-    end = located.end
-    for offset, header in walk(view, located.end):
-        payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
-        if header.type != SegmentType.WITNESS or not is_intact(header, payload):
-            break
-        end = offset + HEADER_BYTES + header.payload_bytes
-    return end
 
 
 def _corrupt(path: str, offset: int, reason: str) -> StoreCorrupt:

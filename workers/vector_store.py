@@ -22,6 +22,7 @@ from holdfast.formats.rvf import meta
 from holdfast.formats.rvf.manifest import Entry
 from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, decode_header
 from holdfast.formats.rvf.vec import vec_payload_bytes
+from holdfast.workers import sets
 from holdfast.workers.actor import Caller
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import Disk
@@ -208,7 +209,7 @@ class VectorStore:
         ids = self.table.ids
         return np.array(
             [
-                np.count_nonzero(np.isin(ids[s.first_row : s.first_row + s.rows], deleted))
+                np.count_nonzero(sets.contains(deleted, ids[s.first_row : s.first_row + s.rows]))
                 for s in segments
             ],
             np.int64,
@@ -251,7 +252,7 @@ class VectorStore:
         found = np.zeros(len(deleted), np.bool_)
         for segment in catalog.vecs:
             ids = self.table.ids[segment.first_row : segment.first_row + segment.rows]
-            found |= np.isin(deleted, ids)
+            found |= sets.contains(np.sort(ids), deleted)
             self.tick()
         return set(deleted[found].tolist())
 
@@ -274,7 +275,7 @@ class VectorStore:
         if not ids:
             return
         # What these rows have now is the newest there is, so it may take the highest generation.
-        rows = self.table.find_live(np.unique(np.concatenate(ids)))
+        rows = self.table.find_live(sets.unique(np.concatenate(ids)))
         rows = rows[rows >= self.inherited_rows]
         commit.catalog.others = [e for e in commit.catalog.others if e not in victims]
         self.add_metadata(commit, self.table.ids[rows], self.columns.take(rows))

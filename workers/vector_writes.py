@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.tables import ipc_to_table
+from holdfast.workers import sets
 from holdfast.workers import vector_messages as messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.id_map import ABSENT
@@ -92,7 +93,7 @@ def delete(store: VectorStore, ids: NDArray[np.uint64], caller: Caller) -> messa
     assert store.ledger is not None
     if store.ledger.took_effect(*caller):
         return messages.Deleted(*store.ledger.counted(*caller))
-    ids = np.unique(ids)
+    ids = sets.unique(ids)
     rows = store.table.find_live(ids)
     there = rows != ABSENT
     ids, rows = ids[there], rows[there]

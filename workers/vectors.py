@@ -22,6 +22,7 @@ from holdfast.formats.errors import (
 from holdfast.formats.rvf.addrot import addrot
 from holdfast.formats.rvf.segment import SegmentType, type_name
 from holdfast.workers import (
+    sets,
     vector_branches,
     vector_check,
     vector_messages,
@@ -250,9 +251,9 @@ class VectorsActor:
         """Those of ``ids`` that the sets do not let through."""
         outside = np.empty(0, np.uint64)
         if include is not None:
-            outside = np.setdiff1d(ids, ids_of(include))
+            outside = sets.difference(ids, sets.unique(ids_of(include)))
         if exclude is not None:
-            outside = np.union1d(outside, np.intersect1d(ids, ids_of(exclude)))
+            outside = sets.union(outside, sets.intersection(ids, sets.unique(ids_of(exclude))))
         return outside
 
     def _members(self, request: vector_messages.VectorsMembers, caller: Caller) -> Reply:

@@ -139,7 +139,7 @@ class _Rewriter:
 
     def program(self) -> Program | None:
         """The changed program, or None when there is nothing to change."""
-        callers = [""]  # the innermost last; what is outside all calls has to be a bool too
+        callers = [""]  # the innermost last
         position = 0
         while position < len(self._given):
             step = self._given[position]
@@ -163,7 +163,7 @@ class _Rewriter:
             without_type = self._constants[int(step.value)].type == pa.null()
         else:
             without_type = step.kind == "field_ref" and self._types[step.value] == pa.null()
-        if without_type and (caller in _LOGIC or not caller):
+        if without_type and caller in _LOGIC:
             return self._literal(pa.scalar(None, pa.bool_()))
         if without_type and caller.startswith(_TEXT):
             return self._literal(pa.scalar(None, pa.string()))

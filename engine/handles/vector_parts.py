@@ -14,6 +14,7 @@ from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ipc_to_table
 from holdfast.handles.arrays import as_ids
 from holdfast.handles.results import QueryResult, Rows
+from holdfast.workers import sets
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.raw_arrays import raw
 
@@ -72,7 +73,7 @@ class Digests:
         mine, theirs = np.concatenate(self._ids), np.concatenate(other._ids)
         both, here, there = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
         same = np.concatenate(self._digests)[here] == np.concatenate(other._digests)[there]
-        return Difference(np.setdiff1d(theirs, mine), both[~same], np.setdiff1d(mine, theirs))
+        return Difference(sets.difference(theirs, mine), both[~same], sets.difference(mine, theirs))
 
 
 # --- arguments ---------------------------------------------------------------------------------

@@ -149,6 +149,15 @@ def test_take_gives_the_rows(parts: list[tuple[int, set[str]]], data: st.DataObj
         columns.take(np.empty(0, np.int64), ["id"])
 
 
+def test_take_sees_an_append_that_merges_nothing() -> None:
+    """Rows that came after a look at the chunks are found, whether chunks were merged or not."""
+    columns = Columns()
+    for start, count in ((0, 100), (100, 1), (101, 100), (201, 0), (201, 1)):
+        columns.append(pa.table({"a": np.arange(start, start + count)}), count)
+        rows = np.arange(columns.rows)[::-1]
+        assert columns.take(rows).column("a").to_pylist() == rows.tolist()
+
+
 def test_many_small_appends_leave_few_chunks() -> None:
     """2,000 appends of a row leave chunks by the logarithm, and large ones are never rewritten."""
     columns = Columns()
@@ -157,14 +166,17 @@ def test_many_small_appends_leave_few_chunks() -> None:
         assert len(columns._chunks) <= 64 + 12
     assert selected(columns, F("a") == 1234) == [1234]
     assert len(columns._chunks) <= 12
+    for number in range(50):
+        columns.append(pa.table({"a": [number]}), 1)
     columns.append(pa.table({"a": np.arange(1 << 16)}), 1 << 16)
+    assert len(columns._chunks) <= 12 + 1
     large = columns._chunks[-1]
     for number in range(200):
         columns.append(pa.table({"a": [number]}), 1)
         assert selected(columns, F("a") < 0) == []
     assert large in columns._chunks
     assert len(columns._chunks) <= 12 + 1 + 8
-    assert columns.rows == sum(chunk.rows for chunk in columns._chunks) == 2000 + (1 << 16) + 200
+    assert columns.rows == sum(chunk.rows for chunk in columns._chunks) == 2250 + (1 << 16)
     assert columns.nbytes >= 8 * columns.rows
 
 
