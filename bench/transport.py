@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
@@ -34,7 +35,7 @@ _TIME_PER_SAMPLE_S = 0.1
 _CALLS_MAX = 2000
 
 
-class Way:
+class Way(ABC):
     """One way to pass bodies, on either side of a socket."""
 
     title: ClassVar[str]
@@ -46,13 +47,13 @@ class Way:
         """What ``send`` takes: bytes, unless the way is about something else."""
         return os.urandom(size)
 
+    @abstractmethod
     def send(self, body: Any) -> None:
         """Pass ``body``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self) -> int:
         """Wait for a body, touch it, return its length; 0 when there will be no more."""
-        raise NotImplementedError
 
     def answer(self, length: int) -> None:
         """Say that a body has come."""

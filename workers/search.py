@@ -2,10 +2,11 @@
 
 ``distances`` says what the distance of a row is. Measuring all rows by it would take ten times as
 long as one product of BLAS, so ``nearest`` measures few: the product gives each row a *score* in
-float32, a lower bound of its distance up to the bound on rounding in ``_Scoring``. The k rows of
-best score, each from another group of rows, are measured and give a *limit* that the k-th best
-distance cannot exceed; then all rows are measured whose score admits a distance within the limit.
-What comes out is what measuring and sorting all rows gives, to the bit.
+float32, which bounds the distance from below but for rounding, and ``_Scoring`` bounds that. The 2k
+rows of best score, each from another group of rows, are measured: the k-th best of them is the
+*limit* that no row of the answer exceeds. Then all other rows are measured whose score admits a
+distance within it, mostly none. What comes out is what measuring and sorting all rows gives, to
+the bit.
 
 Rows that float32 arithmetic may not survive (squared norm above 2^120, infinite or NaN: *wild*)
 are measured always, and for a query like that all rows are.
@@ -30,7 +31,7 @@ COSINE_LEAST_ROOT = 2.0**-23
 """Where sqrt(|x|^2 |y|^2) is below this, the cosine distance is 1 (RVF 8)."""
 
 _DOUBLES_AT_ONCE = 1 << 17  # what is measured together stays in the L2 cache
-_SCORES_AT_ONCE = 1 << 20
+_SCORES_AT_ONCE = 1 << 21  # 8 MiB
 _GATHERED_AT_ONCE = 1 << 22  # floats, 16 MiB
 _WORK_AT_ONCE = 1 << 30  # multiplications, between two ticks: some 20 ms
 _QUERIES_AT_ONCE = 128
@@ -60,30 +61,22 @@ class _Norms:
     @cached_property
     def wild(self) -> Indices:
         """Rows whose squared norm is above the bound, infinite or NaN."""
-        if self.squared.max(initial=0) <= _WILD:
-            return np.empty(0, np.int64)
         return np.flatnonzero(~(self.squared <= _WILD))
 
     @cached_property
     def faint(self) -> Indices:
         """Rows whose squared norm is next to nothing."""
-        if self.squared.min(initial=1) >= _FAINT:
-            return np.empty(0, np.int64)
         return np.flatnonzero(self.squared < _FAINT)
 
     @cached_property
     def most(self) -> float:
         """The largest squared norm that is not wild."""
-        squared = np.delete(self.squared, self.wild) if len(self.wild) else self.squared
-        return float(squared.max(initial=0))
+        return float(self.squared.max(where=self.squared <= _WILD, initial=0))
 
     @cached_property
     def least(self) -> float:
         """The smallest squared norm that is not faint."""
-        squared = self.squared
-        if len(self.wild) or len(self.faint):
-            squared = squared[squared >= _FAINT]
-        return float(squared.min(initial=np.inf))
+        return float(self.squared.min(where=self.squared >= _FAINT, initial=np.inf))
 
     @cached_property
     def inverse(self) -> Floats:
@@ -98,18 +91,15 @@ class _Norms:
 class Rows:
     """Rows that lie together, such as those of one VEC segment.
 
-    ``vectors`` may be a view whose rows are further apart than they are long. Keep the object as
-    long as the rows: it remembers what it found out about the norms.
+    Ids (n,), vectors (n, d), contiguous within a row though rows may be further apart, and what
+    ``squared_norms`` gives for them (n,). ``first_row`` is the number of row 0 among the rows of
+    all blocks. Keep the object as long as the rows: it remembers what it learns about the norms.
     """
 
     first_row: int
-    """Number of row 0 among the rows of all blocks."""
     ids: NDArray[np.uint64]
-    """(n,)"""
     vectors: Floats
-    """(n, d), contiguous within a row."""
     squared_norms: Floats
-    """(n,), as ``squared_norms`` gives them."""
 
     @cached_property
     def norms(self) -> _Norms:
@@ -124,14 +114,20 @@ class Rows:
 
 
 class Hits(NamedTuple):
-    """For each of q queries its m best rows, by (distance, NaN last; id)."""
+    """For each of q queries its m best rows, by (distance, NaN last; id), all (q, m)."""
 
     ids: NDArray[np.uint64]
-    """(q, m)"""
     distances: Floats
-    """(q, m)"""
     rows: Indices
-    """(q, m), the numbers of the rows"""
+
+
+class _Found(NamedTuple):
+    """Rows, each with the number of the query it was measured for, all (n,)."""
+
+    queries: Indices
+    distances: Floats
+    ids: NDArray[np.uint64]
+    rows: Indices
 
 
 def _sums(terms: Doubles) -> Doubles:
@@ -144,14 +140,19 @@ def _sums(terms: Doubles) -> Doubles:
     return sums
 
 
+def _steps(length: int, dimension: int) -> Iterator[slice]:
+    """Slices of as many rows as are measured together."""
+    step = max(1, _DOUBLES_AT_ONCE // dimension)
+    return (slice(start, start + step) for start in range(0, length, step))
+
+
 def squared_norms(vectors: Floats) -> Floats:
     """|x|^2 of each row, (n, d) -> (n,), computed in float64; overflow gives inf."""
     norms = np.empty(len(vectors), np.float32)
-    step = max(1, _DOUBLES_AT_ONCE // max(1, vectors.shape[1]))
     with np.errstate(all="ignore"):
-        for start in range(0, len(vectors), step):
-            block = vectors[start : start + step].astype(np.float64)
-            norms[start : start + step] = _sums(np.multiply(block, block, out=block))
+        for here in _steps(*vectors.shape):
+            doubles = vectors[here].astype(np.float64, order="C")
+            norms[here] = _sums(np.multiply(doubles, doubles, out=doubles))
     return norms
 
 
@@ -178,13 +179,11 @@ def distances(vectors: Floats, query: Floats, metric: Metric) -> Floats:
     Computed in float64 and rounded to float32 once; beyond its range they are infinite.
     """
     result = np.empty(len(vectors), np.float32)
-    step = max(1, _DOUBLES_AT_ONCE // max(1, vectors.shape[1]))
     with np.errstate(all="ignore"):
         double = query.astype(np.float64)
         norm = _sums(np.square(double[None]))[0]
-        for start in range(0, len(vectors), step):
-            block = vectors[start : start + step]
-            result[start : start + step] = _measure(block, double, norm, metric)
+        for here in _steps(*vectors.shape):
+            result[here] = _measure(vectors[here], double, norm, metric)
     return result
 
 
@@ -311,11 +310,8 @@ class _Search:
         self.query_norms = _sums(np.square(self.queries))
         self.scoring = _Scoring(self.queries, self.query_norms, metric)
         self.limits = np.full(len(queries), np.inf)  # the k-th best distance seen
-        # The best seen, in the order of the answer: which query's, distance, id, row.
-        self.of = np.empty(0, np.int64)
-        self.distances = np.empty(0, np.float32)
-        self.ids = np.empty(0, np.uint64)
-        self.rows = np.empty(0, np.int64)
+        none = np.empty(0, np.int64)
+        self.found = _Found(none, none.astype(np.float32), none.astype(np.uint64), none)
 
     def scan(self, tile: _Tile, mask: NDArray[np.bool_] | None) -> None:
         """See more rows, of which those in ``mask`` count."""
@@ -334,7 +330,7 @@ class _Search:
         grouped = scores.reshape(depth, groups, queries)
         best = np.minimum.reduce(grouped, axis=0)
         crowded = np.arange(queries)
-        if len(self.of):
+        if len(self.found.queries):
             passing = best <= self.scoring.cutoffs(self.limits, norms)
             crowded = (np.add.reduce(passing, axis=0) > 2 * self.k).nonzero()[0]
         if len(crowded):
@@ -364,39 +360,41 @@ class _Search:
     def _settle(self, tile: _Tile, rows: Indices, of: Indices) -> None:
         """Measure rows, numbered within the tile, each for one query; keep the best."""
         rows = rows + tile.first_row
-        step = max(1, _DOUBLES_AT_ONCE // self.queries.shape[1])
-        for start in range(0, len(rows), step):
-            row, query = rows[start : start + step], of[start : start + step]
+        near: list[_Found] = []
+        waiting = 0
+        for here in _steps(len(rows), self.queries.shape[1]):
+            row, query = rows[here], of[here]
             ids, vectors, _ = tile.gather(row)
             whose: Indices | int = query if len(self.queries) > 1 else 0
             measured = _measure(vectors, self.queries[whose], self.query_norms[whose], self.metric)
-            near = (~(measured > self.limits[query])).nonzero()[0]
-            if len(near):
-                self._keep(query[near], measured[near], ids[near], row[near])
+            within = (~(measured > self.limits[query])).nonzero()[0]
+            near.append(_Found(query[within], measured[within], ids[within], row[within]))
+            waiting += len(within)
+            if waiting > len(self.found.queries):  # merging sorts these too
+                self._keep(near)
+                near, waiting = [], 0
             self.tick()
+        if waiting:
+            self._keep(near)
 
-    def _keep(self, of: Indices, measured: Floats, ids: NDArray[np.uint64], rows: Indices) -> None:
+    def _keep(self, near: list[_Found]) -> None:
         """Merge into the best seen."""
-        of = np.concatenate([self.of, of])
-        measured = np.concatenate([self.distances, measured])
-        ids = np.concatenate([self.ids, ids])
-        rows = np.concatenate([self.rows, rows])
+        found = zip(self.found, *near, strict=True)
+        of, measured, ids, rows = (np.concatenate(values) for values in found)
         order = np.lexsort((rows, ids, measured, of))
         of = of[order]
         rank = np.arange(len(of)) - of.searchsorted(of)
         top = rank < self.k
-        order = order[top]
-        self.of, self.distances = of[top], measured[order]
-        self.ids, self.rows = ids[order], rows[order]
+        best = order[top]
+        self.found = _Found(of[top], measured[best], ids[best], rows[best])
         last = rank[top] == self.k - 1
-        self.limits[self.of[last]] = np.fmin(np.inf, self.distances[last])
+        self.limits[of[top][last]] = np.fmin(np.inf, measured[best][last])
 
     def hits(self) -> Hits:
         """The best rows seen."""
         shape = (len(self.queries), -1)
-        return Hits(
-            self.ids.reshape(shape), self.distances.reshape(shape), self.rows.reshape(shape)
-        )
+        _, measured, ids, rows = self.found
+        return Hits(ids.reshape(shape), measured.reshape(shape), rows.reshape(shape))
 
 
 def _scanned(blocks: Sequence[Rows], most: int) -> Iterator[_Tile]:
@@ -442,19 +440,19 @@ def _search(
         search = _Search(queries[start : start + _QUERIES_AT_ONCE], k, metric, tick)
         count = len(search.queries)
         # Reading a row takes as long as multiplying it with 16 queries.
-        work = (count + 15) * max(1, queries.shape[1])
+        work = (count + 15) * queries.shape[1]
         for tile in tiles(max(1, min(_SCORES_AT_ONCE // count, _WORK_AT_ONCE // work))):
             tick()
             stop = tile.first_row + len(tile)
             search.scan(tile, None if mask is None else mask[tile.first_row : stop])
         found.append(search.hits())
     if not found:
-        none = np.empty((len(queries), 0))
-        return Hits(none.astype(np.uint64), none.astype(np.float32), none.astype(np.int64))
-    if len(found) == 1:
-        return found[0]
-    ids, measured, rows = zip(*found, strict=True)
-    return Hits(np.concatenate(ids), np.concatenate(measured), np.concatenate(rows))
+        shape = (len(queries), 0)
+        return Hits(
+            np.empty(shape, np.uint64), np.empty(shape, np.float32), np.empty(shape, np.int64)
+        )
+    ids, measured, rows = (np.concatenate(values) for values in zip(*found, strict=True))
+    return Hits(ids, measured, rows)
 
 
 def nearest(
@@ -468,8 +466,8 @@ def nearest(
 ) -> Hits:
     """The ``k`` rows nearest to each query (q, d), or as many as there are.
 
-    ``mask``, over the rows of all blocks, says which rows count. ``tick`` is called every few
-    milliseconds.
+    ``mask``, over the rows of all blocks, says which rows count. ``tick`` is called every
+    20 ms or so, and often where many rows have to be measured.
     """
     with np.errstate(all="ignore"):
         return _search(lambda most: _scanned(blocks, most), queries, k, metric, mask, tick)
@@ -485,7 +483,7 @@ def nearest_among(
     tick: Callable[[], object] = _nothing,
 ) -> Hits:
     """As ``nearest``, but only these rows count. Faster where they are up to a tenth of all."""
-    room = max(1, _GATHERED_AT_ONCE // max(1, queries.shape[1]))
+    room = max(1, _GATHERED_AT_ONCE // queries.shape[1])
     with np.errstate(all="ignore"):
         hits = _search(
             lambda most: _gathered(blocks, rows, min(room, most)), queries, k, metric, None, tick

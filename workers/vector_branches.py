@@ -54,11 +54,13 @@ def branch(
     if store.ledger.took_effect(*caller):
         if exists:
             return
-        known = next(child for child in store.catalog.record.children if child.name == name)
+        found = [child for child in store.catalog.record.children if child.name == name]
+    elif exists:
+        raise StoreExists(f"{path!r} exists", path=path)
     else:
-        if exists:
-            raise StoreExists(f"{path!r} exists", path=path)
-        known = Child(name, secrets.token_hex(16))
+        found = []
+    known = found[0] if found else Child(name, secrets.token_hex(16))
+    if not found:  # also if a later commit has forgotten it, since its file was not there
         _remember(store, known, caller)
     sync()  # a branch must never outlive the commit that it shows
     parent = store.catalog
@@ -71,8 +73,8 @@ def branch(
     )
     commit = Commit(child, 0)
     commit.store_record(child.record)
-    add_cow_map(commit, child.record.parent, parent.epoch)
     inherited = store.table.ids[store.table.live_in_id_order()]
+    add_cow_map(commit, child.record.parent, inherited, parent.epoch)
     hide(commit, inherited, np.empty(0, np.uint64), hidden, store.tick)
     replace(store.disk, path, [commit.finish(0)])
 
@@ -132,13 +134,19 @@ def _pin(store: VectorStore, path: str) -> Pin:
 # --- what a branch shows -----------------------------------------------------------------------
 
 
-def add_cow_map(commit: Commit, pin: Pin | None, epoch: int) -> None:
+def add_cow_map(
+    commit: Commit, pin: Pin | None, inherited: NDArray[np.uint64], epoch: int
+) -> None:
     """The reference to the parent by which readers of the original find it; RVF 5.9.
 
-    They look beside the child only.
+    They look beside the child only, and take a reference without a bitmap of what is shown for
+    damage. A branch of ours can do without either: then they see only its own rows.
     """
     identity, dimension = commit.catalog.identity, commit.catalog.dimension
     if pin is None or os.path.basename(pin.name) != pin.name:
+        return
+    is_ours = commit.catalog.record.parent is not None
+    if is_ours and _bitmap_bits(inherited) > MEMBERSHIP_BYTES_MAX * 8:
         return
     commit.catalog.drop(SegmentType.COW_MAP)
     commit.other(
@@ -183,17 +191,17 @@ def add_membership(
 ) -> None:
     """The bitmap by which readers of the original know what a branch shows; RVF 5.10.
 
-    Its length is that of the largest id, so beyond a limit there is none, and those readers see
-    only the branch's own rows.
+    Only beside the reference to the parent, which has to be there already.
     """
     commit.catalog.drop(SegmentType.MEMBERSHIP)
-    count = int(inherited[-1]) + 1 if len(inherited) else 0
-    if count > MEMBERSHIP_BYTES_MAX * 8:
+    if not commit.catalog.of_type(SegmentType.COW_MAP):
         return
-    visible = sets.difference(inherited, hidden)
-    commit.other(
-        SegmentType.MEMBERSHIP, cow.encode_membership(cow.Membership.of(visible, count), tick)
-    )
+    shown = cow.Membership.of(sets.difference(inherited, hidden), _bitmap_bits(inherited))
+    commit.other(SegmentType.MEMBERSHIP, cow.encode_membership(shown, tick))
+
+
+def _bitmap_bits(inherited: NDArray[np.uint64]) -> int:
+    return int(inherited[-1]) + 1 if len(inherited) else 0
 
 
 def cow_stats(store: VectorStore) -> CowStats:

@@ -69,6 +69,8 @@ class Catalog:
     vecs: list[VecSegment] = field(default_factory=list)
     others: list[Entry] = field(default_factory=list)
     """Every other segment of the directory."""
+    record_entry: Entry | None = None
+    """Where the store record is, one of ``others``; other programs may use its type, too."""
     deleted: set[int] = field(default_factory=set)
     """Ids whose rows in VEC segments of this file are void."""
     unlisted_bytes: int = 0
@@ -187,9 +189,11 @@ class Commit:
 
     def store_record(self, changed: StoreRecord) -> None:
         """A new store record in place of the old one."""
-        self.catalog.drop(SegmentType.STORE)
-        self.catalog.record = changed
+        catalog = self.catalog
+        catalog.others = [entry for entry in catalog.others if entry != catalog.record_entry]
+        catalog.record = changed
         self.other(SegmentType.STORE, record.encode_store(changed, self.next_generation()))
+        catalog.record_entry = catalog.others[-1]
 
     def witness(self, action: str, *, delete: bool = False) -> None:
         """The next link of the witness chain."""

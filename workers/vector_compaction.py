@@ -22,7 +22,7 @@ from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, re
 from holdfast.workers.log_file import Fatal, guard, mark_unsynced
 from holdfast.workers.messages import Progress
 from holdfast.workers.row_table import RowTable
-from holdfast.workers.vector_branches import add_cow_map, add_membership
+from holdfast.workers.vector_branches import add_cow_map, add_membership, check_no_branches
 from holdfast.workers.vector_catalog import Commit
 from holdfast.workers.vector_loading import MAPPED_BYTES_MIN, Loaded, payload_at
 from holdfast.workers.vector_recovery import INDEX_SUFFIX
@@ -32,6 +32,7 @@ _SEGMENT_BYTES = 32 << 20
 _SYNC_EVERY_BYTES = 16 << 20
 _META_ROWS = 1 << 16
 _COPY_BYTES = 8 << 20
+_FLUSH_BYTES = 1 << 20
 
 Steps = Generator[Progress | None, None, None]
 
@@ -39,8 +40,14 @@ Steps = Generator[Progress | None, None, None]
 # those who want it.
 _MADE_ANEW = {
     SegmentType.VEC, SegmentType.JOURNAL, SegmentType.MANIFEST, SegmentType.INDEX,
-    SegmentType.STORE, SegmentType.HIDDEN, SegmentType.COW_MAP, SegmentType.MEMBERSHIP,
+    SegmentType.COW_MAP, SegmentType.MEMBERSHIP,
 }  # fmt: skip
+# So are these, if they are our own.
+_OURS = {
+    SegmentType.META: meta.MAGIC,
+    SegmentType.STORE: record.STORE_MAGIC,
+    SegmentType.HIDDEN: record.HIDDEN_MAGIC,
+}
 
 
 class Compaction:
@@ -56,6 +63,7 @@ class Compaction:
         self._segments_before = len(store.catalog.entries())
         start = store.catalog.copy()
         start.vecs, start.others, start.deleted = [], [], set()
+        start.record_entry = None
         start.unlisted_bytes = 0
         self._commit = Commit(start, 0)
         self._written = 0
@@ -88,6 +96,7 @@ class Compaction:
             while store.log.end - copied_to > _COPY_BYTES:
                 copied_to = self._catch_up(file, copied_to, _COPY_BYTES)
                 yield None
+            check_no_branches(store, "compact")  # one may have been made meanwhile
             self._catch_up(file, copied_to, store.log.end - copied_to)
             self._finish(file)
             file.sync()
@@ -130,7 +139,7 @@ class Compaction:
         """All metadata, which makes every older segment of it void."""
         store = self._store
         snapshot = True
-        for start in range(0, len(self._rows), _META_ROWS):
+        for start in range(0, max(1, len(self._rows)), _META_ROWS):
             if not store.columns.has_columns:
                 return
             rows = self._rows[start : start + _META_ROWS]
@@ -156,7 +165,9 @@ class Compaction:
         for offset in sorted(found):
             if _is_kept(self._old, offset, found[offset]):
                 self._commit.copied(self._old, offset, found[offset], offset in self._listed)
+            if self._commit.end - self._written >= _FLUSH_BYTES:
                 yield self._flush(file)
+        yield self._flush(file)
 
     def _load_rows(self, file: File) -> Steps:
         """Make the table that goes with the new file."""
@@ -197,16 +208,17 @@ class Compaction:
                     generation = self._commit.next_generation()
                     payload = meta.encode_meta(ids_of, metadata, generation=generation)
                     self._commit.other(SegmentType.META, payload)
-                self._flush(file)
                 ids, vectors = vec.view_rows(payload_at(view, segment.entry))
                 self._table.add(ids, vectors)
                 self._columns.append(metadata, segment.rows)
             elif _is_kept(view, offset, header):
                 self._commit.copied(view, offset, header, offset in listed)
-                self._flush(file)
             end = offset + HEADER_BYTES + header.payload_bytes
+            if self._commit.end - self._written >= _FLUSH_BYTES:
+                self._flush(file)
             if end - start >= length:
                 break
+        self._flush(file)
         return end
 
     def _finish(self, file: File) -> None:
@@ -221,10 +233,10 @@ class Compaction:
         if store.ancestors:
             payload = record.encode_hidden(store.hidden, commit.next_generation(), snapshot=True)
             commit.other(SegmentType.HIDDEN, payload)
-            add_membership(commit, store.inherited_ids, store.hidden, store.tick)
             parent = store.ancestors[0]
             pin = Pin(os.path.basename(parent.path), parent.pin.manifest, parent.pin.end)
-            add_cow_map(commit, newest.record.parent or pin, 0)
+            add_cow_map(commit, newest.record.parent or pin, store.inherited_ids, 0)
+            add_membership(commit, store.inherited_ids, store.hidden, store.tick)
         catalog.deleted = set(store.deleted_since or ())
         reclaimed = max(0, store.log.end - self._written)
         commit.witness(
@@ -267,8 +279,9 @@ class Compaction:
 
 
 def _is_kept(view: memoryview, offset: int, header: SegmentHeader) -> bool:
-    """Whether a segment is copied as it is. Our own metadata is not: its order has changed."""
+    """Whether a segment is copied as it is."""
     if header.type in _MADE_ANEW:
         return False
+    magic = _OURS.get(SegmentType(header.type)) if header.type in _OURS else None
     start = offset + HEADER_BYTES
-    return header.type != SegmentType.META or view[start : start + len(meta.MAGIC)] != meta.MAGIC
+    return magic is None or view[start : start + len(magic)] != magic

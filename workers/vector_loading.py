@@ -101,17 +101,17 @@ def _load(
         check_entry(view, entry)
         tick()
     catalog = catalog_of(path, view, located)
-    shown = _load_parent(disk, path, view, catalog, tick, depth)
+    shown = load_parent(disk, path, view, catalog, tick, depth)
     if shown is None:
         shown = Loaded(catalog, RowTable(manifest.dimension), Columns())
     else:
-        _inherit(shown, catalog, view)
+        inherit(shown, catalog, view)
     table, first_own = shown.table, shown.table.rows
     for entry in manifest.entries:
         if entry.type == SegmentType.VEC:
-            _add_segment(table, catalog, view, entry)
+            add_segment(table, catalog, view, entry)
             tick()
-    _add_metadata(shown, catalog, view, first_own)
+    add_metadata(shown, catalog, view, first_own)
     deleted = np.array(sorted(catalog.deleted), np.uint64)
     table.kill(table.find_live(deleted))
     return shown
@@ -221,7 +221,7 @@ def _walk_witnesses(catalog: Catalog, view: memoryview) -> None:
 # --- rows and metadata of one file -------------------------------------------------------------
 
 
-def _add_segment(table: RowTable, catalog: Catalog, view: memoryview, entry: Entry) -> None:
+def add_segment(table: RowTable, catalog: Catalog, view: memoryview, entry: Entry) -> None:
     payload = payload_at(view, entry)
     try:
         dimension, rows = vec.check_vec(payload)
@@ -251,7 +251,7 @@ def metadata_tables(catalog: Catalog, view: memoryview) -> Iterator[tuple[Entry,
     yield from found[base:]
 
 
-def _add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: int) -> None:
+def add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: int) -> None:
     """Append the metadata of the rows from ``first_own`` on."""
     table, columns = shown.table, shown.columns
     count = table.rows - first_own
@@ -288,7 +288,7 @@ def _add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: 
 # --- parents -----------------------------------------------------------------------------------
 
 
-def _load_parent(
+def load_parent(
     disk: Disk,
     path: str,
     view: memoryview,
@@ -376,7 +376,7 @@ def find_pinned(
     )
 
 
-def _inherit(shown: Loaded, catalog: Catalog, view: memoryview) -> None:
+def inherit(shown: Loaded, catalog: Catalog, view: memoryview) -> None:
     """Make ``shown``, which holds a parent, the beginning of its child."""
     table = shown.table
     shown.catalog = catalog

@@ -18,7 +18,7 @@ from holdfast.formats.errors import (
     StoreFrozen,
     StoreReadOnly,
 )
-from holdfast.formats.rvf import meta
+from holdfast.formats.rvf import meta, record
 from holdfast.formats.rvf.manifest import Entry
 from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, decode_header
 from holdfast.formats.rvf.vec import vec_payload_bytes
@@ -44,6 +44,7 @@ _VECS_MAX = 512
 _VECS_LEFT = 64
 _MERGED_BYTES_MAX = 64 << 20
 _METAS_MAX = 256
+_HIDDEN_MAX = 256
 _DELETED_MAX = 4096
 _DELETED_LEFT = 1024
 
@@ -129,6 +130,16 @@ class VectorStore:
         if self.catalog.record.frozen:
             raise StoreFrozen(f"{self.path!r} is frozen; write to a branch of it", path=self.path)
 
+    def counted_before(self, caller: Caller) -> tuple[int, int] | None:
+        """The counts of a request that took effect before it was sent again.
+
+        None for a new one, which may be done: raises ``StoreReadOnly`` or ``StoreFrozen``.
+        """
+        if self.ledger is not None and self.ledger.took_effect(*caller):
+            return self.ledger.counted(*caller)
+        self.check_writable()
+        return None
+
     def begin(self) -> Commit:
         """A commit to fill."""
         return Commit(self.catalog, self.log.end)
@@ -174,12 +185,24 @@ class VectorStore:
     # --- keeping the manifest short --------------------------------------------------------
 
     def shorten_manifest(self) -> None:
-        """Merge and rewrite segments if the manifest has become long."""
-        catalog = self.catalog
+        """Merge and rewrite segments if the manifest has become long.
+
+        A disk that refuses is not told of: what was written before stays, and the next write tries
+        again.
+        """
         if self.deleted_since is not None:  # a compaction will do more
             return
-        if len(catalog.of_type(SegmentType.META)) > _METAS_MAX:
+        try:
+            self._shorten_manifest()
+        except OSError as error:
+            log.warning("%s: merging segments is put off: %s", self.path, error)
+
+    def _shorten_manifest(self) -> None:
+        if len(self.catalog.of_type(SegmentType.META)) > _METAS_MAX:
             self._merge_metadata()
+        if len(self.catalog.of_type(SegmentType.HIDDEN)) > _HIDDEN_MAX:
+            self._merge_hidden()
+        catalog = self.catalog
         victims: list[VecSegment] = []
         if len(catalog.deleted) > _DELETED_MAX:
             victims = self._most_deleted()
@@ -279,6 +302,18 @@ class VectorStore:
         rows = rows[rows >= self.inherited_rows]
         commit.catalog.others = [e for e in commit.catalog.others if e not in victims]
         self.add_metadata(commit, self.table.ids[rows], self.columns.take(rows))
+        self.write(commit, self.own_live_rows())
+
+    def _merge_hidden(self) -> None:
+        """One list of hidden ids in place of all."""
+        commit = self.begin()
+        commit.catalog.others = [
+            entry
+            for entry in commit.catalog.others
+            if entry.type != SegmentType.HIDDEN or record.decode_hidden(self.payload(entry)) is None
+        ]
+        payload = record.encode_hidden(self.hidden, commit.next_generation(), snapshot=True)
+        commit.other(SegmentType.HIDDEN, payload)
         self.write(commit, self.own_live_rows())
 
     # --- the rest --------------------------------------------------------------------------

@@ -23,7 +23,6 @@ def ingest(
     store: VectorStore, request: messages.VectorsIngest, caller: Caller
 ) -> messages.Ingested:
     """Insert or replace rows. On an error nothing has changed."""
-    store.check_writable()
     ids = ids_of(request.ids)
     vectors = matrix(request.vectors, len(ids), store.dimension, "vectors")
     metadata = None if request.metadata is None else ipc_to_table(request.metadata)
@@ -33,10 +32,9 @@ def ingest(
         raise InvalidArgument(
             f"row {first.row} (id {first.id}): {first.reason}; {len(rejected)} such rows in all"
         )
-    assert store.ledger is not None
-    if store.ledger.took_effect(*caller):
-        replaced, epoch = store.ledger.counted(*caller)
-        return messages.Ingested(len(ids) - len(rejected), replaced, rejected, epoch)
+    before = store.counted_before(caller)
+    if before is not None:
+        return messages.Ingested(len(ids) - len(rejected), before[0], rejected, before[1])
     if metadata is not None:
         metadata = store.columns.check(metadata, len(ids))
     if rejected:
@@ -89,10 +87,9 @@ def _rejected(
 
 def delete(store: VectorStore, ids: NDArray[np.uint64], caller: Caller) -> messages.Deleted:
     """Delete the rows of these ids; ids that are not there are passed over."""
-    store.check_writable()
-    assert store.ledger is not None
-    if store.ledger.took_effect(*caller):
-        return messages.Deleted(*store.ledger.counted(*caller))
+    before = store.counted_before(caller)
+    if before is not None:
+        return messages.Deleted(*before)
     ids = sets.unique(ids)
     rows = store.table.find_live(ids)
     there = rows != ABSENT
@@ -120,9 +117,8 @@ def delete(store: VectorStore, ids: NDArray[np.uint64], caller: Caller) -> messa
 
 def delete_where(store: VectorStore, where: bytes, caller: Caller) -> messages.Deleted:
     """Delete the rows for which an expression is true."""
-    store.check_writable()
-    assert store.ledger is not None
-    if store.ledger.took_effect(*caller):
-        return messages.Deleted(*store.ledger.counted(*caller))
+    before = store.counted_before(caller)
+    if before is not None:
+        return messages.Deleted(*before)
     mask = select(store, where).mask
     return delete(store, store.table.ids[np.flatnonzero(mask)], caller)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import (
+    HasBranches,
     HoldfastError,
     InvalidArgument,
     StoreCorrupt,
@@ -258,9 +259,7 @@ class VectorsActor:
 
     def _members(self, request: vector_messages.VectorsMembers, caller: Caller) -> Reply:
         store = self._store
-        assert self._ledger is not None or not request.change
-        if request.change and not (self._ledger and self._ledger.took_effect(*caller)):
-            store.check_writable()
+        if request.change and store.counted_before(caller) is None:
             if not store.ancestors:
                 raise InvalidArgument(f"{store.path!r} is no branch", path=store.path)
             outside = self._outside(request.include, request.exclude, store.inherited_ids)
@@ -280,9 +279,7 @@ class VectorsActor:
 
     def _embed(self, request: vector_messages.VectorsEmbed, caller: Caller) -> Reply:
         store = self._store
-        store.check_writable()
-        assert self._ledger is not None
-        if not self._ledger.took_effect(*caller):
+        if store.counted_before(caller) is None:
             commit = store.begin()
             commit.catalog.epoch += 1
             commit.other(_IMAGES[request.kind], bytes(request.payload))
@@ -312,6 +309,9 @@ class VectorsActor:
     def _compact(self) -> Steps:
         before = self._log.end
         vector_branches.check_no_branches(self._store, "compact")
+        if self._upkeep is not None:  # it would go on only when nobody asks for anything
+            self._upkeep.close()
+            self._upkeep = None
         while self._rewriting:
             yield None
         yield from self._rewrite()
@@ -330,6 +330,7 @@ class VectorsActor:
         self._compactions += 1
         self._dead_allowed = _DEAD_BYTES_MIN
         self._index.reset()
+        self._store.shorten_manifest()  # which had to wait
 
     def step(self, *, idle: bool) -> bool:
         if self._upkeep is None and not self._rewriting and self._is_wasteful():
@@ -357,6 +358,8 @@ class VectorsActor:
             # Serving goes on with the file as it is; try again when there is more to gain.
             self._dead_allowed = 2 * self._store.dead_bytes()
             log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
+        except HasBranches:  # one was made meanwhile
+            return
 
     # --- durability ------------------------------------------------------------------------
 

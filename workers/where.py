@@ -46,8 +46,9 @@ _TEXT = (
 )
 _RANGES = {pa.uint64(): (0, (1 << 64) - 1), pa.int64(): (-(1 << 63), (1 << 63) - 1)}
 _FLOAT = pa.float64()
-# SetLookupOptions: what is_in makes of nulls. 0 match them, 1 skip them, 2 and 3 as below.
-_NULLS_AS_NULL_UNLESS_SKIPPED = {0: 3, 1: 2}
+# What is_in may make of nulls, by Arrow's numbers: 0 finds them among the values, 1 finds them
+# nowhere, 2 gives null for them, 3 also for what a null among the values might have been.
+_AS_IN_SQL = {0: 3, 1: 2}
 
 
 class Condition(NamedTuple):
@@ -239,9 +240,7 @@ class _Rewriter:
         behaviour = nulls[0].as_py()
         changed = {
             "value_set": pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values),
-            "null_matching_behavior": pa.array(
-                [_NULLS_AS_NULL_UNLESS_SKIPPED.get(behaviour, behaviour)], nulls.type
-            ),
+            "null_matching_behavior": pa.array([_AS_IN_SQL.get(behaviour, behaviour)], nulls.type),
         }
         names = [field.name for field in options.type]
         arrays = [changed.get(name, options.field(name)) for name in names]

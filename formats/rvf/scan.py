@@ -20,6 +20,9 @@ is believed here
 A torn segment may come to look whole, once enough was written behind it to fill the length that its
 header claims, and the jump over it then leads past what was written. So segments that no believed
 manifest is behind are taken for boundaries only as far as their hashes match.
+
+Time is bounded by what a file holds rather than by how long it says it is: a hole of a sparse file
+reads as zeros, and reading a terabyte of them would take most of an hour.
 """
 
 import re
@@ -51,6 +54,8 @@ from holdfast.formats.rvf.segment import (
 )
 
 _ZEROS_PER_STEP = 1 << 18
+# No writer leaves as many: a power loss may turn one batch into zeros, which is at most 1 GiB.
+_ZEROS_MAX = 1 << 30
 _BYTES_PER_SEARCH = 1 << 20
 _SEGMENTS_PER_TICK = (1 << 14) - 1  # a mask
 _ENTRIES_PER_STEP = 1 << 14
@@ -96,7 +101,9 @@ class Walk(Iterator[tuple[int, SegmentHeader]]):
             self._tick()
         self._steps += 1
         if offset < len(view) and not view[offset]:
-            offset = skip_zeros(view, offset, self._tick)
+            offset = skip_zeros(view[: offset + _ZEROS_MAX], offset, self._tick)
+            if offset == self.end + _ZEROS_MAX and offset < len(view):
+                self._break(self.end, f"more than {_ZEROS_MAX} zeros")
         if offset >= len(view) or self.broken_at is not None:
             raise StopIteration
         header = decode_header(view, offset)
@@ -147,9 +154,50 @@ class Located(NamedTuple):
 def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Located | None:
     """The newest manifest that can be believed, see above; None when there is none.
 
-    Raises ``InvalidFormat`` when what lies behind a break is so full of look-alikes that bounded
-    time does not suffice for a verdict.
+    Raises ``InvalidFormat`` when what lies behind a break is so full of look-alikes, or so long,
+    that bounded time does not suffice for a verdict.
     """
+    found = _search(view, tick)
+    if found.given_up_at is not None:
+        raise InvalidFormat(
+            f"behind the damage at {found.given_up_at} is more that might be a manifest than the "
+            f"{_CANDIDATES_MAX} headers and {RESYNC_BYTES_MAX} bytes that are looked at",
+            offset=found.given_up_at,
+        )
+    return found.best
+
+
+def find_intact(view: memoryview, tick: Callable[[], None] = _no_tick) -> Located | None:
+    """The newest manifest that is intact, though segments it lists may not be there.
+
+    For telling what a damaged file held: nothing that this one leads to can be taken for granted.
+    """
+    found = _search(view, tick)
+    if found.refused is None:
+        return found.best
+    plausible = _plausible(view, found.refused)
+    assert plausible is not None
+    try:
+        manifest = decode_manifest(plausible[1])
+    except InvalidFormat:
+        return found.best
+    end = found.refused + HEADER_BYTES + len(plausible[1])
+    return Located(found.refused, manifest, end, None)
+
+
+class _Found(NamedTuple):
+    """``refused`` is that of the newest manifest, also when none is believed.
+
+    ``given_up_at`` is a break behind which not everything was looked at.
+    """
+
+    best: Located | None
+    refused: int | None
+    given_up_at: int | None
+
+
+def _search(view: memoryview, tick: Callable[[], None]) -> _Found:
+    """Look for the newest manifest."""
     steps = walk(view, tick=tick)
     offsets = array(
         "Q",
@@ -174,7 +222,10 @@ def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Loca
     committed = 0 if best is None else best.end
     if steps.end > committed:
         broken_at = _first_doubt(view, committed, tick)
-    return best if broken_at is None else _behind_break(view, broken_at, best, tick)
+    if broken_at is None:
+        return _Found(best, refused, None)
+    found = _behind_break(view, broken_at, best, tick)
+    return found if found.refused is not None else found._replace(refused=refused)
 
 
 def _first_doubt(view: memoryview, start: int, tick: Callable[[], None]) -> int | None:
@@ -203,30 +254,31 @@ def _newest_first(view: memoryview, offsets: "array[int]") -> Iterator[int]:
 
 def _behind_break(
     view: memoryview, broken_at: int, best: Located | None, tick: Callable[[], None]
-) -> Located | None:
+) -> _Found:
     """The newest manifest behind a break that can be believed, else ``best``."""
     epoch = 0 if best is None else best.manifest.epoch
     refused = None
     budget = RESYNC_BYTES_MAX
-    for number, offset in enumerate(_look_alikes(view, broken_at, tick)):
+    start = max(broken_at, len(view) - RESYNC_BYTES_MAX)
+    given_up_at = broken_at if start > broken_at else None
+    for number, offset in enumerate(_look_alikes(view, start, tick)):
         found = _plausible(view, offset)
         if found is not None and peek_epoch(found[1]) >= epoch:
             budget -= found[0].payload_bytes
         else:
             found = None
         if budget < 0 or number >= _CANDIDATES_MAX:
-            raise InvalidFormat(
-                f"behind the damage at {broken_at} is more that might be a manifest than the "
-                f"{_CANDIDATES_MAX} headers and {RESYNC_BYTES_MAX} bytes that are looked at",
-                offset=broken_at,
-            )
+            given_up_at = broken_at
+            break
         if found is None or not is_intact(*found) or not _reaches(found[1], broken_at):
             continue
         located = _believed(view, offset, found[1], refused)
         if located is not None:
-            return located
+            return _Found(located, refused, None)
         refused = offset if refused is None else refused
-    return best if best is None or refused is None else best._replace(refused=refused)
+    if best is not None and refused is not None:
+        best = best._replace(refused=refused)
+    return _Found(best, refused, given_up_at)
 
 
 def _look_alikes(view: memoryview, start: int, tick: Callable[[], None]) -> Iterator[int]:
@@ -271,10 +323,14 @@ def _believed(
 
 
 def _leads_to_segments(view: memoryview, directory: NDArray[np.void]) -> bool:
-    """Whether each entry has a header of its type and length, with room for the payload."""
+    """Whether each entry has a header of its type and length, with room for the payload.
+
+    And for all of them together, or a directory could have one read a million times.
+    """
     # Every place where a header might begin, as an array over the same bytes.
     room = len(view) - HEADER_BYTES
     headers = np.ndarray((room + 1,), _HEADER, view, 0, (1,))
+    total = 0
     for start in range(0, len(directory), _ENTRIES_PER_STEP):
         part = directory[start : start + _ENTRIES_PER_STEP]
         length, offsets = part["payload_bytes"], part["offset"]
@@ -287,5 +343,8 @@ def _leads_to_segments(view: memoryview, directory: NDArray[np.void]) -> bool:
             & (found["payload_bytes"] == length)
         )
         if not same.all():
+            return False
+        total += int(length.sum()) + HEADER_BYTES * len(part)
+        if total > len(view):
             return False
     return True

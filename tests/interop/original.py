@@ -35,6 +35,11 @@ class Original:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, command: str, **arguments: object) -> Any:
         """What the driver answers to a command."""
         assert self._process.stdin is not None

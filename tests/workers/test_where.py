@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats.errors import InvalidArgument
-from holdfast.formats.expression import encode_expression
+from holdfast.formats.expression import Program, Step, encode_expression, take_apart
 from holdfast.workers.columns import Columns
 from tests.workers.columns_model import (
     COMPARISONS,
@@ -69,8 +69,9 @@ def test_filters_are_those_of_the_oracle(
 @pytest.mark.parametrize("column", ["u", "i", "f", "id"])
 def test_numbers_compare_exactly(column: str) -> None:
     """Every operator agrees with Python on columns and constants of all kinds of numbers."""
-    values: list[Value] = [*{"i": I64, "f": FLOATS}.get(column, U64)]
-    rows: list[Row] = [{"id": n, column: value} for n, value in enumerate([*values, None])]
+    pools: dict[str, list[Value]] = {"u": [*U64], "i": [*I64], "f": [*FLOATS], "id": [*U64]}
+    values = [*pools[column], None]
+    rows: list[Row] = [{"id": n, column: value} for n, value in enumerate(values)]
     if column == "id":
         rows.pop()
     columns = Columns()
@@ -203,6 +204,18 @@ def test_filters_that_make_no_sense(where: pc.Expression, complaint: str) -> Non
     columns = some()
     with pytest.raises(InvalidArgument, match=complaint):
         selected(columns, where)
+
+
+def test_calls_that_pyarrow_would_not_make() -> None:
+    """A function that does not exist, or has the options of another, is refused and no defect."""
+    columns = some()
+    unknown = (Step("call", "nothing"), Step("field_ref", "b"), Step("end", "nothing"))
+    with pytest.raises(InvalidArgument, match="nothing"):
+        selected(columns, Program(unknown, ()).expression())
+    _, program = take_apart(encode_expression(pc.match_substring(F("s"), "x")))
+    steps = (Step("call", "is_in"), *program.steps[1:-1], Step("end", "is_in"))
+    with pytest.raises(InvalidArgument, match="options of something else"):
+        selected(columns, Program(steps, program.constants).expression())
 
 
 def test_filters_without_rows_or_columns() -> None:
