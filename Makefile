@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench clean FORCE
+.PHONY: help setup check test interop demo bench clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -23,9 +23,13 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 # anew at its start, which no user's installation does.
 COMPILE = $(BIN)/python -m compileall -q build/__editable__.*/holdfast
 
+# The original as it is published: a package that brings the binary of 0.2.2 for this platform.
+ORIGINAL := build/interop
+NPM_INSTALL := npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts
+
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' \
-		| while IFS='|' read -r target text; do printf '  make %-6s  %s\n' "$$target" "$$text"; done
+		| while IFS='|' read -r target text; do printf '  make %-7s  %s\n' "$$target" "$$text"; done
 
 setup: build/installed ## Make .venv with the project and its tools (the others do it when needed)
 
@@ -43,6 +47,16 @@ check: build/installed ## Check formatting, lint rules and types
 test: build/installed ## Run the tests; PYTEST_ARGS='-k name' to choose
 	@$(COMPILE)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+interop: build/installed ## Read and write in turn with the original's Node package (needs npm)
+	@if ! command -v node > /dev/null || ! command -v npm > /dev/null; then \
+		echo "skipped: Node.js with npm was not found, and the original needs it"; \
+	else \
+		$(COMPILE) && mkdir -p $(ORIGINAL) && \
+		{ [ -e $(ORIGINAL)/node_modules/.package-lock.json ] || \
+		$(NPM_INSTALL) --prefix $(ORIGINAL) @ruvector/rvf-node@0.2.3; } && \
+		HOLDFAST_INTEROP=$(ORIGINAL) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop; \
+	fi
 
 demo: build/installed ## Run the demonstration
 	@$(COMPILE)

@@ -1,14 +1,16 @@
 """The command line: ``holdfast``, also ``python -m holdfast``.
 
-``inspect`` and ``verify`` read files without an engine, whatever state those are in, and change
-nothing. So does ``stat``, unless an engine is running in the directory: then it joins that one and
-leaves again. The others open the directory as any program would.
+``inspect``, ``verify`` and ``query`` read files without an engine and change nothing; the first two
+whatever state those are in. ``repair`` writes what is intact of a file to a new one, also without
+an engine. So does ``stat`` read files, unless an engine is running in the directory: then it joins
+that one and leaves again. The others open the directory as any program would.
 
 Exit codes::
 
       0  done; of ``verify``: clean
       1  ``verify``: torn, which opening repairs; ``demo``: a promise was broken
-      2  ``verify``: damaged, and opening refuses it
+      2  ``verify``: damaged, and either opening refuses it, or what it holds besides entries and
+         rows is not whole (a superseded segment, a witness)
       3  ``verify`` and ``inspect``: not a file of ours, or of a version this release does not read
       4  an error of use or of the environment; one line on stderr says which
     130  interrupted by Ctrl-C
@@ -23,20 +25,37 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, NoReturn, ParamSpec
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
 import holdfast
-from holdfast.call import ProgressCallback
-from holdfast.formats.errors import HoldfastError, InternalError, StoreNotFound
-from holdfast.formats.values import KvEntry
-from holdfast.handles.fold import absolute
+from holdfast.cli_output import (
+    print_hits,
+    print_repaired,
+    print_report,
+    print_report_json,
+    print_result,
+    print_verdict,
+    progress_bar,
+)
+from holdfast.formats.errors import (
+    HoldfastError,
+    InternalError,
+    InvalidArgument,
+    StoreNotFound,
+    WrongKind,
+)
+from holdfast.handles.fold import Fold, absolute
 from holdfast.workers.disk import OsDisk
-from holdfast.workers.inspection import Report, Standing, examine
-from holdfast.workers.messages import Progress
+from holdfast.workers.inspection import Report, examine
 from holdfast.workers.places import Places
+from holdfast.workers.repair import repair as repair_file
+from holdfast.workers.standing import Standing
+
+if TYPE_CHECKING:
+    from holdfast.handles.vectors import Vectors
 
 P = ParamSpec("P")
 
@@ -48,8 +67,6 @@ EXIT_BROKEN_PIPE = 141
 
 # Someone is watching and can press Ctrl-C; workers that hang are noticed without a deadline.
 _LONG_S = 7 * 24 * 3600.0
-_STAT_S = 10.0
-_PREVIEW_BYTES = 40
 
 app = typer.Typer(
     name="holdfast",
@@ -150,17 +167,17 @@ def _options(
 @_command
 def inspect(
     path: PathArgument,
-    rows: Annotated[bool, typer.Option("--rows", help="Print the entries, in key order.")] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Print the entries by key, the rows by id.")
+    ] = False,
     json_: JsonFlag = False,
 ) -> int:
     """Show what a file or artifact holds, damaged or not; never writes."""
     report = _examine(path)
     if json_:
-        _print_report_json(report, rows)
+        print_report_json(report, rows)
     else:
-        _print_fields({"path": path, **report.fields()})
-        for entry in report.rows() if rows else ():
-            print(_row_line(entry))
+        print_report(path, report, rows)
     return EXIT_NOT_OURS if report.standing is Standing.NOT_OURS else 0
 
 
@@ -171,49 +188,69 @@ def verify(path: PathArgument, json_: JsonFlag = False) -> int:
     if json_:
         print(json.dumps({"path": path, **report.fields()}))
     else:
-        verdict = report.verdict
-        why = f" at offset {verdict.offset}: {verdict.reason}" if verdict.reason else ""
-        print(f"{path}: {_STANDING_TEXTS[report.standing]}{why}")
+        print_verdict(path, report)
     return int(report.standing)
 
 
-_STANDING_TEXTS = {
-    Standing.CLEAN: "clean",
-    Standing.RECOVERABLE: "recoverable, torn",
-    Standing.DAMAGED: "damaged",
-    Standing.NOT_OURS: "not ours",
-}
-
-
 def _examine(path: str) -> Report:
-    return examine(OsDisk(), os.path.realpath(absolute(path)))
+    return examine(OsDisk(), _real(path))
 
 
-def _print_report_json(report: Report, rows: bool) -> None:
-    head = json.dumps(report.fields())
-    if not rows:
-        print(head)
-        return
-    write = sys.stdout.write
-    write(f'{head[:-1]}, "rows": [')
-    separator = "\n"
-    for entry in report.rows():
-        row = {
-            "key": entry.key,
-            "value": entry.value.hex(),
-            "version": entry.version.token.hex(),
-        }
-        write(separator + json.dumps(row))
-        separator = ",\n"
-    write("]}\n")
+def _real(path: str) -> str:
+    """The path without symbolic links: what belongs to a file lies beside the real one."""
+    return os.path.realpath(absolute(path))
 
 
-def _row_line(entry: KvEntry) -> str:
-    """An entry as a line of text, escaped: keys and values may hold anything."""
-    more = "..." if len(entry.value) > _PREVIEW_BYTES else ""
-    preview = repr(entry.value[:_PREVIEW_BYTES])[1:]
-    version = entry.version.token.hex() or "-"
-    return f"{entry.key!a}  {version}  {len(entry.value)}  {preview}{more}"
+@_command
+def repair(
+    path: PathArgument,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="NEW", help="Where to; else PATH.repaired.")
+    ] = None,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="Replace PATH, which is kept as PATH.damaged."),
+    ] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Also take whole segments that no commit lists.")
+    ] = False,
+    json_: JsonFlag = False,
+) -> int:
+    """Write what is intact of a store's file to a new one, and say what is lost.
+
+    Of a vector store every intact row, its metadata, images and other segments; of a fold the
+    entries and the cursor from before the damage. What is only torn is repaired by opening it.
+    """
+    if output is not None and in_place:
+        raise InvalidArgument("--output and --in-place exclude each other")
+    where = None if output is None else absolute(output)
+    done = repair_file(OsDisk(), _real(path), where, in_place=in_place, salvage=salvage)
+    if json_:
+        print(json.dumps(done.fields()))
+    else:
+        print_repaired(done)
+    return 0
+
+
+@_command
+def query(
+    path: PathArgument,
+    vector: Annotated[
+        str, typer.Option("--vector", metavar="FILE", help="One or more vectors, in .npy format.")
+    ],
+    k: Annotated[int, typer.Option("-k", "--k", help="How many of the nearest rows.")] = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Without the index.")] = False,
+    json_: JsonFlag = False,
+) -> int:
+    """Find the nearest rows in a vector store's file, without an engine; never writes."""
+    from holdfast.cli_query import search_file
+
+    results = search_file(_real(path), absolute(vector), k, exact=exact)
+    if json_:
+        print(json.dumps({"results": results}))
+    else:
+        print_hits(results)
+    return 0
 
 
 # --- an engine's directory ---------------------------------------------------------------------
@@ -251,11 +288,17 @@ def export(
 ) -> int:
     """Write a store as an artifact: complete, checkable, and importable anywhere."""
     places = _existing(directory)
-    with holdfast.open(places.directory) as engine, _progress(f"export {name}", json_) as report:
+    with holdfast.open(places.directory) as engine, progress_bar(f"export {name}", json_) as report:
+        if engine.stores().get(name) == "vectors":
+            raise WrongKind(
+                f"store {name!r} is a vector store, and only folds are exported; its file "
+                f"{places.store(name, 'vectors')!r} can be copied as it is while nobody writes",
+                store=name,
+            )
         fold = engine.fold(name, create=False)
         exported = fold.export(absolute(destination), progress=report, timeout=_LONG_S)
     files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
-    _print_result(
+    print_result(
         {
             "directory": exported.directory,
             "entries": exported.entries,
@@ -277,9 +320,9 @@ def import_(
 ) -> int:
     """Make a store from an artifact, after checking every digest, size and record."""
     source = absolute(artifact)
-    with holdfast.open(absolute(directory)) as engine, _progress(f"import {name}", json_):
+    with holdfast.open(absolute(directory)) as engine, progress_bar(f"import {name}", json_):
         status = engine.import_fold(name, source, timeout=_LONG_S).status()
-    _print_result(
+    print_result(
         {
             "name": name,
             "path": status.path,
@@ -296,9 +339,16 @@ def import_(
 def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = False) -> int:
     """Rewrite a store without what is dead."""
     places = _existing(directory)
-    with holdfast.open(places.directory) as engine, _progress(f"compact {name}", json_) as report:
-        done = engine.fold(name, create=False).compact(progress=report, timeout=_LONG_S)
-    _print_result(
+    with (
+        holdfast.open(places.directory) as engine,
+        progress_bar(f"compact {name}", json_) as report,
+    ):
+        if engine.stores().get(name) == "vectors":
+            store: Fold | Vectors = engine.vectors(name, create=False)
+        else:
+            store = engine.fold(name, create=False)
+        done = store.compact(progress=report, timeout=_LONG_S)
+    print_result(
         {"name": name, "bytes_before": done.bytes_before, "bytes_after": done.bytes_after},
         f"compacted {name!r}: {done.bytes_before} bytes before, {done.bytes_after} after",
         json_,
@@ -327,34 +377,3 @@ def demo(
     else:
         report.show()
     return 0 if report.ok else EXIT_BROKEN_PROMISE
-
-
-# --- output ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(title: str, as_json: bool) -> Iterator[ProgressCallback]:
-    """A progress bar on stderr where someone can see it; else nothing."""
-    if as_json or not sys.stderr.isatty():
-        yield lambda progress: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(title, total=None)
-
-        def show(progress: Progress) -> None:
-            bars.update(task, completed=progress.done, total=progress.total)
-
-        yield show
-
-
-def _print_result(fields: dict[str, object], text: str, as_json: bool) -> None:
-    print(json.dumps(fields) if as_json else text)
-
-
-def _print_fields(fields: Mapping[str, object]) -> None:
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        print(f"{name:<{width}}  {'-' if value in ('', None) else value}")

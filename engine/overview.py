@@ -7,15 +7,23 @@ instead, as ``holdfast inspect`` does.
 import contextlib
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from holdfast.engine import Engine, open_engine
-from holdfast.formats.errors import HoldfastError
+from holdfast.formats.errors import HoldfastError, OptionsConflict
 from holdfast.workers.disk import OsDisk
-from holdfast.workers.inspection import LogReport, examine
+from holdfast.workers.inspection import examine
 from holdfast.workers.messages import StoreHealth
 from holdfast.workers.places import Places, split_store
 
+if TYPE_CHECKING:
+    from holdfast.handles.vectors import Vectors
+
 _ANSWER_S = 10.0
+# Where a vector store's figure has another name than a fold's.
+_OTHER_NAMES = {"entries": "live_rows", "log_bytes": "file_bytes"}
 
 
 def overview(places: Places) -> dict[str, object]:
@@ -65,14 +73,24 @@ def _figures(engine: Engine, store: StoreHealth) -> dict[str, object]:
         "restarts": store.restarts,
         "last_exit": store.last_exit,
     }
-    if store.state == "running" and store.kind == "fold":
+    if store.state == "running":
         try:
-            status = engine.fold(store.name, path=store.path, create=False).status()
+            if store.kind == "fold":
+                folded = engine.fold(store.name, path=store.path, create=False).status()
+                figures |= structs.asdict(folded) | {"cursor": folded.cursor.token.hex()}
+            elif store.kind == "vectors":
+                figures |= structs.asdict(_vectors(engine, store).status())
         except HoldfastError as error:
             return figures | {"reason": str(error)}
-        figures |= {name: getattr(status, name) for name in status.__struct_fields__}
-        figures["cursor"] = status.cursor.token.hex()
     return figures
+
+
+def _vectors(engine: Engine, store: StoreHealth) -> "Vectors":
+    """A handle of a vector store that is open, for writing or not."""
+    try:
+        return engine.vectors(store.name, path=store.path, create=False)
+    except OptionsConflict:
+        return engine.vectors(store.name, path=store.path, read_only=True)
 
 
 def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]:
@@ -85,15 +103,11 @@ def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]
             continue
         name, kind = store
         found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
-        if kind == "fold":
+        if kind in ("fold", "vectors"):
             try:
-                report = examine(disk, path)
+                found |= examine(disk, path).figures()
             except HoldfastError as error:
                 found["reason"] = str(error)
-            else:
-                found |= report.fields()
-                if isinstance(report, LogReport):
-                    found |= {"log_bytes": report.log_bytes, "live_bytes": report.live_bytes}
         stores.append(found)
     return stores
 
@@ -119,9 +133,10 @@ def show_overview(found: Mapping[str, object]) -> None:
         for row in listed:
             state = {"state": row["verdict"]} if row.get("verdict", "clean") != "clean" else {}
             cells = {**row, **state}
-            table.add_row(*(_cell(cells.get(column)) for column in columns))
+            table.add_row(*(_cell(cells, column) for column in columns))
         console.print(table if listed else f"no {rows}")
 
 
-def _cell(value: object) -> str:
+def _cell(cells: Mapping[str, object], column: str) -> str:
+    value = cells.get(column, cells.get(_OTHER_NAMES.get(column, "")))
     return "-" if value in (None, "") else str(value)

@@ -8,6 +8,7 @@ was being done and what state is left.
 """
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -199,6 +200,9 @@ class OsDisk:
         flags = os.O_RDWR if write else os.O_RDONLY
         if create:
             flags |= os.O_CREAT
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # which would wait for its other end
+                raise OSError(errno.EINVAL, "it is a pipe", path)
         return OsFile(path, os.open(path, flags | os.O_CLOEXEC, 0o666))
 
     def create(self, path: str) -> OsFile:

@@ -1,151 +1,38 @@
 """Looking at what lies at a path, without an engine: what it is, how whole, and what it holds.
 
 Nothing is written, locked or repaired, so this works on files that opening refuses, on read-only
-media and beside a running engine. A log is judged as recovery would judge it, the ledger beside it
-included, and always from its beginning: an index cache is not believed.
+media and beside a running engine. A file that is being written meanwhile is seen as it was when it
+was mapped, which may be in the middle of an append and is reported as torn then.
 
-The rows of a log are streamed from its map; memory holds one key and one number per key. A log
-that is being written meanwhile is seen as it was when the map was made, which may be in the middle
-of an append and is reported as torn then.
+This module finds out which format it is; ``fold_inspection`` and ``vector_inspection`` do the rest.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.formats import fold_log
-from holdfast.formats.artifact import BACKEND, BACKEND_VERSION, MANIFEST_NAME, PAYLOAD_PATH
-from holdfast.formats.artifact import SCHEMA_VERSION as ARTIFACT_SCHEMA_VERSION
-from holdfast.formats.errors import from_os_error
-from holdfast.formats.fold_log import DELETED, HEADER_BYTES, MAGIC, Ending, Scan, Verdict
-from holdfast.formats.values import Cursor, KvEntry
-from holdfast.workers.artifacts import ArtifactReport, inspect_artifact
+from holdfast.formats.artifact import MANIFEST_NAME
+from holdfast.formats.errors import HoldfastError, from_os_error
 from holdfast.workers.disk import Disk, directory_of
-from holdfast.workers.ledger import Ledger
-from holdfast.workers.log_file import is_marked_unsynced
-from holdfast.workers.places import SUFFIXES
+from holdfast.workers.fold_inspection import (
+    ArtifactView,
+    LogReport,
+    examine_artifact,
+    examine_log,
+    not_ours,
+)
 
-FOLD_LOG = "fold-log"
-FOLD_ARTIFACT = "fold-artifact"
-UNKNOWN = "unknown"
+if TYPE_CHECKING:
+    from holdfast.workers.vector_inspection import VectorReport
 
+Report: TypeAlias = "LogReport | ArtifactView | VectorReport"
 
-class Standing(IntEnum):
-    """What can be done with a file: the exit codes of ``holdfast verify``, for every format."""
-
-    CLEAN = 0
-    RECOVERABLE = 1
-    DAMAGED = 2
-    NOT_OURS = 3
-
-
-_STANDINGS = {
-    Ending.CLEAN: Standing.CLEAN,
-    Ending.TORN: Standing.RECOVERABLE,
-    Ending.CORRUPT: Standing.DAMAGED,
-    Ending.INVALID: Standing.DAMAGED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LogReport:
-    """What a file holds that is a fold log, or is named like one, or is nothing we know."""
-
-    path: str
-    format: str
-    version: int | None
-    standing: Standing
-    verdict: Verdict
-    cursor: Cursor
-    log_bytes: int
-    entries: int = 0
-    live_bytes: int = 0
-    _view: memoryview = field(default=memoryview(b""), repr=False)
-    _spans: dict[bytes, int] = field(default_factory=dict, repr=False)
-
-    def rows(self) -> Iterator[KvEntry]:
-        """The entries in key order: those before the damage, where there is any."""
-        for key in sorted(self._spans):
-            span = self._spans[key]
-            if span != DELETED:
-                # The file may have been cut and written since it was scanned.
-                with contextlib.suppress(fold_log.DamagedRecord):
-                    yield from fold_log.decode_puts(self._view, (span,))
-
-    def fields(self) -> dict[str, object]:
-        """The report as JSON has it, without rows."""
-        return {
-            "format": self.format,
-            "version": self.version,
-            "verdict": str(self.verdict.ending),
-            "entries": self.entries,
-            "cursor": self.cursor.token.hex(),
-            **_flaw(self.verdict),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactView:
-    """What an export artifact holds."""
-
-    path: str
-    report: ArtifactReport
-    log: LogReport | None
-    """The payload, if there is one."""
-
-    format: str = FOLD_ARTIFACT
-
-    @property
-    def standing(self) -> Standing:
-        """As for a log; the manifest stands for the header."""
-        if self.report.manifest is None:
-            return Standing.NOT_OURS
-        if not self.report.importable:  # nobody repairs an artifact: get another
-            return Standing.DAMAGED
-        return _STANDINGS[self.report.verdict]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict on the whole; the offset is one in the payload."""
-        damaged = self.log is not None and self.log.verdict.ending is not Ending.CLEAN
-        offset = self.log.verdict.offset if self.log is not None and damaged else 0
-        return Verdict(self.report.verdict, offset, self.report.reason)
-
-    def rows(self) -> Iterator[KvEntry]:
-        """The entries of the payload in key order."""
-        return iter(()) if self.log is None else self.log.rows()
-
-    def fields(self) -> dict[str, object]:
-        """The report as JSON has it, without rows. Manifest fields only where they were legible."""
-        manifest, report = self.report.manifest, self.report
-        fields: dict[str, object] = {
-            "format": self.format,
-            "version": None if manifest is None else ARTIFACT_SCHEMA_VERSION,
-            "verdict": str(report.verdict),
-            "importable": report.importable,
-            "entries": report.entries or 0,
-            "cursor": "" if manifest is None else manifest.cursor.token.hex(),
-        }
-        if manifest is not None:
-            payload = {
-                "path": PAYLOAD_PATH,
-                "size": manifest.payload_bytes,
-                "blake3": manifest.payload_blake3,
-            }
-            fields |= {
-                "schema_version": ARTIFACT_SCHEMA_VERSION,
-                "backend": BACKEND,
-                "backend_version": BACKEND_VERSION,
-                "cursor_hex": manifest.cursor.token.hex(),
-                "created_at_unix": manifest.created_at_unix,
-                "files": [payload],
-            }
-        return fields | _flaw(self.verdict)
-
-
-Report = LogReport | ArtifactView
+# What the original calls files of vectors, by what the vectors are about.
+_VECTOR_SUFFIXES = (".rvf", ".rvdna", ".rvtext", ".rvgraph", ".rvvis")
+_VECTOR_MAGIC = b"SFVR"
+_HEAD_BYTES = 4096
 
 
 def _no_tick() -> None:
@@ -158,102 +45,44 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
     Raises ``StoreIOError`` when it cannot be read; anything legible gets a report.
     """
     try:
-        kind = _kind_of(disk, path)
+        kind = kind_of(disk, path)
         if kind == "directory":
             if all(name != MANIFEST_NAME for name, _ in disk.list(path)):
-                return _not_ours(path, f"a directory without {MANIFEST_NAME} is no artifact")
-            return _examine_artifact(disk, path, tick)
+                return not_ours(path, f"a directory without {MANIFEST_NAME} is no artifact")
+            return examine_artifact(disk, path, tick)
         if kind == "other":  # opening a pipe would wait forever
-            return _not_ours(path, "neither a regular file nor a directory")
-        return _examine_log(disk, path, tick)
+            return not_ours(path, "neither a regular file nor a directory")
+        if not is_vector_file(disk, path):
+            return examine_log(disk, path, tick)
+        # Not before: what it needs takes longer to load than most folds take to read.
+        from holdfast.workers.vector_inspection import examine_vectors
+
+        return examine_vectors(disk, path, tick)
+    except HoldfastError:
+        raise  # some are an OSError, too
     except OSError as error:
         raise from_os_error(error, "inspect", path) from error
 
 
-def _kind_of(disk: Disk, path: str) -> str:
+def is_vector_file(disk: Disk, path: str) -> bool:
+    """Whether a regular file holds vectors, or is to: what it begins with says so, else its name.
+
+    Raises plain ``OSError``.
+    """
+    file = disk.open(path)
+    try:
+        head = file.read_at(0, _HEAD_BYTES)
+    finally:
+        file.close()
+    if head.lstrip(b"\0").startswith(_VECTOR_MAGIC):  # zeros align what follows
+        return True
+    return path.endswith(_VECTOR_SUFFIXES) and not head.startswith(fold_log.MAGIC)
+
+
+def kind_of(disk: Disk, path: str) -> str:
+    """``file``, ``directory``, or ``other`` for what is neither; ``file`` if nobody can tell."""
     if disk.is_directory(path):
         return "directory"
     with contextlib.suppress(PermissionError):  # a file may be legible where its directory is not
         return dict(disk.list(directory_of(path))).get(os.path.basename(path), "file")
     return "file"
-
-
-def _examine_artifact(disk: Disk, path: str, tick: Callable[[], None]) -> ArtifactView:
-    report = inspect_artifact(disk, path, tick)
-    log = None
-    if report.entries is not None:
-        log = _examine_log(disk, os.path.join(path, PAYLOAD_PATH), tick)
-    return ArtifactView(path, report, log)
-
-
-def _examine_log(disk: Disk, path: str, tick: Callable[[], None]) -> LogReport:
-    file = disk.open(path)
-    try:
-        ledger = Ledger(disk, path)  # ahead of the map: so it never tells of more than is mapped
-        view, inode = file.map(), file.inode()
-    finally:
-        file.close()
-    problem = fold_log.header_problem(view[:HEADER_BYTES])
-    if problem is not None:
-        return _foreign_log(path, view, problem)
-    if len(view) < HEADER_BYTES:
-        reason = f"the header is cut short at {len(view)} bytes; opening makes an empty fold"
-        return _log_report(path, view, {}, None, Verdict(Ending.TORN, 0, reason))
-    spans: dict[bytes, int] = {}
-    start = HEADER_BYTES
-    unsynced_from = ledger.unsynced_from(view, inode, sync_failed=is_marked_unsynced(disk, path))
-    scan = fold_log.scan(view, start, spans, unsynced_from=unsynced_from, tick=tick)
-    if scan.verdict.ending in (Ending.CLEAN, Ending.TORN):
-        whole = ledger.cut(view, inode, scan.end)
-        if whole < scan.end:
-            spans = {}
-            scan = fold_log.scan(view[:whole], start, spans, tick=tick)
-            reason = "a request was logged only in part, and nobody was told that it happened"
-            return _log_report(path, view, spans, scan, Verdict(Ending.TORN, whole, reason))
-    return _log_report(path, view, spans, scan, scan.verdict)
-
-
-def _log_report(
-    path: str, view: memoryview, spans: dict[bytes, int], scan: Scan | None, verdict: Verdict
-) -> LogReport:
-    cursor = scan.cursor if scan is not None and scan.cursor is not None else Cursor.none()
-    lengths = [fold_log.unpack_span(span)[1] for span in spans.values() if span != DELETED]
-    return LogReport(
-        path,
-        FOLD_LOG,
-        fold_log.FORMAT_VERSION,
-        _STANDINGS[verdict.ending],
-        verdict,
-        cursor,
-        len(view),
-        len(lengths),
-        sum(lengths),
-        view,
-        spans,
-    )
-
-
-def _foreign_log(path: str, view: memoryview, problem: str) -> LogReport:
-    """The report on a file whose header is not that of a log we read."""
-    has_magic = bytes(view[: len(MAGIC)]) == MAGIC
-    named = path.endswith(SUFFIXES["fold"])
-    return LogReport(
-        path,
-        FOLD_LOG if has_magic or named else UNKNOWN,
-        int.from_bytes(view[len(MAGIC) : HEADER_BYTES], "little") if has_magic else None,
-        Standing.NOT_OURS,
-        Verdict(Ending.INVALID, len(MAGIC) if has_magic else 0, f"not a fold log: {problem}"),
-        Cursor.none(),
-        len(view),
-    )
-
-
-def _not_ours(path: str, reason: str) -> LogReport:
-    verdict = Verdict(Ending.INVALID, 0, reason)
-    return LogReport(path, UNKNOWN, None, Standing.NOT_OURS, verdict, Cursor.none(), 0)
-
-
-def _flaw(verdict: Verdict) -> dict[str, object]:
-    if verdict.ending is Ending.CLEAN:
-        return {}
-    return {"offset": verdict.offset, "reason": verdict.reason}

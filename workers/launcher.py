@@ -20,6 +20,12 @@ from holdfast.workers.vitals import Vitals
 from holdfast.workers.worker import opener, worker_main
 
 _SETTLED_S = 2.0
+# Libraries that start threads when they are loaded: those would not survive a fork, and one core is
+# what a store gets.
+_WITHOUT_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 _FORKS = sys.platform == "linux"
 
 
@@ -38,8 +44,10 @@ class WorkerProcess:
         self.killed_for: str | None = None
         self._oom_kills = oom_kills()
         self._started_at = time.monotonic()
+        for name, value in _WITHOUT_THREADS.items():
+            os.environ.setdefault(name, value)
         if _FORKS:
-            opener(spec.kind)
+            opener(spec.kind)  # so that the worker need not load its modules
         ours, theirs = socket.socketpair()
         self._process: BaseProcess = context.Process(
             target=worker_main,

@@ -101,7 +101,7 @@ def read_owner(disk: Disk, path: str) -> Owner | None:
 
 def locked_by(disk: Disk, path: str) -> StoreLocked:
     """The error that names the owner of the lock at ``path``."""
-    locked = path.removesuffix(".lock")
+    locked = path.removesuffix(".lock").removesuffix(".owner")
     owner = read_owner(disk, path)
     if owner is None:
         return StoreLocked(f"{locked!r} is locked by another process", path=locked)

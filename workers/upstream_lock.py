@@ -6,6 +6,7 @@ RVF section 10 has its content, and the rules by which the original takes a lock
 steal from a living owner on another host after 300 s. Here only the death of the owner counts.
 """
 
+import contextlib
 import os
 import secrets
 import socket
@@ -47,6 +48,10 @@ class UpstreamLock:
             try:
                 file.append(encode_lock(note))
                 file.sync()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    disk.remove(lock)
+                raise
             finally:
                 file.close()
             return cls(disk, lock, note)
@@ -144,7 +149,8 @@ def _is_dead(note: LockNote) -> bool:
     """Whether the owner is known to be gone. A process on another host never is."""
     if note.writer_id.startswith(_OURS):
         return True  # one of ours would hold the OS lock, which we have
-    if note.host not in (host_name(), socket.gethostname()):
+    # The original takes a $HOSTNAME that is empty for the name.
+    if note.host not in ("", host_name(), socket.gethostname()):
         return False
     try:
         os.kill(note.pid, 0)

@@ -5,6 +5,7 @@ be compacted as long as the branch exists, so the parent remembers its branches;
 their files are made, and forgets those that never came to be, or are gone.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from holdfast.formats.rvf.scan import find_manifest
 from holdfast.formats.rvf.segment import SegmentType
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
-from holdfast.workers.disk import Disk, directory_of, replace
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, replace
 from holdfast.workers.vector_catalog import Catalog, Commit
-from holdfast.workers.vector_loading import map_file, parent_hash
+from holdfast.workers.vector_loading import map_file, parent_hash, payload_at
 from holdfast.workers.vector_messages import CowStats
 from holdfast.workers.vector_recovery import first_commit
 from holdfast.workers.vector_store import VectorStore
@@ -76,7 +77,7 @@ def branch(
     inherited = store.table.ids[store.table.live_in_id_order()]
     add_cow_map(commit, child.record.parent, inherited, parent.epoch)
     hide(commit, inherited, np.empty(0, np.uint64), hidden, store.tick)
-    replace(store.disk, path, [commit.finish(0)])
+    _put(store.disk, path, commit.finish(0))
 
 
 def derive(
@@ -108,7 +109,18 @@ def derive(
             parent=_pin(store, path),
         ),
     )
-    replace(store.disk, path, [first_commit(child)])
+    _put(store.disk, path, first_commit(child))
+
+
+def _put(disk: Disk, path: str, content: bytes) -> None:
+    """Make a child's file, or nothing."""
+    try:
+        replace(disk, path, [content])
+    except OSError:
+        for left in (path, path + TEMPORARY_SUFFIX):
+            with contextlib.suppress(OSError):
+                disk.remove(left)
+        raise
 
 
 def _remember(store: VectorStore, child: Child, caller: Caller) -> None:
@@ -134,9 +146,7 @@ def _pin(store: VectorStore, path: str) -> Pin:
 # --- what a branch shows -----------------------------------------------------------------------
 
 
-def add_cow_map(
-    commit: Commit, pin: Pin | None, inherited: NDArray[np.uint64], epoch: int
-) -> None:
+def add_cow_map(commit: Commit, pin: Pin | None, inherited: NDArray[np.uint64], epoch: int) -> None:
     """The reference to the parent by which readers of the original find it; RVF 5.9.
 
     They look beside the child only, and take a reference without a bitmap of what is shown for
@@ -249,9 +259,32 @@ def _is_there(disk: Disk, parent_path: str, child: Child) -> bool:
     return located.manifest.identity.file_id.hex() == child.file_id
 
 
+def _original_branches(store: VectorStore) -> list[str]:
+    """Names of the branches that the original made: they lie beside their parent.
+
+    It writes nothing about them into the parent.
+    """
+    directory, own = os.path.split(store.path)
+    found = []
+    for name, kind in store.disk.list(directory_of(store.path)):
+        if kind != "file" or name == own or not os.path.splitext(name)[1].startswith(".rv"):
+            continue
+        try:
+            view = map_file(store.disk, os.path.join(directory, name), "a sibling")
+            located = find_manifest(view)
+            entries = () if located is None else located.manifest.entries
+            for entry in [e for e in entries if e.type == SegmentType.COW_MAP][-1:]:
+                parent = cow.decode_cow_map(payload_at(view, entry))
+                if (parent.parent_id, parent.parent_name) == (store.catalog.identity.file_id, own):
+                    found.append(name)
+        except (HoldfastError, OSError):
+            continue  # it cannot be opened either
+    return found
+
+
 def check_no_branches(store: VectorStore, doing: str) -> None:
     """Raise ``HasBranches`` if there are any."""
-    names = [child.name for child in live_children(store)]
+    names = [child.name for child in live_children(store)] or _original_branches(store)
     if names:
         raise HasBranches(
             f"cannot {doing} {store.path!r}: {len(names)} branches read its file: "

@@ -16,7 +16,13 @@ from holdfast.formats.rvf import meta, record, vec
 from holdfast.formats.rvf.manifest import Entry
 from holdfast.formats.rvf.record import Pin
 from holdfast.formats.rvf.scan import walk
-from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentHeader, SegmentType
+from holdfast.formats.rvf.segment import (
+    HEADER_BYTES,
+    SegmentHeader,
+    SegmentType,
+    is_intact,
+    is_unverifiable,
+)
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
 from holdfast.workers.log_file import Fatal, guard, mark_unsynced
@@ -26,6 +32,7 @@ from holdfast.workers.vector_branches import add_cow_map, add_membership, check_
 from holdfast.workers.vector_catalog import Commit
 from holdfast.workers.vector_loading import MAPPED_BYTES_MIN, Loaded, payload_at
 from holdfast.workers.vector_recovery import INDEX_SUFFIX
+from holdfast.workers.vector_segments import segments_in
 from holdfast.workers.vector_store import VectorStore
 
 _SEGMENT_BYTES = 32 << 20
@@ -43,7 +50,7 @@ _MADE_ANEW = {
     SegmentType.COW_MAP, SegmentType.MEMBERSHIP,
 }  # fmt: skip
 # So are these, if they are our own.
-_OURS = {
+_OURS: dict[int, bytes] = {
     SegmentType.META: meta.MAGIC,
     SegmentType.STORE: record.STORE_MAGIC,
     SegmentType.HIDDEN: record.HIDDEN_MAGIC,
@@ -59,6 +66,8 @@ class Compaction:
         self._begun_at = store.log.end
         self._old = store.log.remap()
         self._listed = {entry.offset for entry in store.catalog.others}
+        self._boundaries = {entry.offset for entry in store.catalog.entries()}
+        self._boundaries.add(store.catalog.manifest_at)
         self._rows = self._live_own_rows()
         self._segments_before = len(store.catalog.entries())
         start = store.catalog.copy()
@@ -155,19 +164,19 @@ class Compaction:
 
     def _copy_others(self, file: File) -> Steps:
         """Every other segment, byte for byte, listed or not."""
-        store = self._store
-        found = {offset: header for offset, header in walk(self._old[: self._begun_at])}
-        for entry in store.catalog.others:  # the original may have built behind a torn tail
-            found.setdefault(
-                entry.offset,
-                SegmentHeader(1, entry.type, 0, entry.segment_id, entry.payload_bytes, 0, b""),
-            )
-        for offset in sorted(found):
-            if _is_kept(self._old, offset, found[offset]):
-                self._commit.copied(self._old, offset, found[offset], offset in self._listed)
+        for offset, header in segments_in(self._old[: self._begun_at], self._boundaries):
+            listed = offset in self._listed
+            if _is_kept(self._old, offset, header) and (listed or self._is_whole(offset, header)):
+                self._commit.copied(self._old, offset, header, listed)
             if self._commit.end - self._written >= _FLUSH_BYTES:
                 yield self._flush(file)
         yield self._flush(file)
+
+    def _is_whole(self, offset: int, header: SegmentHeader) -> bool:
+        """Whether a segment that nothing lists is more than the rest of a torn commit."""
+        start = offset + HEADER_BYTES
+        payload = self._old[start : start + header.payload_bytes]
+        return is_intact(header, payload) or is_unverifiable(header)
 
     def _load_rows(self, file: File) -> Steps:
         """Make the table that goes with the new file."""
@@ -282,6 +291,6 @@ def _is_kept(view: memoryview, offset: int, header: SegmentHeader) -> bool:
     """Whether a segment is copied as it is."""
     if header.type in _MADE_ANEW:
         return False
-    magic = _OURS.get(SegmentType(header.type)) if header.type in _OURS else None
+    magic = _OURS.get(header.type)
     start = offset + HEADER_BYTES
     return magic is None or view[start : start + len(magic)] != magic

@@ -36,6 +36,7 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.id_map import IdMap
 from holdfast.workers.row_table import RowTable
 from holdfast.workers.vector_catalog import Catalog, VecSegment
+from holdfast.workers.vector_segments import segments_in
 
 T = TypeVar("T")
 
@@ -83,13 +84,23 @@ class Loaded:
 
 
 def load(
-    disk: Disk, path: str, view: memoryview, located: Located, tick: Callable[[], None]
+    disk: Disk,
+    path: str,
+    view: memoryview,
+    located: Located,
+    tick: Callable[[], None],
+    unsynced_from: int | None = None,
 ) -> Loaded:
     """The store in ``view`` as of the manifest ``located``.
 
     Raises ``DamagedSegment`` for damage in this file, ``ParentChanged`` for what is wrong with a
-    parent.
+    parent. From ``unsynced_from`` on, a segment without a hash is damage, too: the hash was lost.
     """
+    for entry in located.manifest.entries:
+        if unsynced_from is not None and entry.offset >= unsynced_from:
+            header = decode_header(view, entry.offset)
+            if header is not None and is_unverifiable(header):
+                raise DamagedSegment(entry.offset, "the hash is all zero")
     return _load(disk, path, view, located, tick, depth=0)
 
 
@@ -140,7 +151,7 @@ def catalog_of(path: str, view: memoryview, located: Located) -> Catalog:
     manifest = located.manifest
     others = [entry for entry in manifest.entries if entry.type != SegmentType.VEC]
     identity = manifest.identity or Identity(bytes(16), bytes(16), bytes(32), 0)
-    generation, found, kept = _store_record(path, view, manifest, others)
+    generation, found, own, kept = _store_record(path, view, manifest, others)
     extension = manifest.extension
     catalog = Catalog(
         manifest.dimension,
@@ -151,12 +162,14 @@ def catalog_of(path: str, view: memoryview, located: Located) -> Catalog:
         generation=generation,
         manifest_at=located.offset,
         others=[entry for entry in kept if entry.type not in _REMADE],
+        record_entry=own,
         deleted=set(manifest.deleted.tolist()),
     )
     if extension is not None:
         catalog.generation = max(generation, extension.generation)
         catalog.next_segment_id = extension.next_segment_id
-    _walk_witnesses(catalog, view[: end_with_witnesses(view, located)])
+    boundaries = [located.offset, *(entry.offset for entry in manifest.entries)]
+    _walk_witnesses(catalog, view[: end_with_witnesses(view, located)], boundaries)
     return catalog
 
 
@@ -178,8 +191,8 @@ _REMADE = {SegmentType.MANIFEST, SegmentType.JOURNAL, SegmentType.WITNESS}
 
 def _store_record(
     path: str, view: memoryview, manifest: Manifest, others: list[Entry]
-) -> tuple[int, StoreRecord, list[Entry]]:
-    """Generation and record in force, and ``others`` without superseded records."""
+) -> tuple[int, StoreRecord, Entry | None, list[Entry]]:
+    """Generation and record in force, where it is, and ``others`` without superseded records."""
     records: list[tuple[int, StoreRecord, Entry]] = []
     for entry in others:
         if entry.type == SegmentType.STORE:
@@ -189,10 +202,10 @@ def _store_record(
     if records:
         generation, newest, own = max(records, key=lambda item: item[0])
         void = {entry for _, _, entry in records if entry is not own}
-        return generation, newest, [entry for entry in others if entry not in void]
+        return generation, newest, own, [entry for entry in others if entry not in void]
     metric = _METRICS[manifest.metric] if manifest.metric < len(_METRICS) else "l2"
     profile = _PROFILES.get(os.path.splitext(path)[1], "generic")
-    return 0, StoreRecord(metric, profile), others
+    return 0, StoreRecord(metric, profile), None, others
 
 
 def _decoded(entry: Entry, decode: Callable[[memoryview], T], view: memoryview) -> T:
@@ -203,10 +216,10 @@ def _decoded(entry: Entry, decode: Callable[[memoryview], T], view: memoryview) 
         raise DamagedSegment(entry.offset, error.message) from error
 
 
-def _walk_witnesses(catalog: Catalog, view: memoryview) -> None:
+def _walk_witnesses(catalog: Catalog, view: memoryview, boundaries: list[int]) -> None:
     """Find the end of the witness chain, the ids in use, and what the directory does not list."""
     newest = 0
-    for offset, header in walk(view):
+    for offset, header in segments_in(view, boundaries):
         if header.segment_id < 1 << 63:  # or there would be none left to give
             newest = max(newest, header.segment_id)
         if header.type == SegmentType.WITNESS:
@@ -222,6 +235,7 @@ def _walk_witnesses(catalog: Catalog, view: memoryview) -> None:
 
 
 def add_segment(table: RowTable, catalog: Catalog, view: memoryview, entry: Entry) -> None:
+    """Append the rows of a VEC segment; older rows of their ids die."""
     payload = payload_at(view, entry)
     try:
         dimension, rows = vec.check_vec(payload)

@@ -18,6 +18,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from holdfast.formats.errors import (
     HoldfastError,
@@ -70,6 +71,17 @@ class RecoveredVectors:
     """None for a store opened read-only."""
     loaded: Loaded
     torn_bytes: int
+
+
+class Evidence(NamedTuple):
+    """What a ledger tells of a file. Without one, all of it is taken for synced."""
+
+    unsynced_from: int | None = None
+    """From here on damage is a torn commit."""
+    synced: int = 0
+    """Below this nothing is missing; if it is, that is corruption."""
+    is_torn: Callable[[int], bool] = lambda end: False
+    """Whether only a part of a request lies before ``end``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +163,7 @@ def _recover_guarded(
     view = file.map()
     ledger = Ledger(disk, path)
     sync_failed = is_marked_unsynced(disk, path)
-    unsynced_from = ledger.unsynced_from(view, inode, sync_failed=sync_failed)
-    same = ledger.found is not None and ledger.found.inode == inode
-    known = ledger.found.synced if ledger.found is not None and same else 0
-    judged = judge(disk, path, view, unsynced_from, known, tick)
+    judged = judge(disk, path, view, evidence(ledger, view, inode, sync_failed), tick)
     end, torn_bytes = judged.end, len(view) - judged.end
     if torn_bytes:
         keep_cut_bytes(disk, path, view[end:], end, judged.reason)
@@ -192,7 +201,7 @@ def open_read_only(disk: Disk, path: str, tick: Callable[[], None]) -> Recovered
     except OSError as error:
         raise from_os_error(error, "open", path) from error
     try:
-        judged = judge(disk, path, file.map(), None, 0, tick)
+        judged = judge(disk, path, file.map(), Evidence(), tick)
         return RecoveredVectors(
             LogFile(disk, file, judged.end, disk.open(path)), None, judged.loaded, 0
         )
@@ -204,19 +213,28 @@ def open_read_only(disk: Disk, path: str, tick: Callable[[], None]) -> Recovered
         raise from_os_error(error, "read", path) from error
 
 
+def evidence(ledger: Ledger, view: memoryview, inode: int, sync_failed: bool) -> Evidence:
+    """What a ledger tells of the file with this inode, of which ``view`` is the content."""
+    same = ledger.found is not None and ledger.found.inode == inode
+    return Evidence(
+        ledger.unsynced_from(view, inode, sync_failed=sync_failed),
+        ledger.found.synced if ledger.found is not None and same else 0,
+        lambda end: ledger.cut(view, inode, end) < end,
+    )
+
+
 def judge(
     disk: Disk,
     path: str,
     view: memoryview,
-    unsynced_from: int | None,
-    known_synced: int,
+    told: Evidence,
     tick: Callable[[], None],
 ) -> Judgement:
     """Find the newest commit that can be believed, and load it.
 
-    Damage from ``unsynced_from`` on is a torn commit; damage below ``known_synced`` is corruption,
-    also of a manifest. Raises ``InvalidFormat``, ``StoreCorrupt`` or ``ParentChanged``.
+    Raises ``InvalidFormat``, ``StoreCorrupt`` or ``ParentChanged``.
     """
+    unsynced_from = told.unsynced_from
     search_end = len(view)
     reason = "no commit ends there"
     while True:
@@ -233,9 +251,13 @@ def judge(
             raise _corrupt(path, refused, "a manifest lists segments that are not there")
         try:
             end = end_with_witnesses(view, located)
-            if end < known_synced:
+            if told.is_torn(end):  # those witnesses tell of what never was
+                end = located.end
+            if end < told.synced:
                 raise _corrupt(path, end, "a commit that was synced is no longer there")
-            return Judgement(load(disk, path, view, located, tick), end, reason)
+            return Judgement(
+                load(disk, path, view[:end], located, tick, unsynced_from), end, reason
+            )
         except DamagedSegment as damage:
             if unsynced_from is None or damage.offset < unsynced_from:
                 raise _corrupt(path, damage.offset, damage.reason) from damage

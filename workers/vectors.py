@@ -64,6 +64,7 @@ log = logging.getLogger("holdfast.vectors")
 
 _LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _DEAD_BYTES_MIN = 2 << 20  # below this much a file is left alone
+_BRANCHES_LOOK_S = 5.0  # to see whether they are still there means opening their files
 _IMAGES = {
     "kernel": SegmentType.KERNEL,
     "ebpf": SegmentType.EBPF,
@@ -125,6 +126,7 @@ class VectorsActor:
         self._rewriting = False
         self._upkeep: Generator[object, None, None] | None = None
         self._dead_allowed = _DEAD_BYTES_MIN
+        self._compact_after = 0.0
         if self._ledger is not None:
             self._store.shorten_manifest()  # a predecessor may have died in between
 
@@ -344,22 +346,25 @@ class VectorsActor:
         return self._index.step(idle=idle)
 
     def _is_wasteful(self) -> bool:
-        if self._ledger is None:
-            return False
         store = self._store
-        return store.dead_bytes() > max(self._dead_allowed, store.live_bytes()) and not (
-            vector_branches.live_children(store)
+        if self._ledger is None or store.catalog.record.frozen:
+            return False
+        return (
+            store.dead_bytes() > max(self._dead_allowed, store.live_bytes())
+            and time.monotonic() >= self._compact_after
         )
 
     def _rewrite_quietly(self) -> Generator[object, None, None]:
         try:
+            vector_branches.check_no_branches(self._store, "compact")
             yield from self._rewrite()
         except OSError as error:
             # Serving goes on with the file as it is; try again when there is more to gain.
             self._dead_allowed = 2 * self._store.dead_bytes()
             log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
-        except HasBranches:  # one was made meanwhile
-            return
+        except HasBranches:
+            # They may be dropped at any moment, and nobody tells.
+            self._compact_after = time.monotonic() + _BRANCHES_LOOK_S
 
     # --- durability ------------------------------------------------------------------------
 

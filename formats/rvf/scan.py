@@ -224,8 +224,8 @@ def _search(view: memoryview, tick: Callable[[], None]) -> _Found:
         broken_at = _first_doubt(view, committed, tick)
     if broken_at is None:
         return _Found(best, refused, None)
-    found = _behind_break(view, broken_at, best, tick)
-    return found if found.refused is not None else found._replace(refused=refused)
+    behind = _behind_break(view, broken_at, best, tick)
+    return behind if behind.refused is not None else behind._replace(refused=refused)
 
 
 def _first_doubt(view: memoryview, start: int, tick: Callable[[], None]) -> int | None:

@@ -22,7 +22,7 @@ const image = (found) =>
   found && Object.fromEntries(Object.entries(found).map(([k, v]) => [k, v.toString("base64")]));
 
 const commands = {
-  create: ({ path, dimension, metric }) => keep(RvfDatabase.create(path, { dimension, metric })),
+  create: ({ path, options }) => keep(RvfDatabase.create(path, options)),
   open: ({ path }) => keep(RvfDatabase.open(path)),
   openReadonly: ({ path }) => keep(RvfDatabase.openReadonly(path)),
   close: ({ store }) => store.close(),

@@ -27,12 +27,17 @@ class OriginalError(Exception):
 class Original:
     """A Node process that has loaded the package. As a context manager it ends with the block."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = None) -> None:
+        """With ``host``, if given, as ``$HOSTNAME``, which it writes into its lock files."""
+        environment = dict(os.environ)
+        if host is not None:
+            environment["HOSTNAME"] = host
         self._process = subprocess.Popen(
-            ["node", str(_DRIVER), PACKAGE],
+            ["node", str(_DRIVER), os.path.abspath(PACKAGE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
         )
 
     @property
@@ -53,10 +58,12 @@ class Original:
             raise OriginalError(answer["error"])
         return answer["ok"]
 
-    def create(self, path: Path, dimension: int, metric: str = "l2") -> "OriginalStore":
-        """Make a file and open it."""
-        made = self.ask("create", path=str(path), dimension=dimension, metric=metric)
-        return OriginalStore(self, made)
+    def create(
+        self, path: Path, dimension: int, metric: str = "l2", profile: int = 0
+    ) -> "OriginalStore":
+        """Make a file and open it; ``profile`` is the hardware's."""
+        options = {"dimension": dimension, "metric": metric, "profile": profile}
+        return OriginalStore(self, self.ask("create", path=str(path), options=options))
 
     def open(self, path: Path, *, read_only: bool = False) -> "OriginalStore":
         """Open a file, by default for writing, which takes its lock."""
