@@ -167,8 +167,10 @@ class RowTable:
 
     def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these rows, (n, d), copied."""
-        out = np.empty((len(rows), self.dimension), np.float32)
         blocks = self.blocks()
+        if len(blocks) == 1:
+            return blocks[0].vectors[rows]
+        out = np.empty((len(rows), self.dimension), np.float32)
         owners = np.searchsorted(np.array(self._starts), rows, side="right") - 1
         for number in sets.unique(owners):
             mine = np.flatnonzero(owners == number)

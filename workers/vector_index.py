@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from holdfast.formats import ann_cache
 from holdfast.formats.errors import HoldfastError, InvalidArgument, InvalidFormat
 from holdfast.workers import search
-from holdfast.workers.ann import AnnIndex, available
+from holdfast.workers.ann import ROWS_MIN, AnnIndex, available
 from holdfast.workers.disk import TEMPORARY_SUFFIX, remove_if_there
 from holdfast.workers.vector_messages import Counted, IndexState, Measured, VectorReply
 from holdfast.workers.vector_recovery import INDEX_SUFFIX
@@ -33,8 +33,6 @@ _DEAD_SHARE_MAX = 0.5
 _SPARE = 8
 _POLL_S = 0.05
 _UNSAVED_SHARE = 0.1
-_RECALL_QUERIES = 100
-_RECALL_K = 10
 
 
 class VectorIndex:
@@ -94,20 +92,21 @@ class VectorIndex:
         found = self._ann.search(
             queries, k + _SPARE, allowed=packed, allowed_count=count, breadth=breadth
         )
-        blocks = table.blocks()
-        hits: list[search.Hits] = []
-        for number, rows in enumerate(found):
-            rows = np.sort(rows[rows >= 0])
-            query = queries[number : number + 1]
-            if len(rows) < k:  # a filter left too little in the lists that were looked at
-                hits.append(search.nearest(blocks, query, k, metric, mask, tick=self._store.tick))
-            else:
-                hits.append(search.nearest_among(blocks, rows, query, k, metric))
-        return search.Hits(
-            np.concatenate([h.ids for h in hits]),
-            np.concatenate([h.distances for h in hits]),
-            np.concatenate([h.rows for h in hits]),
-        )
+        rows = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.float32)
+        for number, candidates in enumerate(found):
+            candidates = candidates[candidates >= 0]
+            if len(candidates) < k:  # a filter left too little in the lists that were looked at
+                exact = search.nearest(
+                    table.blocks(), queries[number : number + 1], k, metric, mask,
+                    tick=self._store.tick,
+                )  # fmt: skip
+                rows[number], distances[number] = exact.rows[0], exact.distances[0]
+                continue
+            measured = search.distances(table.vectors_at(candidates), queries[number], metric)
+            best = np.lexsort((table.ids[candidates], measured))[:k]
+            rows[number], distances[number] = candidates[best], measured[best]
+        return search.Hits(table.ids[rows], distances, rows)
 
     def _pack(self, mask: NDArray[np.bool_], where: bytes | None) -> tuple[NDArray[np.uint8], int]:
         changes = self._store.table.changes
@@ -143,32 +142,18 @@ class VectorIndex:
             if not available():
                 raise InvalidArgument("approximate search needs the extra holdfast[ann]")
             self._wanted = True
-            if self._ann is None and self._building is None and self._store.table.live_rows:
+            if self._store.table.live_rows < ROWS_MIN:
+                raise InvalidArgument(
+                    f"{self._store.table.live_rows} rows are too few to index: it takes {ROWS_MIN}"
+                )
+            if self._ann is None and self._building is None:
                 self._start()
         elif action == "cancel":
             self._wanted = False
             self._cancel()
         elif self._ann is not None:
-            self.recall = self._measured_recall(self._ann)
+            self.recall = self._ann.recall(self._store.table.blocks(), self._store.table.live)
         return Measured(self.recall) if action == "recall" else Counted(self.rows)
-
-    def _measured_recall(self, ann: AnnIndex) -> float | None:
-        table, metric = self._store.table, self._store.catalog.record.metric
-        live = np.flatnonzero(table.live)
-        if not len(live):
-            return None
-        rng = np.random.default_rng(0)
-        rows = rng.choice(live, min(_RECALL_QUERIES, len(live)), replace=False)
-        # Between two rows, so that no query is a row itself, which any index would find.
-        others = rng.choice(live, len(rows))
-        queries = (table.vectors_at(rows) + table.vectors_at(others)) / np.float32(2)
-        k = min(_RECALL_K, len(live))
-        exact = search.nearest(table.blocks(), queries, k, metric, table.live).rows
-        found = self.search(queries, k, table.live, None, None)
-        if found is None:
-            return None
-        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(exact, found.rows, strict=True))
-        return hits / exact.size
 
     def poll(self) -> None:
         """Take over an index that is ready."""
@@ -182,6 +167,7 @@ class VectorIndex:
         elif building.result is not None:
             self._ann = building.result
             self._built_rows = self._ann.rows
+            self.recall = self._ann.measured_recall
             self._saved_rows = 0
             self.catch_up()
 
@@ -197,7 +183,9 @@ class VectorIndex:
         table = self._store.table
         if not self._wanted or self._building is not None:
             return False
-        if table.live_rows * table.dimension < _FLOATS_MIN or not available():
+        if table.live_rows < ROWS_MIN or table.live_rows * table.dimension < _FLOATS_MIN:
+            return False
+        if not available():
             return False
         if self._ann is None:
             return True
@@ -284,6 +272,7 @@ class VectorIndex:
             if fits:
                 self._ann = AnnIndex.from_cache(cache, store.table.blocks())
                 self._built_rows = self._saved_rows = self._ann.rows
+                self.recall = self._ann.measured_recall
                 self.catch_up()
         except (OSError, InvalidFormat, HoldfastError) as error:
             log.warning("%s: the index cache is ignored: %s", path, error)

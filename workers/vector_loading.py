@@ -180,6 +180,10 @@ def end_with_witnesses(view: memoryview, located: Located) -> int:
         payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
         if header.type != SegmentType.WITNESS or not is_intact(header, payload):
             break
+        try:
+            witness.decode_witness(payload)
+        except InvalidFormat:  # such as a header of which only the beginning arrived
+            break
         end = offset + HEADER_BYTES + header.payload_bytes
     return end
 

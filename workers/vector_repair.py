@@ -59,7 +59,7 @@ def repair_vectors(
     if located is not None:
         limit = end_with_witnesses(view, located)
     elif salvage:
-        located, limit = without_manifest(pieces), 0
+        located, limit = without_manifest(path, pieces), 0
         notes.append("there was no manifest: deleted rows may be back, and the identity is new")
         if not located.manifest.entries:
             notes.append("nothing says which metric these vectors are for: l2 is assumed")

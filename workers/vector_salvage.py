@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from holdfast.formats.errors import InvalidFormat
-from holdfast.formats.limits import RESYNC_BYTES_MAX
 from holdfast.formats.rvf import journal, record, vec
 from holdfast.formats.rvf.manifest import NO_PREVIOUS, Entry, Manifest
 from holdfast.formats.rvf.scan import Located, skip_zeros
@@ -32,6 +31,7 @@ from holdfast.workers import sets
 from holdfast.workers.vector_loading import payload_at
 
 _BYTES_PER_SEARCH = 1 << 20
+_BYTES_IN_VAIN_MAX = 1 << 31  # searched, or hashed for nothing, until one gives up
 _MAGIC = re.compile(re.escape(MAGIC))
 
 
@@ -63,7 +63,7 @@ class Pieces:
 def find_pieces(view: memoryview, listed: set[int], tick: Callable[[], None]) -> Pieces:
     """Every intact segment; one without a hash only if it is ``listed``, by its offset."""
     pieces = Pieces(view)
-    budget = RESYNC_BYTES_MAX  # what is read in vain
+    budget = _BYTES_IN_VAIN_MAX
     at, gap = 0, -1
     while at < len(view):
         tick()
@@ -146,7 +146,7 @@ def with_uncommitted(pieces: Pieces, located: Located, limit: int) -> Located:
     return located._replace(manifest=manifest)
 
 
-def without_manifest(pieces: Pieces) -> Located:
+def without_manifest(path: str, pieces: Pieces) -> Located:
     """A manifest for a file that has none: the dimension most rows have, and options if it says.
 
     It lists nothing else yet, and its identity is nobody's. Raises ``InvalidFormat`` when there is
@@ -164,7 +164,12 @@ def without_manifest(pieces: Pieces) -> Located:
                 if found is not None and found[1].origin != "branch":
                     options.append((found[0], entry))
     if not rows.total():
-        raise InvalidFormat("there is no intact manifest and no intact row")
+        raise InvalidFormat(
+            f"{path!r} holds no intact manifest and no intact row",
+            path=path,
+            offset=0,
+            reason="no intact manifest",
+        )
     newest = max(options, default=None)
     manifest = Manifest(
         epoch=0,

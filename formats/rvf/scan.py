@@ -14,8 +14,9 @@ is believed here
 * has a content hash, which matches,
 * decodes, and each entry of its directory leads to a header of the same type and payload length,
 * lies on a boundary. The original builds on torn tails, so that later segments may lie where no
-  boundary leads; there a manifest is believed if it also lists something at or behind the break,
-  which no copy of an earlier state can, and does not go back in epochs.
+  boundary leads; there a manifest is believed if it also knows of something at or behind the break,
+  or that the manifest in front of the break was the last one, which no copy of an earlier state
+  can, and does not go back in epochs.
 
 A torn segment may come to look whole, once enough was written behind it to fill the length that its
 header claims, and the jump over it then leads past what was written. So segments that no believed
@@ -37,6 +38,7 @@ from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.limits import RESYNC_BYTES_MAX
 from holdfast.formats.rvf.manifest import (
     HEAD_BYTES,
+    NO_PREVIOUS,
     Manifest,
     decode_directory,
     decode_manifest,
@@ -54,13 +56,14 @@ from holdfast.formats.rvf.segment import (
 )
 
 _ZEROS_PER_STEP = 1 << 18
-# No writer leaves as many: a power loss may turn one batch into zeros, which is at most 1 GiB.
-_ZEROS_MAX = 1 << 30
+# More zeros than this count as a break: nobody aligns by so many.
+_ZEROS_MAX = 1 << 26
 _BYTES_PER_SEARCH = 1 << 20
 _SEGMENTS_PER_TICK = (1 << 14) - 1  # a mask
 _ENTRIES_PER_STEP = 1 << 14
-# A few seconds of looking; a real file has thousands.
+# A few seconds of looking; a real file has thousands, and the newest commit near its end.
 _CANDIDATES_MAX = 1 << 20
+_LOOK_BACK_BYTES_MAX = 1 << 31
 _MANIFEST_HEADER = re.compile(re.escape(MAGIC) + b"." + bytes([SegmentType.MANIFEST]), re.DOTALL)
 _MAGIC_NUMBER = int.from_bytes(MAGIC, "little")
 # What a header says that a directory says as well, and its magic.
@@ -161,7 +164,7 @@ def find_manifest(view: memoryview, tick: Callable[[], None] = _no_tick) -> Loca
     if found.given_up_at is not None:
         raise InvalidFormat(
             f"behind the damage at {found.given_up_at} is more that might be a manifest than the "
-            f"{_CANDIDATES_MAX} headers and {RESYNC_BYTES_MAX} bytes that are looked at",
+            f"{_CANDIDATES_MAX} headers and {_LOOK_BACK_BYTES_MAX} bytes that are looked at",
             offset=found.given_up_at,
         )
     return found.best
@@ -259,7 +262,7 @@ def _behind_break(
     epoch = 0 if best is None else best.manifest.epoch
     refused = None
     budget = RESYNC_BYTES_MAX
-    start = max(broken_at, len(view) - RESYNC_BYTES_MAX)
+    start = max(broken_at, len(view) - _LOOK_BACK_BYTES_MAX)
     given_up_at = broken_at if start > broken_at else None
     for number, offset in enumerate(_look_alikes(view, start, tick)):
         found = _plausible(view, offset)
@@ -270,7 +273,7 @@ def _behind_break(
         if budget < 0 or number >= _CANDIDATES_MAX:
             given_up_at = broken_at
             break
-        if found is None or not is_intact(*found) or not _reaches(found[1], broken_at):
+        if found is None or not is_intact(*found) or not _reaches(found[1], broken_at, best):
             continue
         located = _believed(view, offset, found[1], refused)
         if located is not None:
@@ -301,12 +304,20 @@ def _plausible(view: memoryview, offset: int) -> tuple[SegmentHeader, memoryview
     return (header, payload) if whole and HEAD_BYTES <= len(payload) <= PAYLOAD_BYTES_MAX else None
 
 
-def _reaches(payload: memoryview, offset: int) -> bool:
-    """Whether a directory lists a segment at or behind ``offset``."""
+def _reaches(payload: memoryview, offset: int, best: Located | None) -> bool:
+    """Whether a manifest knows of something at or behind ``offset``, or that it follows ``best``.
+
+    One of ours lists neither its witness nor former manifests, but says where the last one was.
+    """
     try:
-        return bool((decode_directory(payload)["offset"] >= offset).any())
+        if (decode_directory(payload)["offset"] >= offset).any():
+            return True
+        extension = decode_manifest(payload).extension
     except InvalidFormat:
         return False
+    if extension is None or extension.previous == NO_PREVIOUS:
+        return False
+    return extension.previous >= offset or (best is not None and extension.previous == best.offset)
 
 
 def _believed(
