@@ -107,7 +107,6 @@ def test_ids_in_every_form(form: object) -> None:
 @pytest.mark.parametrize(
     "empty",
     [[], (), range(0), np.array([]), pa.array([]), pa.chunked_array([], pa.int64())],
-    ids=str,
 )
 def test_no_ids(empty: object) -> None:
     """No ids are fine, whatever type an empty thing has."""
@@ -133,7 +132,6 @@ def test_ids_are_not_copied_needlessly() -> None:
         range(0, U64_MAX, 1 << 61),
         range(4, -1, -1),
     ],
-    ids=str,
 )
 def test_ranges(span: range) -> None:
     """A range is as good as the list of its numbers, up to both ends of u64."""
@@ -153,7 +151,6 @@ def test_ranges(span: range) -> None:
         (range(U64_MAX - 1, U64_MAX + 9, 2), 1, U64_MAX + 1),
         ([np.int64(-7)], 0, -7),
     ],
-    ids=str,
 )
 def test_ids_out_of_range(given: object, index: int | None, value: int) -> None:
     """A number that is no u64 is refused by index and value."""
@@ -190,7 +187,6 @@ def test_ids_out_of_range(given: object, index: int | None, value: int) -> None:
         ({1: 2}, "dict"),
         (OnDevice(np.arange(2)), "on another device"),
     ],
-    ids=str,
 )
 def test_what_is_no_list_of_ids(given: object, complaint: str) -> None:
     """Anything but integers is refused by index, value and type."""
@@ -274,7 +270,6 @@ def test_a_frame_is_its_matrix() -> None:
         pa.array([], pa.list_(pa.float32(), 3)),
         LISTS.slice(4),
     ],
-    ids=str,
 )
 def test_no_vectors(empty: object) -> None:
     """No vectors are fine and have the right width, as queries too."""
@@ -332,7 +327,6 @@ def test_any_width_without_a_dimension() -> None:
         ({"a": [1, 2, 3]}, "dict"),
         (OnDevice(MATRIX), "on another device"),
     ],
-    ids=str,
 )
 def test_what_is_no_list_of_vectors(given: object, complaint: str) -> None:
     """What cannot be rows of numbers is refused by row, what it has and what was expected."""

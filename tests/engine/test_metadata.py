@@ -86,7 +86,6 @@ def test_no_columns(nothing: object) -> None:
         (pa.array(["a", "b", "a"]).dictionary_encode(), "string"),
         (iter([1, 2]), "int64"),
     ],
-    ids=str,
 )
 def test_types(values: object, kept: str) -> None:
     """A column's type is the widest of its kind; integers are signed while they can be."""
@@ -150,7 +149,6 @@ def test_numbers_of_another_store_stay_behind() -> None:
         (pa.array([1, 2, 3]), "not"),
         (Stream(pa.chunked_array([[1, 2, 3]])), "Stream"),
     ],
-    ids=str,
 )
 def test_what_is_no_metadata(given: object, complaint: str) -> None:
     """Everything else is refused naming the column, the row or the type."""
