@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.markdown import Markdown
 
-from holdfast.bench import fold, large, report, runtime, transport
+from holdfast.bench import fold, large, report, runtime, transport, vector_files, vectors
 from holdfast.bench.measure import Row, machine_facts
 from holdfast.bench.run import FULL, QUICK, Run
 
@@ -27,7 +27,18 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "kill": runtime.kill,
     "open": runtime.opening,
     "idle": runtime.idle,
+    "vectors-exact": vectors.exact,
+    "vectors-approximate": vectors.approximate,
+    "vectors-filter": vectors.filtered,
+    "vectors-ingest": vector_files.ingest,
+    "vectors-commits": vector_files.commits,
+    "vectors-index": vector_files.index,
+    "vectors-open": vector_files.opening,
+    "vectors-restart": vector_files.restart,
+    "vectors-memory": vector_files.memory,
 }
+VECTORS = "vectors"
+"""Stands for every group whose name begins with it."""
 TRANSPORT = "transport"
 _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"
 
@@ -35,9 +46,9 @@ _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; 1 only with ``--strict`` and a budget that was missed."""
     options = _parser().parse_args(arguments)
-    names = options.only.split(",") if options.only else [*GROUPS, TRANSPORT]
+    names = _meant(options.only.split(",")) if options.only else [*GROUPS, TRANSPORT]
     if unknown := [name for name in names if name not in {*GROUPS, TRANSPORT}]:
-        known = ", ".join([*GROUPS, TRANSPORT])
+        known = ", ".join([*GROUPS, VECTORS, TRANSPORT])
         print(f"no such benchmark: {', '.join(unknown)}; there are: {known}", file=sys.stderr)
         return 2
     where = options.directory or os.getcwd()
@@ -52,23 +63,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = dataclasses.asdict(run.sizes)
         _write(options.json, report.as_json(machine, rows, sizes=sizes, **more))
     if options.figures and figures:
-        _keep(options.figures, machine, figures)
+        kept = transport.as_json(figures)
+        _keep(options.figures, TRANSPORT, machine, kept, transport.as_markdown(figures))
+    about_vectors = [row for row in rows if row.name.startswith(f"{VECTORS}-")]
+    if options.figures and about_vectors:
+        kept = {"rows": [row.as_json() for row in about_vectors]}
+        _keep(options.figures, VECTORS, machine, kept, report.as_markdown(about_vectors))
     return int(options.strict and any(row.met is False for row in rows))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m holdfast.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes; no budget counts")
-    parser.add_argument("--only", metavar="NAME,...", help=", ".join([*GROUPS, TRANSPORT]))
+    parser.add_argument("--only", metavar="NAME,...", help=", ".join([*GROUPS, VECTORS, TRANSPORT]))
     parser.add_argument("--json", metavar="FILE", help="write the report there; - for stdout")
     parser.add_argument(
         "--directory", help="where to make a directory for the data (default: the current one)"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is missed")
     parser.add_argument(
-        "--figures", metavar="DIR", help="keep the transport's figures there: JSON and table"
+        "--figures", metavar="DIR", help="keep the figures of transport and vectors there"
     )
     return parser
+
+
+def _meant(names: Sequence[str]) -> list[str]:
+    """The names, with those of its groups in place of ``vectors``."""
+    groups = [name for name in GROUPS if name.startswith(f"{VECTORS}-")]
+    return [meant for name in names for meant in (groups if name == VECTORS else [name])]
 
 
 def _rows(run: Run, names: Sequence[str]) -> list[Row]:
@@ -103,16 +125,17 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _keep(directory: str, machine: dict[str, object], figures: transport.Figures) -> None:
-    """Write the JSON, and put the table into the README beside it."""
-    kept = {"machine": machine} | transport.as_json(figures)
-    _write(os.path.join(directory, "transport.json"), json.dumps(kept, indent=2) + "\n")
-    readme = os.path.join(directory, "README.md")
-    with open(readme, encoding="utf-8") as file:
+def _keep(
+    directory: str, name: str, machine: dict[str, object], figures: dict[str, object], table: str
+) -> None:
+    """Write the JSON, and put the table into the page beside it."""
+    kept = {"machine": machine} | figures
+    _write(os.path.join(directory, f"{name}.json"), json.dumps(kept, indent=2) + "\n")
+    page = os.path.join(directory, f"{name}.md")
+    with open(page, encoding="utf-8") as file:
         before, _, rest = file.read().partition(_TABLE_BEGINS)
     after = rest.partition(_TABLE_ENDS)[2]
-    table = transport.as_markdown(figures)
-    _write(readme, f"{before}{_TABLE_BEGINS}{table}{_TABLE_ENDS}{after}")
+    _write(page, f"{before}{_TABLE_BEGINS}{table}{_TABLE_ENDS}{after}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from holdfast.bench.measure import Budget, Row
 
+_HEADINGS = ("what", "value", "against", "came to", "ratio", "budget")
 _VERDICTS = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
 
 
@@ -29,22 +30,35 @@ def bound(budget: Budget | None, row: Row) -> str:
 def print_table(console: Console, rows: Sequence[Row]) -> None:
     """The rows as a table, and their notes below it."""
     table = Table(title="medians; what is compared ran in turn, in this run", expand=False)
-    for heading in ("what", "value", "against", "came to", "ratio", "budget", "met"):
+    for heading in (*_HEADINGS, "met"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(
-            row.what,
-            f"{figure(row.value)} {row.unit}",
-            row.against,
-            "" if row.other is None else f"{figure(row.other)} {row.unit}",
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-            bound(row.budget, row),
-            _VERDICTS[row.met],
-        )
+        table.add_row(*_cells(row), _VERDICTS[row.met])
     console.print(table)
     for row in rows:
         if row.note:
             console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The same for a page."""
+    lines = [" | ".join(("", *_HEADINGS, "met", "")).strip(), "|" + "---|" * (len(_HEADINGS) + 1)]
+    for row in rows:
+        verdict = {True: "yes", False: "no", None: ""}[row.met]
+        what = f"{row.what} ({row.note})" if row.note else row.what
+        lines.append(" | ".join(("", what, *_cells(row)[1:], verdict, "")).strip())
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.what,
+        f"{figure(row.value)} {row.unit}",
+        row.against,
+        "" if row.other is None else f"{figure(row.other)} {row.unit}",
+        "" if row.ratio is None else f"{row.ratio:.2f}",
+        bound(row.budget, row),
+    )
 
 
 def as_json(machine: dict[str, object], rows: Sequence[Row], **more: object) -> str:

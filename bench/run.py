@@ -17,6 +17,20 @@ _INDEX_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class VectorSizes:
+    """How many vectors there are, how many queries a mean is of, and how many commits of one row.
+
+    ``repetitions`` is how often it is measured what takes milliseconds.
+    """
+
+    rows: int
+    source_rows: int
+    queries: int
+    commits: int
+    repetitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """How much is measured, and how often."""
 
@@ -29,6 +43,7 @@ class Sizes:
     kills: int
     opens: int
     bodies: tuple[int, ...]
+    vectors: VectorSizes
     quick: bool
 
 
@@ -43,6 +58,7 @@ FULL = Sizes(
     kills=21,
     opens=15,
     bodies=(100, _KIB, 10 * _KIB, 100 * _KIB, 280 * _KIB, _MIB, 8 * _MIB, 64 * _MIB),
+    vectors=VectorSizes(rows=100_000, source_rows=24_000, queries=200, commits=2000, repetitions=9),
     quick=False,
 )
 QUICK = Sizes(
@@ -55,6 +71,7 @@ QUICK = Sizes(
     kills=5,
     opens=5,
     bodies=(100, 10 * _KIB, _MIB),
+    vectors=VectorSizes(rows=5000, source_rows=1000, queries=30, commits=100, repetitions=3),
     quick=True,
 )
 

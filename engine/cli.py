@@ -1,9 +1,9 @@
 """The command line: ``holdfast``, also ``python -m holdfast``.
 
 ``inspect``, ``verify`` and ``query`` read files without an engine and change nothing; the first two
-whatever state those are in. ``repair`` writes what is intact of a file to a new one, also without
-an engine. So does ``stat`` read files, unless an engine is running in the directory: then it joins
-that one and leaves again. The others open the directory as any program would.
+do so whatever state a file is in. ``repair`` needs no engine either, and writes what is intact of a
+file to a new one. ``stat`` reads files as well, unless an engine is running in the directory: then
+it joins that one and leaves again. The others open the directory as any program would.
 
 Exit codes::
 

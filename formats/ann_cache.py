@@ -27,11 +27,13 @@ Little-endian throughout; every array starts at a multiple of 4 and follows the 
        128     4  f32: vectors are multiplied by this (l2, ip; 1 for cosine)
        132     4  f32: length that an ip query is brought to
        136     4  f32: greatest squared length of a row in the index, in rotated space
-       140     4  f32: recall at 10 as measured
-       144    16  u32, four: lists probed for 10 and 100 results, candidates for 10 and 100
-       160   4*D  center, f32
+       140     4  f32: slant up to which further lists are looked at
+       144     4  f32: recall at 10 as measured
+       148    16  u32, four: lists probed for 10 and 100 results, candidates for 10 and 100
+       164   4*D  center, f32
          . 4*b*b  rotation, f32, row-major; the same for every group of b coordinates
          . 4*l*D  centroids, f32
+         .   4*l  spreads, f32: mean squared distance of a list's rows from its centroid
          . 64*D   codebook, f32: 16 codes of D/s coordinates for each subspace
          .   4*r  list of every row, u32: ABSENT was dead when its turn came, OUTSIDE is not finite
                   or too far off to be coded
@@ -65,10 +67,10 @@ LIBRARY_BYTES = 16
 
 _HEAD = struct.Struct("<4sI16s32sQQIIIIIIIII")
 _CRC = struct.Struct("<I")
-_TUNING = struct.Struct("<16s4f4I")
+_TUNING = struct.Struct("<16s5f4I")
 HEADER_BYTES = _HEAD.size + _CRC.size + _TUNING.size
 assert _HEAD.size == 108
-assert HEADER_BYTES == 160
+assert HEADER_BYTES == 164
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +89,7 @@ class AnnCache:
     scale: float
     query_length: float
     limit: float
+    slant: float
     recall: float
     breadths: tuple[int, int]
     depths: tuple[int, int]
@@ -96,6 +99,8 @@ class AnnCache:
     """(b, b)"""
     centroids: Floats
     """(lists, D)"""
+    spreads: Floats
+    """(lists,)"""
     codebook: Floats
     """(subspaces, 16, D / subspaces)"""
     homes: NDArray[np.uint32]
@@ -146,11 +151,12 @@ def encode(cache: AnnCache) -> bytes:
         cache.scale,
         cache.query_length,
         cache.limit,
+        cache.slant,
         cache.recall,
         *cache.breadths,
         *cache.depths,
     )
-    floats = (cache.center, cache.rotation, cache.centroids, cache.codebook)
+    floats = (cache.center, cache.rotation, cache.centroids, cache.spreads, cache.codebook)
     body = [
         tuning,
         *(_bytes_of(np.ascontiguousarray(array, "<f4")) for array in floats),
@@ -177,14 +183,14 @@ def decode(data: Buffer) -> AnnCache:
     arrays = _Reader(view, HEADER_BYTES)
     width, lists, subspaces = sizes.width, sizes.lists, sizes.subspaces
     end = len(view) - _CRC.size
-    floats = 4 * (width + sizes.side**2 + lists * width + CODES * width)
+    floats = 4 * (width + sizes.side**2 + lists * (width + 1) + CODES * width)
     if HEADER_BYTES + floats + 4 * sizes.rows > end:
         raise InvalidFormat(
             f"an index cache of {len(view)} bytes cannot hold {sizes.rows} rows in {lists} lists"
         )
     if crc32(view[_HEAD.size + _CRC.size : end]) != _CRC.unpack_from(view, end)[0]:
         raise InvalidFormat("the index cache's checksum is wrong", offset=end)
-    library, scale, query_length, limit, recall, *counts = _TUNING.unpack_from(view, 112)
+    library, scale, query_length, limit, slant, recall, *counts = _TUNING.unpack_from(view, 112)
     cache = AnnCache(
         sizes.file_id,
         sizes.fingerprint,
@@ -198,12 +204,14 @@ def decode(data: Buffer) -> AnnCache:
         scale,
         query_length,
         limit,
+        slant,
         recall,
         (counts[0], counts[1]),
         (counts[2], counts[3]),
         arrays.floats(width),
         arrays.floats(sizes.side, sizes.side),
         arrays.floats(lists, width),
+        arrays.floats(lists),
         arrays.floats(subspaces, CODES, width // subspaces),
         arrays.lists(sizes.rows),
         np.frombuffer(view[arrays.offset : end], np.uint8),
@@ -285,10 +293,11 @@ def _check(cache: AnnCache) -> None:
 
 def _faults(cache: AnnCache) -> Iterator[str]:
     lists = len(cache.centroids)
-    numbers = (cache.scale, cache.query_length, cache.limit, cache.recall)
+    numbers = (cache.scale, cache.query_length, cache.limit, cache.slant, cache.recall)
     if not np.isfinite(numbers).all():
         yield "a figure is not finite"
-    for array in (cache.center, cache.rotation, cache.centroids, cache.codebook):
+    floats = (cache.center, cache.rotation, cache.centroids, cache.spreads, cache.codebook)
+    for array in floats:
         if not np.isfinite(array).all():
             yield "a coordinate is not finite"
     if not all(0 < breadth <= lists for breadth in cache.breadths) or not all(cache.depths):

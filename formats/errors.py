@@ -117,7 +117,8 @@ class StoreLocked(HoldfastError, BlockingIOError):
 class StoreCorrupt(HoldfastError):
     """A file is damaged before records that are intact; ``reason`` says how.
 
-    The file was not touched. ``holdfast inspect PATH`` shows what can still be read.
+    The file was not touched. ``holdfast inspect PATH`` shows what can still be read, and
+    ``holdfast repair PATH`` writes that to a new file.
     """
 
     details = (*HoldfastError.details, "reason")

@@ -34,7 +34,17 @@ from holdfast.workers.ann_rows import (
     gather,
 )
 from holdfast.workers.ann_space import Space, shape_of
-from holdfast.workers.ann_tuning import DEPTHS_MAX, RANKS, Reach, Sample, Tuning, depth_of, reaches
+from holdfast.workers.ann_tuning import (
+    DEPTHS_MAX,
+    RANKS,
+    Reach,
+    Sample,
+    Tuning,
+    depth_of,
+    reaches,
+    slants,
+    usual_slant,
+)
 from holdfast.workers.faiss_library import available, library
 from holdfast.workers.search import Metric, Rows
 
@@ -48,7 +58,7 @@ _SAMPLE_PER_LIST = 50
 _TRAINING_ROUNDS = 6
 _SAMPLE_QUERIES = 200
 _DEPTH_GOOD = 100  # with this few candidates, other codes are not worth trying
-_DEPTH_GAIN_MAX = 4.0  # for a breadth above what is enough
+_DEPTH_GAIN_MAX = 4  # for a breadth above what is usually enough
 
 
 class AnnIndex:
@@ -58,7 +68,7 @@ class AnnIndex:
         """An index that covers no rows."""
         self._space = space
         self._lists = lists
-        self._tuning = Tuning((1, 1), RANKS, 0.0, 0.0)
+        self._tuning = Tuning((1, 1), RANKS, 0.0, 0.0, 0.0)
         self._counted: tuple[NDArray[np.uint8], int] | None = None
         self.rows = 0
         """Rows below it are in the lists, or outside, or were dead when their turn came."""
@@ -123,8 +133,8 @@ class AnnIndex:
         points = points[inside]
         if not len(points):
             raise InvalidArgument("the rows are too far apart to index")
-        centroids = _centroids(points, lists, rng, task)
-        ann = cls(space, CodedLists(centroids, residual=False))
+        centroids, spreads = _centroids(points, lists, rng, task)
+        ann = cls(space, CodedLists(centroids, spreads, residual=False))
         ann._fill(points, task)
         sample = ann._sampled(origins, task)
         worth_trying = ann._reaches(sample)
@@ -135,7 +145,7 @@ class AnnIndex:
             or min(ann._cost(reach, RANKS[0], residual=True) for reach in worth_trying)
             < ann._tuning.cost
         ):
-            other = cls(space, CodedLists(centroids, residual=True))
+            other = cls(space, CodedLists(centroids, spreads, residual=True))
             other._fill(points, task)
             other._tuning = other._tuned(sample, worth_trying)
             if other._tuning.is_better_than(ann._tuning):
@@ -197,20 +207,49 @@ class AnnIndex:
                 allowed = None
         enough = min(tuning.breadth(rank), self.lists)
         probed = enough if breadth is None else max(1, min(breadth, self.lists))
-        gain = max(1.0, min(probed / enough, _DEPTH_GAIN_MAX))
+        gain = max(1, min(probed / enough, _DEPTH_GAIN_MAX))
         depth = max(1, min(max(k, int(tuning.depth(k) * gain)), self.rows))
         points, sound = self._space.queries(queries)
-        found = self._lists.candidates(points, depth, probed, allowed)
+        estimates, found = self._lists.candidates(points, depth, probed, allowed)
         if breadth is None and probed < self.lists:
-            short = found[:, min(k, depth) - 1] < 0
-            if short.any():  # what passes is not where the query is
-                found[short] = self._lists.candidates(points[short], depth, self.lists, allowed)
+            farthest = estimates[:, min(k, depth) - 1]
+            found = self._look_beyond(points, found, farthest, probed, allowed)
         if not sound.all():
             found[~sound] = -1
         if not len(self.outside):
             return found
         others = self.outside if allowed is None else _passing(self.outside, allowed)
         return np.hstack([found, np.broadcast_to(others, (len(queries), len(others)))])
+
+    def _look_beyond(
+        self,
+        points: Floats,
+        found: Indices,
+        farthest: Floats,
+        probed: int,
+        allowed: NDArray[np.uint8] | None,
+    ) -> Indices:
+        """Search again, in more lists, for queries whose nearest rows are far off.
+
+        So they are when a filter leaves nothing where the query is, or no row is like the query.
+        Among rows far off, many are about as far, so that more candidates are needed as well.
+        """
+        place = min(2 * probed, self.lists - 1)
+        squares, numbers = self._lists.nearest(points, place + 1)
+        spreads = self._lists.spreads[numbers[:, place]]
+        beyond = np.flatnonzero(slants(squares[:, place], spreads, farthest) <= self._tuning.slant)
+        if not len(beyond):
+            return found
+        depth = min(_DEPTH_GAIN_MAX * found.shape[1], self.rows)
+        more = np.full((len(found), depth), -1, np.int64)
+        more[:, : found.shape[1]] = found
+        for query in beyond:
+            here = slice(query, query + 1)
+            squares, numbers = self._lists.nearest(points[here], self.lists)
+            needed = slants(squares[0], self._lists.spreads[numbers[0]], farthest[here])
+            breadth = max(place + 1, int(np.count_nonzero(needed <= self._tuning.slant)))
+            more[here] = self._lists.candidates(points[here], depth, breadth, allowed)[1]
+        return more
 
     def _count(self, allowed: NDArray[np.uint8]) -> int:
         """How many bits are set; callers give the same array for one query after the other."""
@@ -286,7 +325,7 @@ class AnnIndex:
         return Sample(queries, origins, nearest[:, : RANKS[1]], distances[:, : RANKS[1]])
 
     def _reaches(self, sample: Sample) -> list[Reach]:
-        order = self._lists.order(sample.queries)
+        order = self._lists.nearest(sample.queries, self.lists)[1]
         return reaches(sample, self._homes(), order)
 
     def _tuned(self, sample: Sample, worth_trying: list[Reach]) -> Tuning:
@@ -295,17 +334,26 @@ class AnnIndex:
         for reach in worth_trying:
             depth, recall = self._depth(sample, reach, 0)
             cost = self._cost(reach, depth, residual=self._lists.residual)
-            tuning = Tuning(reach.breadths, (depth, depth), recall, cost)
+            tuning = Tuning(reach.breadths, (depth, depth), 0.0, recall, cost)
             if tuning.is_better_than(best):
                 best, best_reach = tuning, reach
         assert best is not None
         deeper = max(best.depths[0], self._depth(sample, best_reach, 1)[0])
-        return replace(best, depths=(best.depths[0], deeper))
+        slant = self._slant(sample, best.breadths[0])
+        return replace(best, depths=(best.depths[0], deeper), slant=slant)
+
+    def _slant(self, sample: Sample, breadth: int) -> float:
+        """The slant that goes with this breadth."""
+        squares, order = self._lists.nearest(sample.queries, self.lists)
+        # Each query is a row, and finds itself first.
+        estimates, _ = self._lists.candidates(sample.queries, RANKS[0] + 1, breadth, None)
+        needed = slants(squares, self._lists.spreads[order], estimates[:, -1:])
+        return usual_slant(sample, needed, self._homes(), order, breadth)
 
     def _depth(self, sample: Sample, reach: Reach, which: int) -> tuple[int, float]:
         """The least depth for ``RANKS[which]`` results that is enough, and the recall with it."""
         most = DEPTHS_MAX[which]
-        found = self._lists.candidates(sample.queries, most, reach.breadths[which], None)
+        _, found = self._lists.candidates(sample.queries, most, reach.breadths[which], None)
         return depth_of(sample.curve(found, RANKS[which]), RANKS[which])
 
     def _cost(self, reach: Reach, depth: int, *, residual: bool) -> float:
@@ -337,12 +385,14 @@ class AnnIndex:
             scale=space.scale,
             query_length=space.query_length,
             limit=space.limit,
+            slant=tuning.slant,
             recall=tuning.recall,
             breadths=tuning.breadths,
             depths=tuning.depths,
             center=space.center,
             rotation=space.rotation,
             centroids=lists.centroids,
+            spreads=lists.spreads,
             codebook=lists.codebook(),
             homes=self._homes(),
             codes=lists.packed(),
@@ -370,17 +420,19 @@ class AnnIndex:
             cache.limit,
         )
         ann = cls(space, CodedLists.unpacked(cache))
-        ann._tuning = Tuning(cache.breadths, cache.depths, cache.recall, 0.0)
+        ann._tuning = Tuning(cache.breadths, cache.depths, cache.slant, cache.recall, 0.0)
         ann.rows = cache.rows
         ann.trained_rows = cache.trained_rows
         ann.outside = np.flatnonzero(cache.homes == OUTSIDE)
         return ann
 
 
-def _centroids(points: Floats, lists: int, rng: np.random.Generator, task: Task) -> Floats:
-    """Centroids (lists, width) by k-means, one round at a time so that it can be cancelled."""
+def _centroids(
+    points: Floats, lists: int, rng: np.random.Generator, task: Task
+) -> tuple[Floats, Floats]:
+    """Centroids (lists, width) by k-means, and the mean squared distance of points from each."""
     centroids = points[rng.choice(len(points), lists, replace=len(points) < lists)]
-    for done in range(_TRAINING_ROUNDS):
+    for done in range(_TRAINING_ROUNDS):  # one by one, so that it can be cancelled
         task.report("train", done, _TRAINING_ROUNDS)
         kmeans = library().Kmeans(
             points.shape[1],
@@ -392,7 +444,12 @@ def _centroids(points: Floats, lists: int, rng: np.random.Generator, task: Task)
         )
         kmeans.train(points, init_centroids=centroids)
         centroids = kmeans.centroids
-    return centroids
+    squares, homes = library().knn(points, centroids, 1)
+    sums = np.bincount(homes[:, 0], np.maximum(squares[:, 0], 0), minlength=lists)
+    counts = np.bincount(homes[:, 0], minlength=lists)
+    # A list of one point says nothing of those to come: some of all lists is mixed in.
+    usual = sums.sum() / len(points)
+    return centroids, ((sums + usual) / (counts + 1)).astype(np.float32)
 
 
 def _passing(rows: Indices, allowed: NDArray[np.uint8]) -> Indices:

@@ -35,9 +35,11 @@ class CodedLists:
     need one in all.
     """
 
-    def __init__(self, centroids: Floats, *, residual: bool) -> None:
+    def __init__(self, centroids: Floats, spreads: Floats, *, residual: bool) -> None:
         faiss = library()
         self.centroids = centroids
+        self.spreads = spreads
+        """Mean squared distance of a list's points from its centroid, (lists,)."""
         self.residual = residual
         self._quantizer: Quantizer = faiss.IndexFlatL2(self.width)
         self._quantizer.add(centroids)
@@ -74,16 +76,17 @@ class CodedLists:
         library()
         self._index.add_with_ids(points, numbers)
 
-    def order(self, points: Floats) -> Indices:
-        """All lists by their distance from each point, (n, lists)."""
+    def nearest(self, points: Floats, count: int) -> tuple[Floats, Indices]:
+        """The lists nearest to each point, and their squared distances, both (n, count)."""
         library()
-        return self._quantizer.search(points, len(self))[1]
+        return self._quantizer.search(points, count)
 
     def candidates(
         self, points: Floats, depth: int, breadth: int, allowed: NDArray[np.uint8] | None
-    ) -> Indices:
-        """Rows (q, depth) in the nearest ``breadth`` lists by estimated distance, -1 padded.
+    ) -> tuple[Floats, Indices]:
+        """Rows in the nearest ``breadth`` lists by estimated squared distance, both (q, depth).
 
+        Where there are no more, the row is -1 and the distance beyond any other.
         ``allowed`` has the bit of each row that may be given, the lowest of a byte first.
         """
         faiss = library()
@@ -93,12 +96,15 @@ class CodedLists:
             chosen = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
             parameters = faiss.SearchParametersIVF(nprobe=breadth, sel=chosen)
         if len(points) <= _QUERIES_PER_CALL:
-            return self._index.search(points, depth, params=parameters)[1]
+            return self._index.search(points, depth, params=parameters)
+        estimates = np.empty((len(points), depth), np.float32)
         found = np.empty((len(points), depth), np.int64)
         for start in range(0, len(points), _QUERIES_PER_CALL):
             here = slice(start, start + _QUERIES_PER_CALL)
-            found[here] = self._index.search(points[here], depth, params=parameters)[1]
-        return found
+            estimates[here], found[here] = self._index.search(
+                points[here], depth, params=parameters
+            )
+        return estimates, found
 
     # --- as they are kept ----------------------------------------------------------------------
 
@@ -143,7 +149,11 @@ class CodedLists:
     @classmethod
     def unpacked(cls, cache: AnnCache) -> "CodedLists":
         """The lists kept in ``cache``; ``InvalidFormat`` where this library packs otherwise."""
-        lists = cls(np.ascontiguousarray(cache.centroids, np.float32), residual=cache.residual)
+        lists = cls(
+            np.ascontiguousarray(cache.centroids, np.float32),
+            cache.spreads.astype(np.float32),
+            residual=cache.residual,
+        )
         kept = (cache.library, cache.block_rows, cache.block_bytes, len(cache.codebook))
         if kept != lists.layout:
             raise InvalidFormat(f"the index cache's codes are packed as {kept}, not {lists.layout}")

@@ -17,6 +17,9 @@ RECALL_AIM = 0.97
 """On the sample, so that queries not seen get 0.95."""
 
 _SHARES = (0.975, 0.985, 0.995)  # of the nearest rows that are to be in the lists looked at
+_BEYOND_SHARE = 0.05
+_LEAST_PRODUCT = np.float32(1e-30)
+_FARTHEST = np.float32(1e18)  # keeps a quotient within float32
 _TIE = 1e-5  # relative: rows this close to each other may change places by rounding
 
 
@@ -26,6 +29,8 @@ class Tuning:
 
     breadths: tuple[int, int]
     depths: tuple[int, int]
+    slant: float
+    """Lists that may hold one of the nearest rows by no more of it are looked at as well."""
     recall: float
     """At 10, on the sample."""
     cost: float
@@ -130,6 +135,40 @@ def _breadths(wanted: list[Indices], homes: NDArray[np.uint32], places: Indices)
     if not len(pooled):
         return [1 for _ in _SHARES]
     return [int(place) + 1 for place in np.quantile(pooled, _SHARES, method="higher")]
+
+
+def slants(squares: Floats, spreads: Floats, farthest: Floats) -> Floats:
+    """How far lists lie from holding a row as near as the farthest found.
+
+    That row would be to its centroid, seen from there, in the direction of the query with a cosine
+    of at least this. ``squares`` are squared distances of query and centroid, ``spreads`` the mean
+    squared distance of a list's rows from its centroid, ``farthest`` what is to be reached.
+    """
+    product = np.sqrt(np.maximum(squares * spreads, _LEAST_PRODUCT))
+    missing = np.clip(squares + spreads - farthest, -_FARTHEST, _FARTHEST)
+    needed: Floats = missing / (2 * product)
+    return needed
+
+
+def usual_slant(
+    sample: Sample, needed: Floats, homes: NDArray[np.uint32], order: Indices, breadth: int
+) -> float:
+    """The slant to look for, where ``breadth`` lists are enough for most queries.
+
+    ``needed`` (q, lists) is what ``slants`` gives for the lists in their ``order``. It is such that
+    the nearest rows of the sample are found, but that few of its queries go beyond twice as many
+    lists, since on the whole they need not.
+    """
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.arange(order.shape[1])[None, :], axis=1)
+    pairs = [
+        slant[place[homes[rows][homes[rows] < OUTSIDE]]]
+        for slant, place, rows in zip(needed, places, sample.wanted(RANKS[0]), strict=True)
+    ]
+    behind = needed[:, min(2 * breadth, needed.shape[1] - 1)]
+    most = float(np.quantile(behind, _BEYOND_SHARE))
+    pooled = np.concatenate(pairs)
+    return min(most, float(np.quantile(pooled, _SHARES[-1]))) if len(pooled) else most
 
 
 def depth_of(curve: NDArray[np.float64], rank: int) -> tuple[int, float]:

@@ -271,13 +271,18 @@ class _Tile:
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
         self.first_row = parts[0].first_row
-        self.norms = parts[0].norms
         if len(parts) > 1:
-            self.norms = _Norms(np.concatenate([part.squared_norms for part in parts]))
             self.starts = np.array([part.first_row for part in parts])
 
     def __len__(self) -> int:
-        return len(self.norms.squared)
+        last = self.parts[-1]
+        return last.first_row + len(last.ids) - self.first_row
+
+    @cached_property
+    def norms(self) -> _Norms:
+        if len(self.parts) == 1:
+            return self.parts[0].norms
+        return _Norms(np.concatenate([part.squared_norms for part in self.parts]))
 
     def gather(self, rows: Indices) -> tuple[NDArray[np.uint64], Floats, Floats]:
         """Ids, vectors and squared norms of rows, by their numbers, in any order."""

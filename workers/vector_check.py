@@ -11,7 +11,7 @@ from holdfast.formats.errors import HoldfastError, InvalidFormat
 from holdfast.formats.rvf import cow, witness
 from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import Pin
-from holdfast.formats.rvf.scan import Located, find_manifest, walk
+from holdfast.formats.rvf.scan import Located, find_intact, find_manifest, walk
 from holdfast.formats.rvf.segment import (
     HEADER_BYTES,
     SegmentHeader,
@@ -54,18 +54,23 @@ def verify_steps(
     chain = _Chain()
     located = _find(view, problems)
     dimension = 0 if located is None else located.manifest.dimension
-    steps = walk(view)
-    for offset, header in steps:
-        payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
-        report = _report(offset, header, payload, dimension)
-        reports.append(report)
-        if report.state == "damaged":
-            problems.append(f"offset {offset}: {report.reason}")
-        elif header.type == SegmentType.WITNESS:
-            chain.link(offset, payload)
-        yield Progress("verify", offset, len(view))
-    if steps.broken_at is not None:
-        problems.append(f"offset {steps.broken_at}: {steps.reason}")
+    boundaries = _boundaries(view)
+    start: int | None = 0
+    while start is not None:
+        steps = walk(view, start)
+        for offset, header in steps:
+            payload = view[offset + HEADER_BYTES : offset + HEADER_BYTES + header.payload_bytes]
+            report = _report(offset, header, payload, dimension)
+            reports.append(report)
+            if report.state == "damaged":
+                problems.append(f"offset {offset}: {report.reason}")
+            elif header.type == SegmentType.WITNESS:
+                chain.link(offset, payload)
+            yield Progress("verify", offset, len(view))
+        start = None
+        if steps.broken_at is not None:
+            problems.append(f"offset {steps.broken_at}: {steps.reason}")
+            start = next((offset for offset in boundaries if offset > steps.broken_at), None)
     problems += chain.problems
     ancestors: list[messages.Ancestor] = []
     if located is not None:
@@ -97,6 +102,17 @@ def _find(view: memoryview, problems: list[str]) -> Located | None:
             f"offset {located.refused}: a newer manifest lists segments that are not there"
         )
     return located
+
+
+def _boundaries(view: memoryview) -> list[int]:
+    """Where segments begin, as the newest manifest says, though what it lists may not be there."""
+    try:
+        located = find_intact(view)
+    except InvalidFormat:
+        return []
+    if located is None:
+        return []
+    return sorted({located.offset, *(entry.offset for entry in located.manifest.entries)})
 
 
 def _report(

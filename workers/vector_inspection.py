@@ -6,6 +6,7 @@ as well, such as superseded segments and witnesses, so a file that opens may be 
 same. Where opening refuses, whatever is intact can be read.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 VECTORS = "rvf"
 
+# How problems in this file are told.
+_PLACED = re.compile(r"offset (\d+): (.*)", re.DOTALL)
 _ROWS_AT_ONCE = 4096
 _FLOATS_AT_ONCE = 1 << 18
 
@@ -176,8 +179,10 @@ def _opening(
     tail = len(view) - judged.end
     verdict = Verdict(Ending.CLEAN, len(view))
     if own:
-        damaged = (s.offset for s in verified.segments if s.state == "damaged")
-        verdict = Verdict(Ending.CORRUPT, next(damaged, None), own[0])
+        placed = _PLACED.fullmatch(own[0])
+        verdict = Verdict(Ending.CORRUPT, None, own[0])
+        if placed is not None:
+            verdict = Verdict(Ending.CORRUPT, int(placed[1]), placed[2])
     elif tail:
         verdict = Verdict(Ending.TORN, judged.end, judged.reason)
     if tail:
@@ -225,8 +230,8 @@ def _once(problems: list[str]) -> list[str]:
     """The problems without those of a place that another one is about."""
     found: dict[str, str] = {}
     for problem in problems:
-        place, _, reason = problem.partition(": ")
-        found.setdefault(place if place.startswith("offset ") else reason, problem)
+        placed = _PLACED.fullmatch(problem)
+        found.setdefault(problem if placed is None else placed[1], problem)
     return list(found.values())
 
 

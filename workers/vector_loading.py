@@ -108,6 +108,8 @@ def _load(
     disk: Disk, path: str, view: memoryview, located: Located, tick: Callable[[], None], depth: int
 ) -> Loaded:
     manifest = located.manifest
+    if not manifest.dimension:
+        raise DamagedSegment(located.offset, "the manifest has a dimension of 0")
     for entry in manifest.entries:
         check_entry(view, entry)
         tick()
@@ -209,7 +211,10 @@ def _store_record(
         return generation, newest, own, [entry for entry in others if entry not in void]
     metric = _METRICS[manifest.metric] if manifest.metric < len(_METRICS) else "l2"
     profile = _PROFILES.get(os.path.splitext(path)[1], "generic")
-    return 0, StoreRecord(metric, profile), None, others
+    maps = [entry for entry in others if entry.type == SegmentType.COW_MAP]
+    newest_map = max(maps, key=lambda entry: entry.offset, default=None)
+    frozen = newest_map is not None and _decoded(newest_map, cow.decode_cow_map, view).frozen
+    return 0, StoreRecord(metric, profile, frozen), None, others
 
 
 def _decoded(entry: Entry, decode: Callable[[memoryview], T], view: memoryview) -> T:

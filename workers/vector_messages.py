@@ -77,8 +77,8 @@ class VectorsDeleteWhere(Message, frozen=True, tag=25):
 class VectorsScan(Message, frozen=True, tag=26):
     """A page of rows by ascending id, from behind ``after``."""
 
-    after: int | None = None
-    limit: int = 0
+    after: Count | None = None
+    limit: Count = 0
     where: bytes | None = None
     metadata: bool = True
     vectors: bool = True
@@ -164,7 +164,7 @@ class VectorsIndex(Message, frozen=True, tag=40):
 class VectorsDigests(Message, frozen=True, tag=41):
     """A page of (id, digest of vector and metadata) by ascending id, from behind ``after``."""
 
-    after: int | None = None
+    after: Count | None = None
 
 
 VectorRequest = (

@@ -1,39 +1,21 @@
 """The command line: what it prints, how it exits, and that looking changes nothing."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 import holdfast
 from holdfast import Cursor, Put, Version
-from holdfast.cli import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, main
+from holdfast.cli import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED
+from tests.engine.cli_runner import PROGRAM, Cli, snapshot
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "fold"
-PROGRAM = [sys.executable, "-m", "holdfast"]
-
-
-class Result(NamedTuple):
-    """What a run of the command line left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """Standard output, which has to be one JSON object."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
 
 
 @pytest.fixture
@@ -43,43 +25,12 @@ def scratch() -> Iterator[Path]:
         yield Path(path)
 
 
-class Cli:
-    """The command line, run in this process."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch = patch
-        self._capture = capture
-
-    def __call__(self, *arguments: str | Path) -> Result:
-        self._patch.setattr(sys, "argv", ["holdfast", *map(str, arguments)])
-        self._capture.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = self._capture.readouterr()
-        assert isinstance(end.value.code, int)
-        return Result(end.value.code, out, err)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line."""
-    return Cli(monkeypatch, capsys)
-
-
 def make_store(directory: Path, name: str = "config") -> None:
     """A closed store of two entries."""
     with holdfast.open(directory) as engine:
         version = Version.from_u64(7)
         updates = [Put("b", b"2", version), Put("a\n\u00e9", b"\x00\xff")]
         engine.fold(name).apply(updates, Cursor.from_u64(9))
-
-
-def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything below a directory: time and content."""
-    return {
-        str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in sorted([directory, *directory.rglob("*")])
-    }
 
 
 # --- inspect and verify ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a type checker says of every public call: what a user would want to read."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import holdfast
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +24,7 @@ EXPECTED = {
     "engine.processes()[0].role": "Literal['supervisor', 'worker']",
     "engine.processes()[0].pid": "int",
     "engine.health()": "list[StoreHealth]",
-    "engine.status('a')": "Status",
+    "engine.status('a')": "Status | VectorStatus",
     "engine.__enter__()": "Engine",
     "fold.name": "str",
     "fold.path": "str",
@@ -38,6 +41,46 @@ EXPECTED = {
     "fold.status()": "Status",
     "fold.status().durability": "Literal['always', 'interval', 'never']",
     "holdfast.Cursor.from_u64(1)": "Cursor",
+    "engine.vectors('a', dimension=8)": "Vectors",
+    "engine.vectors('a', metric='cosine', profile='text', read_only=True)": "Vectors",
+    "vectors.name": "str",
+    "vectors.dimension": "int",
+    "vectors.metric": "Literal['l2', 'ip', 'cosine']",
+    "vectors.profile": "Literal['generic', 'dna', 'text', 'graph', 'vision']",
+    "vectors.ingest([1], [[0.5]], {'a': [1]}, invalid='skip')": "Ingested",
+    "vectors.ingest([1], [[0.5]]).rejected[0].reason": "str",
+    "vectors.query([0.5], 3, where=pc.field('a') > 1, include=['metadata'])": "QueryResult",
+    "vectors.query([0.5]).ids": "ndarray[Any, dtype[unsignedinteger[_64Bit]]]",
+    "vectors.get([1]).vectors": "ndarray[Any, dtype[floating[_32Bit]]] | None",
+    "vectors.get(range(9), include=())": "Rows",
+    "vectors.delete([1])": "int",
+    "vectors.delete_where(pc.field('a').is_null())": "int",
+    "vectors.count()": "int",
+    "vectors.scan(batch_rows=7)": "Iterator[Any]",
+    "vectors.compact(progress=print)": "Compacted",
+    "vectors.segments()": "list[Segment]",
+    "vectors.status()": "VectorStatus",
+    "vectors.status().index_recall": "float | None",
+    "vectors.verify(progress=print)": "Verified",
+    "vectors.verify().segments[0].state": "Literal['intact', 'damaged', 'unverifiable']",
+    "vectors.refresh()": "int",
+    "vectors.build_index()": "int",
+    "vectors.cancel_index()": "int",
+    "vectors.measure_recall()": "float | None",
+    "vectors.identity()": "Identity",
+    "vectors.lineage()": "Lineage",
+    "vectors.lineage().ancestors[0].problem": "str | None",
+    "vectors.cow_stats()": "CowStats",
+    "vectors.membership()": "Membership",
+    "vectors.limit(exclude=[1], timeout=1)": "Membership",
+    "vectors.branch('b', include=[1])": "Vectors",
+    "vectors.derive('d', 'mean', dimension=4)": "Vectors",
+    "vectors.diff(vectors)": "Difference",
+    "vectors.extract_kernel()": "Kernel | None",
+    "vectors.extract_kernel_binding(check=True)": "KernelBinding | None",
+    "vectors.extract_ebpf()": "Ebpf | None",
+    "vectors.extract_wasm()": "Wasm | None",
+    "vectors.extract_dashboard()": "Dashboard | None",
     "holdfast.Version.none()": "Version",
     "await holdfast.aio.open('d')": "AsyncEngine",
     "await holdfast.aio.open('d').__aenter__()": "AsyncEngine",
@@ -46,7 +89,7 @@ EXPECTED = {
     "await aengine.import_fold('a', 'd')": "AsyncFold",
     "await aengine.processes()": "list[ProcessInfo]",
     "await aengine.health()": "list[StoreHealth]",
-    "await aengine.status('a')": "Status",
+    "await aengine.status('a')": "Status | VectorStatus",
     "await afold.get('k', timeout=1)": "KvEntry | None",
     "await afold.get_many(['k'])": "list[KvEntry | None]",
     "await afold.range('k', limit=1)": "list[KvEntry]",
@@ -56,6 +99,21 @@ EXPECTED = {
     "await afold.compact(progress=print)": "Compacted",
     "await afold.export('d')": "Exported",
     "await afold.status()": "Status",
+    "await aengine.vectors('a', dimension=8)": "AsyncVectors",
+    "avectors.metric": "Literal['l2', 'ip', 'cosine']",
+    "await avectors.ingest([1], [[0.5]], invalid='skip')": "Ingested",
+    "await avectors.query([0.5], 3, where=pc.field('a') > 1)": "QueryResult",
+    "await avectors.get(range(9), include=())": "Rows",
+    "await avectors.delete([1])": "int",
+    "await avectors.count()": "int",
+    "avectors.scan(batch_rows=7)": "AsyncIterator[Any]",
+    "await avectors.compact(progress=print)": "Compacted",
+    "await avectors.status()": "VectorStatus",
+    "await avectors.limit(exclude=[1])": "Membership",
+    "await avectors.branch('b', include=[1])": "AsyncVectors",
+    "await avectors.derive('d', 'mean')": "AsyncVectors",
+    "await avectors.diff(avectors)": "Difference",
+    "await avectors.extract_kernel()": "Kernel | None",
 }
 # These return nothing, which a checker holds against whoever uses the result.
 STATEMENTS = """
@@ -69,6 +127,10 @@ STATEMENTS = """
     await aengine.restart('a')
     await aengine.drop('a')
     await aengine.close()
+    vectors.freeze()
+    vectors.embed_kernel(holdfast.Kernel(b'image', 0, 0))
+    await avectors.freeze()
+    await avectors.embed_wasm(holdfast.Wasm(b'module', 0, 0))
     asyncio.create_task(afold.get('k')).add_done_callback(print)
     await asyncio.gather(afold.get('k'), aengine.processes())
 """
@@ -84,6 +146,15 @@ MISTAKES = {
     "fold.get('k').value": "union-attr",
     "await fold.get('k')": "misc",
     "await afold.get(7)": "arg-type",
+    "engine.vectors('a', metric='l1')": "arg-type",
+    "engine.vectors('a', 8)": "misc",
+    "vectors.ingest([1], [[0.5]], invalid='ignore')": "arg-type",
+    "vectors.query([0.5], '3')": "arg-type",
+    "vectors.query([0.5], include=['everything'])": "list-item",
+    "vectors.branch(7)": "arg-type",
+    "vectors.diff(avectors)": "arg-type",
+    "vectors.extract_kernel().image": "union-attr",
+    "await avectors.derive('d')": "call-arg",
 }
 
 
@@ -120,8 +191,10 @@ def source() -> str:
     return "\n".join(
         [
             "import asyncio, holdfast",
+            "import pyarrow.compute as pc  # type: ignore[import-untyped]",
             "async def main(engine: holdfast.Engine, fold: holdfast.Fold,",
-            "               aengine: holdfast.AsyncEngine, afold: holdfast.AsyncFold) -> None:",
+            "               aengine: holdfast.AsyncEngine, afold: holdfast.AsyncFold,",
+            "               vectors: holdfast.Vectors, avectors: holdfast.AsyncVectors) -> None:",
             *(f"    reveal_type({call})" for call in EXPECTED),
             *STATEMENTS.strip("\n").splitlines(),
             *(f"    {call}" for call in MISTAKES),
@@ -162,3 +235,31 @@ def test_what_would_fail_is_found_before_it_runs(told: dict[int, str], call: str
     said = told.get(line_of(call), "nothing")
     assert said.startswith("error: "), said
     assert f"[{MISTAKES[call]}]" in said
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited"),
+    [
+        (holdfast.Engine, holdfast.AsyncEngine),
+        (holdfast.Fold, holdfast.AsyncFold),
+        (holdfast.Vectors, holdfast.AsyncVectors),
+    ],
+    ids=lambda face: face.__name__,
+)
+def test_both_faces_have_the_same_operations(blocking: type, awaited: type) -> None:
+    """Whatever can be called one way can be awaited, with the same arguments by the same names."""
+    assert _operations(awaited) == _operations(blocking)
+
+
+def _operations(face: type) -> dict[str, list[tuple[str, object, str]]]:
+    """Names, kinds, defaults of each operation's arguments."""
+    found = {}
+    for name in dir(face):
+        if not name.startswith("_"):
+            operation = inspect.getattr_static(face, name)
+            arguments = []
+            if callable(operation):
+                parameters = inspect.signature(getattr(face, name)).parameters.values()
+                arguments = [(p.name, p.default, p.kind.name) for p in parameters]
+            found[name] = arguments
+    return found

@@ -17,7 +17,7 @@ import pytest
 import holdfast
 from holdfast.formats import fold_log
 from holdfast.formats.limits import FRUITLESS_DEATHS_MAX
-from holdfast.workers.messages import Durability
+from holdfast.workers.message import Durability
 from tests.process.harness import (
     LONG,
     at,

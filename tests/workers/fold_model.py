@@ -13,7 +13,8 @@ from holdfast.workers import messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold import FoldActor, open_fold
-from holdfast.workers.messages import Durability, FoldApply, Reply, Request, StoreSpec
+from holdfast.workers.message import Durability
+from holdfast.workers.messages import FoldApply, Reply, Request, StoreSpec
 
 R = TypeVar("R")
 

@@ -11,7 +11,8 @@ from holdfast.workers import messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold import FoldActor
-from holdfast.workers.messages import Durability, FoldApply
+from holdfast.workers.message import Durability
+from holdfast.workers.messages import FoldApply
 from tests.workers.fold_model import PATH, History, State, ask, opened, state_in, state_of
 
 EXPORTED = "/data/out"

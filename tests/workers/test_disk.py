@@ -1,5 +1,6 @@
 """The file layer: one contract for the system's disk and for the one in memory."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +235,13 @@ class TestReplacing:
         """A bare name lies in the current directory."""
         assert directory_of("f") == "."
         assert directory_of(f"a{os.sep}f") == "a"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Opening one would wait until somebody opens its other end, which may be never."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for write in (False, True):
+        with pytest.raises(OSError, match="pipe") as refused:
+            OsDisk().open(str(path), write=write)
+        assert refused.value.errno == errno.EINVAL

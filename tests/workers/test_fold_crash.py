@@ -14,7 +14,7 @@ from holdfast.bench.faults import (
     Sampled,
     Zeros,
 )
-from holdfast.workers.messages import Durability
+from holdfast.workers.message import Durability
 from tests.workers.fold_model import PATH, POLICIES, History, opened
 from tests.workers.fold_workload import (
     check_after_death,

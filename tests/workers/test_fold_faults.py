@@ -25,7 +25,7 @@ from holdfast.workers import messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.fold import FoldActor
 from holdfast.workers.log_file import Fatal
-from holdfast.workers.messages import Durability
+from holdfast.workers.message import Durability
 from tests.workers.fold_model import (
     PATH,
     POLICIES,

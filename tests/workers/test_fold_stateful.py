@@ -16,7 +16,8 @@ from holdfast.formats.errors import StaleUpdate
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
 from holdfast.workers import fold, messages
 from holdfast.workers.actor import Caller, Steps
-from holdfast.workers.messages import Durability, FoldApply
+from holdfast.workers.message import Durability
+from holdfast.workers.messages import FoldApply
 from tests.workers.fold_model import PATH, POLICIES, History, State, ask, opened, state_of
 
 KEYS = st.sampled_from(["", "a", "a/b", "a/c", "b", "\x00", "ü", "z" * 300])

@@ -17,17 +17,11 @@ from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending
 from holdfast.formats.ledger import LedgerHeader, Slot
 from holdfast.formats.values import KvEntry
 from holdfast.workers.disk import OsDisk, OsFile
-from holdfast.workers.inspection import (
-    FOLD_LOG,
-    UNKNOWN,
-    ArtifactView,
-    LogReport,
-    Report,
-    Standing,
-    examine,
-)
+from holdfast.workers.fold_inspection import FOLD_LOG, ArtifactView, LogReport
+from holdfast.workers.inspection import examine
 from holdfast.workers.ledger import SUFFIX
 from holdfast.workers.log_file import mark_unsynced
+from holdfast.workers.standing import UNKNOWN, Standing
 from tests.workers.fold_model import opened, state_of
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "fold"
@@ -75,9 +69,11 @@ class ReadOnlyDisk(OsDisk):
     rename = copy_mode = sync_directory = _refuse
 
 
-def look(path: Path) -> Report:
+def look(path: Path) -> LogReport | ArtifactView:
     """The report on a path, made without changing anything."""
-    return examine(ReadOnlyDisk(), str(path))
+    report = examine(ReadOnlyDisk(), str(path))
+    assert isinstance(report, LogReport | ArtifactView)
+    return report
 
 
 def verdict_of(name: str) -> tuple[Ending, Standing]:

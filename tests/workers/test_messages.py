@@ -11,10 +11,14 @@ from holdfast.formats import errors
 from holdfast.formats.errors import ALL_ERRORS, HoldfastError, InternalError, WorkerTraceback
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Version
 from holdfast.workers import messages as m
+from holdfast.workers import vector_messages as v
 
 ROOT = Path(__file__).parents[2]
 ENTRY = KvEntry("k", b"v", Version.from_u64(7))
 SPEC = m.StoreSpec("a", "fold", "/d/a.snap", "interval", 0.5, "/artifact", False)
+VECTORS = v.VectorOptions(7, "cosine", "text", True)
+RAW = memoryview(bytes(range(16)))
+U64_MAX = (1 << 64) - 1
 FAILURE = m.Failure("StoreCorrupt", "damaged", {"path": "/d", "offset": 7}, "trace")
 UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
     "Request": (
@@ -34,6 +38,29 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             m.FoldCompact(),
             m.FoldExport("/x"),
             m.StoreStatus(),
+            m.StoreMayDrop(),
+            v.VectorsInfo(),
+            v.VectorsIngest(RAW, RAW, RAW, True, True),
+            v.VectorsQuery(RAW, 1, 10, b"where", False, 64, True, ["name"], True),
+            v.VectorsGet(RAW, False, False),
+            v.VectorsDelete(RAW),
+            v.VectorsDeleteWhere(b"where"),
+            v.VectorsScan(U64_MAX, 7, b"where", False, False),
+            v.VectorsCount(b"where"),
+            v.VectorsCompact(),
+            v.VectorsSegments(),
+            v.VectorsFreeze(),
+            v.VectorsBranch("/d/b.rvf", RAW, RAW),
+            v.VectorsDerive("/d/d.rvf", "mean", 7),
+            v.VectorsLineage(),
+            v.VectorsCow(),
+            v.VectorsMembers(RAW, RAW, True),
+            v.VectorsEmbed("wasm", RAW),
+            v.VectorsExtract("dashboard"),
+            v.VectorsVerify(),
+            v.VectorsRefresh(),
+            v.VectorsIndex("recall"),
+            v.VectorsDigests(U64_MAX),
         ],
     ),
     "Reply": (
@@ -51,6 +78,30 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             m.Status(
                 "fold", "/d/a.snap", "always", 1, 2, 3, 4, Cursor.none(), None, 5, 6, 7, 8, 9
             ),
+            v.VectorsAre(7, "cosine", "text", True),
+            v.Ingested(1, 2, [v.RejectedRow(3, U64_MAX, "not finite")], 4),
+            v.Hits(1, RAW, RAW, RAW, RAW, True),
+            v.VectorRows(RAW, RAW, RAW, True),
+            v.Deleted(1, 2),
+            v.Counted(1),
+            v.Segments([v.Segment(1, 2, 3, 7, "meta")]),
+            v.Lineage(
+                v.Identity("00", "01", "02", 3, "derived", "mean"),
+                [v.Ancestor("/d/p.rvf", "01", 2, "missing"), v.Ancestor(None, "03", 1, None)],
+            ),
+            v.CowStats(True, "/d/p.rvf", 1, 2, 3, 4, 5, 6, 7, 8),
+            v.Membership(1, 2, RAW),
+            v.Image(RAW, b"hash"),
+            v.Verified(
+                [v.SegmentReport(1, 2, 3, "vec", "damaged", "why")],
+                1, 2, 3, [v.Ancestor(None, "03", 1, None)], ["what"],
+            ),
+            v.VectorStatus(
+                "vectors", "/d/a.rvf", "never", 1, "ip", "dna", 2, 3, 4, 5, 6, 7, 8, 9, True,
+                False, "building", 10, 0.5, 0.25, None, 11, 12, 13, 14,
+            ),
+            v.Measured(0.5),
+            v.Digests(RAW, RAW, True),
         ],
     ),
     "Ask": (
@@ -58,6 +109,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
         [
             m.Hello(1, 2, (1 << 64) - 1, "python x.py"),
             m.OpenStore(SPEC, True, 5),
+            m.OpenStore(m.StoreSpec("v", "vectors", "/d/v.rvf", vectors=VECTORS)),
             m.Suspect("a", 5, 0.5),
             m.AskProcesses(),
             m.AskHealth(),
@@ -133,6 +185,24 @@ def test_what_is_no_message_is_refused(name: str, foreign: object) -> None:
     union, _ = UNIONS[name]
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(foreign), type=union)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, "1"], ids=repr)
+def test_numbers_that_no_id_has(value: object) -> None:
+    """A page is asked for from behind an id, which is a u64."""
+    for tag in (26, 41):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode([tag, value]), type=m.Request)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5])
+def test_counts_that_cannot_be(count: object) -> None:
+    """Fewer than no queries, or hits, are no request."""
+    for fields in ([b"", count, 1], [b"", 1, count]):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode([22, *fields]), type=m.Request)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode([26, None, count]), type=m.Request)
 
 
 @pytest.mark.parametrize("token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"])

@@ -14,7 +14,7 @@ from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.rvf import scan
 from holdfast.formats.rvf.images import Kernel, encode_kernel
 from holdfast.formats.rvf.manifest import Entry, Manifest, encode_manifest
-from holdfast.formats.rvf.scan import Located, find_manifest, skip_zeros, walk
+from holdfast.formats.rvf.scan import Located, find_intact, find_manifest, skip_zeros, walk
 from holdfast.formats.rvf.segment import (
     HEADER_BYTES,
     NO_HASH,
@@ -408,6 +408,26 @@ def test_damage_in_the_middle_is_told_from_a_torn_tail() -> None:
     assert (located.offset, located.refused) == (manifests[-1], last)
 
 
+def test_an_intact_manifest_tells_what_was_there() -> None:
+    """Also when the only one lists a segment that is lost; else it is the one that is believed."""
+    writer, manifests = small_file()
+    intact = find_intact(memoryview(writer.data))
+    assert intact is not None
+    assert intact.offset == manifests[-1]
+    assert find_intact(memoryview(b"")) is None
+    writer = Writer()
+    listed = writer.add(SegmentType.VEC, writer.rows(2))
+    last = writer.commit()
+    writer.data[listed] ^= 1
+    assert find_manifest(memoryview(writer.data)) is None
+    intact = find_intact(memoryview(writer.data))
+    assert intact is not None
+    assert (intact.offset, intact.end, intact.refused) == (last, len(writer.data), None)
+    assert intact.manifest.entries == tuple(writer.entries)
+    writer.data[last + HEADER_BYTES] ^= 1
+    assert find_intact(memoryview(writer.data)) is None
+
+
 # --- hostile files -------------------------------------------------------------------------------
 
 
@@ -429,6 +449,35 @@ def test_look_alikes_take_bounded_time(
     with pytest.raises(InvalidFormat, match="behind the damage at 0"):
         find_manifest(memoryview(data), lambda: ticks.append(1))
     assert ticks
+
+
+def test_holes_take_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros without end count as a break, and only so much is looked at behind one."""
+    monkeypatch.setattr(scan, "_ZEROS_MAX", 1000)
+    monkeypatch.setattr(scan, "_LOOK_BACK_BYTES_MAX", 3000)
+    writer, manifests = small_file()
+    steps = walk(memoryview(writer.data + bytes(1001)))
+    assert len(list(steps)) == len(list(walk(memoryview(writer.data))))
+    assert (steps.broken_at, steps.end) == (len(writer.data), len(writer.data))
+    assert found_at(writer.data + bytes(1000)) == manifests[-1]
+    assert found_at(writer.data + bytes(3000)) == manifests[-1]
+    with pytest.raises(InvalidFormat, match=f"behind the damage at {len(writer.data)}"):
+        find_manifest(memoryview(writer.data + bytes(3001)))
+    intact = find_intact(memoryview(writer.data + bytes(3001)))
+    assert intact is not None
+    assert intact.offset == manifests[-1]
+    writer.data += bytes(2000)
+    writer.add(SegmentType.VEC, writer.rows(1))
+    last = writer.commit()
+    assert found_at(writer.data) == last
+
+
+def test_a_directory_longer_than_the_file_is_not_believed() -> None:
+    """One that lists the same rows again and again would have them read as often."""
+    writer, manifests = small_file()
+    writer.entries += [writer.entries[-1]] * 100
+    writer.commit()
+    assert found_at(writer.data) == manifests[-1]
 
 
 def _mutated(data: bytes, rng: random.Random) -> Iterable[bytes]:

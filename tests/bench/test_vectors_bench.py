@@ -1,0 +1,223 @@
+"""The measuring code for vectors: data, truth, recall, peers, and a tiny run of every row."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.bench import __main__ as command
+from holdfast.bench import vector_data, vector_peers, vectors
+from holdfast.bench.measure import Row, at_most
+from holdfast.bench.run import QUICK, Run, VectorSizes
+from holdfast.bench.vector_data import Floats, Sample
+from holdfast.bench.vector_peers import Found
+
+TINY = dataclasses.replace(
+    QUICK,
+    repetitions=1,
+    long_repetitions=1,
+    kills=1,
+    vectors=VectorSizes(rows=700, source_rows=400, queries=4, commits=30, repetitions=1),
+)
+GROUPS = {name: measure for name, measure in command.GROUPS.items() if name.startswith("vectors-")}
+SAMPLES: dict[str, Callable[[], Sample]] = {
+    "clustered": lambda: vector_data.clustered(500, 16, 20),
+    "gaussian": lambda: vector_data.gaussian(500, 16, 20),
+    "stdlib": lambda: vector_data.sources(500, 20),
+}
+
+# --- data and truth ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_are_the_same_every_time_and_hold_no_query(name: str) -> None:
+    """What is measured today is what was measured yesterday; no query has an exact match."""
+    sample, again = SAMPLES[name](), SAMPLES[name]()
+    assert np.array_equal(sample.rows, again.rows)
+    assert np.array_equal(sample.queries, again.queries)
+    assert (len(sample.rows), len(sample.queries)) == (500, 20)
+    assert sample.rows.dtype == sample.queries.dtype == np.float32
+    assert str(sample) == f"{name} 500 x {sample.dimension}"
+    assert not set(map(bytes, sample.queries)) & set(map(bytes, sample.rows))
+
+
+def test_sources_have_length_one() -> None:
+    """So that peers may rank by the squared distance where the store ranks by the cosine."""
+    rows = vector_data.sources(500, 20).rows
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_truth_is_what_sorting_by_distance_gives(name: str) -> None:
+    """The ids that everything else is held against."""
+    sample = SAMPLES[name]()
+    rows, queries = sample.rows.astype(np.float64), sample.queries.astype(np.float64)
+    differences = queries[:, None] - rows[None]
+    expected = np.argsort((differences**2).sum(axis=2), axis=1, kind="stable")[:, :10]
+    assert np.array_equal(vector_data.nearest(sample), expected)
+
+
+def test_recall_is_the_share_found_whatever_the_order() -> None:
+    """Order, misses, and short answers; each query for itself."""
+    nearest = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.uint64)
+    assert vector_data.recall(nearest, nearest) == 1.0
+    assert vector_data.recall([[4, 3, 2, 1], [8, 7, 6, 5]], nearest) == 1.0
+    assert vector_data.recall([[5, 6, 7, 8], [1, 2, 3, 4]], nearest) == 0.0
+    assert vector_data.recall([[1, 2, 0, 0], [5]], nearest) == 3 / 8
+    assert vector_data.recall([[1, 1, 1, 1], []], nearest) == 1 / 8
+
+
+class Ladder:
+    """An index that finds one more of ten for every step of its breadth."""
+
+    def __init__(self, sample: Sample, most: int) -> None:
+        self._nearest = dict(
+            zip(map(bytes, sample.queries), vector_data.nearest(sample), strict=True)
+        )
+        self._most = most
+        self.breadth = 0
+
+    def look_at(self, breadth: int) -> None:
+        self.breadth = breadth
+
+    def search(self, query: Floats) -> Found:
+        found: Found = self._nearest[bytes(query)][: min(self.breadth, self._most)]
+        return found
+
+
+def test_an_index_is_tuned_to_the_least_that_reaches_the_recall() -> None:
+    """0.95 takes all ten; the smallest breadth on offer that gives ten is 12."""
+    sample = SAMPLES["gaussian"]()
+    index = Ladder(sample, most=10)
+    assert vectors.tune(index, sample, vector_data.nearest(sample)) == 1.0
+    assert index.breadth == 12
+
+
+def test_an_index_that_does_not_get_there_is_left_at_its_widest() -> None:
+    """Its recall stands beside its figure."""
+    sample = SAMPLES["gaussian"]()
+    index = Ladder(sample, most=6)
+    assert vectors.tune(index, sample, vector_data.nearest(sample)) == 0.6
+    assert index.breadth == max(vectors.BREADTHS)
+
+
+# --- peers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*vector_peers.LIMITS, *vector_peers.EXACT])
+def test_an_exact_peer_finds_what_is_nearest(name: str, tmp_path: Path) -> None:
+    """Each really searches, so that its figures mean something."""
+    kinds = vector_peers.LIMITS | vector_peers.EXACT
+    if name not in vector_peers.installed(kinds):
+        pytest.skip(f"{name} is not installed")
+    sample = SAMPLES["gaussian"]()
+    peer = kinds[name].make(str(tmp_path), sample.rows)
+    assert vectors.recall_of(peer, sample, vector_data.nearest(sample)) == 1.0
+
+
+@pytest.mark.parametrize("name", [*vector_peers.LIBRARY, *vector_peers.APPROXIMATE])
+def test_an_approximate_peer_gets_to_the_recall(name: str, tmp_path: Path) -> None:
+    """By its defaults, or by looking at more."""
+    kinds = vector_peers.LIBRARY | vector_peers.APPROXIMATE
+    if name not in vector_peers.installed(kinds):
+        pytest.skip(f"{name} is not installed")
+    sample = SAMPLES["gaussian"]()
+    peer = kinds[name].make(str(tmp_path), sample.rows)
+    nearest = vector_data.nearest(sample)
+    if isinstance(peer, vector_peers.Tunable):
+        assert vectors.tune(peer, sample, nearest) >= vectors.RECALL
+    else:
+        assert vectors.recall_of(peer, sample, nearest) >= vectors.RECALL
+
+
+def test_a_batch_of_faiss_is_its_single_answers(tmp_path: Path) -> None:
+    """Both figures are of the same work."""
+    if not vector_peers.has_faiss():
+        pytest.skip("faiss is not installed")
+    sample = SAMPLES["clustered"]()
+    peer = vector_peers.FaissFlat(str(tmp_path), sample.rows)
+    many = peer.search_many(sample.queries)
+    for query, found in zip(sample.queries, many, strict=True):
+        assert np.array_equal(peer.search(query), found)
+
+
+def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that did not take place is visible in the report."""
+    monkeypatch.setattr(vector_peers, "version_of", lambda package: None)
+    assert vector_peers.installed(vector_peers.LIMITS) == ["numpy"]
+    note = vector_peers.missing(vector_peers.EXACT)
+    assert note == "not installed, so not compared: usearch, sqlite-vec, DuckDB, LanceDB"
+
+
+# --- rows --------------------------------------------------------------------------------------
+
+
+def test_the_name_vectors_stands_for_all_its_groups(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And for nothing else."""
+    called: list[str] = []
+
+    def group(name: str) -> Callable[[Run], list[Row]]:
+        def measure(run: Run) -> list[Row]:
+            called.append(name)
+            return [Row(name, "what", 1.0, "s")]
+
+        return measure
+
+    monkeypatch.setattr(command, "GROUPS", {name: group(name) for name in command.GROUPS})
+    assert command.main(["--quick", "--only", "idle,vectors", "--directory", str(tmp_path)]) == 0
+    assert called == ["idle", *GROUPS]
+
+
+def test_figures_are_kept_as_json_and_in_the_page_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The table is renewed; what is written around it stays."""
+    budget = at_most(1.5)
+    row = Row("vectors-exact", "search", 3.0, "ms", "faiss", 2.0, budget, "numpy 2.5 ms")
+    monkeypatch.setattr(command, "GROUPS", {"vectors-exact": lambda run: [row]})
+    page = tmp_path / "vectors.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
+    arguments = ["--only", "vectors", "--directory", str(tmp_path), "--figures", str(tmp_path)]
+    for _ in range(2):
+        assert command.main(arguments) == 0
+    assert page.read_text() == (
+        "before\n<!-- table -->\n"
+        "| what | value | against | came to | ratio | budget | met |\n"
+        "|---|---|---|---|---|---|---|\n"
+        "| search (numpy 2.5 ms) | 3 ms | faiss | 2 ms | 1.50 | at most 1.5 x | yes |\n"
+        "<!-- end of table -->\nafter\n"
+    )
+    kept = json.loads((tmp_path / "vectors.json").read_text())
+    assert kept["rows"] == [json.loads(json.dumps(row.as_json()))]
+    assert "cpus" in kept["machine"]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
+    """From end to end: figures that are numbers, ratios of the two, nothing left behind."""
+    rows = GROUPS[name](Run(str(tmp_path), TINY))
+    assert rows or not vector_peers.has_faiss()
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert row.name.startswith(name.removesuffix("-restart")), row.name
+        assert np.isfinite(row.value), row
+        assert row.ratio == (None if row.other is None else row.value / row.other)
+        assert (row.met is None) == (row.budget is None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_limit_of_approximate_search_is_the_library_and_some_echoes(tmp_path: Path) -> None:
+    """The sum of the medians that the row's samples give."""
+    if not vector_peers.has_faiss():
+        pytest.skip("faiss is not installed")
+    row = vectors.approximate(Run(str(tmp_path), TINY))[0]
+    (library,) = vector_peers.LIBRARY
+    once = {name: series[0] for name, series in row.samples.items()}
+    assert row.other == once[library] + 2.5 * once["echo"]
+    assert row.value == once["engine"]
