@@ -50,8 +50,6 @@ EXPECTED = {
     "vectors.ingest([1], [[0.5]], {'a': [1]}, invalid='skip')": "Ingested",
     "vectors.ingest([1], [[0.5]]).rejected[0].reason": "str",
     "vectors.query([0.5], 3, where=pc.field('a') > 1, include=['metadata'])": "QueryResult",
-    "vectors.query([0.5]).ids": "ndarray[Any, dtype[unsignedinteger[_64Bit]]]",
-    "vectors.get([1]).vectors": "ndarray[Any, dtype[floating[_32Bit]]] | None",
     "vectors.get(range(9), include=())": "Rows",
     "vectors.delete([1])": "int",
     "vectors.delete_where(pc.field('a').is_null())": "int",
@@ -130,7 +128,7 @@ STATEMENTS = """
     vectors.freeze()
     vectors.embed_kernel(holdfast.Kernel(b'image', 0, 0))
     await avectors.freeze()
-    await avectors.embed_wasm(holdfast.Wasm(b'module', 0, 0))
+    await avectors.embed_wasm(holdfast.Wasm(b'module', 0, 0, 0, 0))
     asyncio.create_task(afold.get('k')).add_done_callback(print)
     await asyncio.gather(afold.get('k'), aengine.processes())
 """
@@ -147,7 +145,7 @@ MISTAKES = {
     "await fold.get('k')": "misc",
     "await afold.get(7)": "arg-type",
     "engine.vectors('a', metric='l1')": "arg-type",
-    "engine.vectors('a', 8)": "misc",
+    "engine.vectors('a', 8)": "call-arg",
     "vectors.ingest([1], [[0.5]], invalid='ignore')": "arg-type",
     "vectors.query([0.5], '3')": "arg-type",
     "vectors.query([0.5], include=['everything'])": "list-item",
@@ -248,7 +246,9 @@ def test_what_would_fail_is_found_before_it_runs(told: dict[int, str], call: str
 )
 def test_both_faces_have_the_same_operations(blocking: type, awaited: type) -> None:
     """Whatever can be called one way can be awaited, with the same arguments by the same names."""
-    assert _operations(awaited) == _operations(blocking)
+    theirs = _operations(awaited)
+    theirs.pop("connect", None)  # which an engine's constructor does otherwise
+    assert theirs == _operations(blocking)
 
 
 def _operations(face: type) -> dict[str, list[tuple[str, object, str]]]:

@@ -143,8 +143,8 @@ def test_agrees_with_lists(
         assert table.live_in_id_order().tolist() == model.in_id_order()
         taken.append((list(table.blocks()), table.rows))
         _check_blocks(table.blocks(), model, table.rows)
-    for blocks, rows in taken:
-        _check_blocks(blocks, model, rows)
+    for blocks, count in taken:
+        _check_blocks(blocks, model, count)
     ordered = [r for r in model.in_id_order() if after is None or model.ids[r] > after]
     assert table.live_behind(after, limit).tolist() == ordered[:limit]
     passed = np.array([live and not row % 2 for row, live in enumerate(model.live)], np.bool_)

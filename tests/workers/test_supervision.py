@@ -17,10 +17,10 @@ from holdfast.formats.errors import (
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
+from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
     Accepted,
     DropStore,
-    Durability,
     Exit,
     OpenStore,
     RestartStore,

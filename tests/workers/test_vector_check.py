@@ -1,5 +1,7 @@
 """Checking a file: all that is wrong is told, and nothing intact is hidden by it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -174,14 +176,16 @@ def test_a_missing_hash() -> None:
 class TestWitnesses:
     """The chain: each names the hash of the one before."""
 
-    def _rewritten(self, number: int, change: dict[str, object]) -> tuple[vm.Verified, int]:
+    def _rewritten(
+        self, number: int, change: Callable[[Witness], Witness]
+    ) -> tuple[vm.Verified, int]:
         """What is found once a witness says something else, with a hash that matches."""
         disk = _made()
         content = _content(disk)
         at, header = _segments(content, SegmentType.WITNESS)[number]
         start = at + HEADER_BYTES
         was = decode_witness(content[start : start + header.payload_bytes])
-        payload = encode_witness(was._replace(**change))
+        payload = encode_witness(change(was))
         assert len(payload) == header.payload_bytes
         head = encode_header(
             SegmentType.WITNESS, header.segment_id, len(payload), content_hash(payload)
@@ -191,20 +195,20 @@ class TestWitnesses:
 
     def test_a_changed_action(self) -> None:
         """The next link does not follow from what it says now."""
-        found, _ = self._rewritten(1, {"timestamp_ns": 1})
+        found, _ = self._rewritten(1, lambda was: was._replace(timestamp_ns=1))
         assert (found.witnesses, found.witness_breaks, found.witness_restarts) == (4, 1, 0)
         assert len(found.problems) == 1
         assert found.problems[0].endswith("the witness does not follow the one before")
 
     def test_a_broken_link(self) -> None:
         """It follows something else, and so does the next."""
-        found, at = self._rewritten(2, {"previous_hash": b"\1" * 32})
+        found, at = self._rewritten(2, lambda was: was._replace(previous_hash=b"\1" * 32))
         assert (found.witnesses, found.witness_breaks) == (4, 2)
         assert found.problems[0] == f"offset {at}: the witness does not follow the one before"
 
     def test_a_link_to_nothing(self) -> None:
         """The original begins anew when it opens a file: that is no break, but what follows is."""
-        found, _ = self._rewritten(3, {"previous_hash": bytes(32)})
+        found, _ = self._rewritten(3, lambda was: was._replace(previous_hash=bytes(32)))
         assert (found.witness_breaks, found.witness_restarts) == (0, 1)
         assert found.problems == []
 
