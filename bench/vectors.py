@@ -14,6 +14,7 @@ from holdfast.bench.callers import start_echo
 from holdfast.bench.measure import (
     Measurement,
     Row,
+    Samples,
     at_least,
     at_most,
     in_turn,
@@ -138,21 +139,29 @@ def _approximate(run: Run, sample: Sample) -> list[Row]:
         measurements["echo"] = stack.enter_context(_echo(sample.queries[0].tobytes()))
         in_turn(measurements, 1)
         samples = in_turn(measurements, run.sizes.vectors.repetitions)
+    return rows_of(sample, samples, recalls, engine.breadth)
+
+
+def rows_of(
+    sample: Sample, samples: Samples, recalls: Mapping[str, float], breadth: int | None
+) -> list[Row]:
+    """The engine's row, and its peers', from microseconds and recalls by name."""
     middle = medians(samples)
     name, what = f"vectors-approximate-{sample.name}", f"approximate top {K} of {sample}"
     (library,) = vector_peers.LIBRARY
-    note = (
-        f"ef {engine.breadth or 'by default'}; {library} alone {middle[library]:.0f} us at recall "
-        f"{recalls[library]:.3f}, an echo {middle['echo']:.0f} us; "
-        f"{vector_peers.missing(vector_peers.APPROXIMATE)}"
-    ).rstrip("; ")
+    notes = [
+        f"ef {breadth or 'by default'}; {library} alone {middle[library]:.0f} us at recall "
+        f"{recalls[library]:.3f}, an echo {middle['echo']:.0f} us",
+        vector_peers.missing(vector_peers.APPROXIMATE),
+    ]
     return [
         Row(name, f"{what}, recall {recalls['engine']:.3f}", middle["engine"], "us",
             f"{library} in this process + {ECHOES} echoes",
-            middle[library] + ECHOES * middle["echo"], at_most(1.0), note, samples),
+            middle[library] + ECHOES * middle["echo"], at_most(1.0),
+            "; ".join(filter(None, notes)), samples),
         *(
             _beside(name, f"{what}, recall {recalls[peer]:.3f}", peer, middle, "us")
-            for peer in vector_peers.installed(vector_peers.APPROXIMATE)
+            for peer in vector_peers.APPROXIMATE if peer in middle
         ),
     ]  # fmt: skip
 

@@ -5,6 +5,8 @@ delete, makes it dead. A block's vectors lie in the mapped file, or, for small s
 that many of them share; both look the same to a search.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -166,16 +168,22 @@ class RowTable:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of these rows, (n, d), copied."""
+        """The vectors of these rows, (n, d), copied; fastest if the rows ascend."""
         blocks = self.blocks()
         if len(blocks) == 1:
             return blocks[0].vectors[rows]
         out = np.empty((len(rows), self.dimension), np.float32)
+        order = None
+        if np.any(rows[1:] < rows[:-1]):
+            order = np.argsort(rows, kind="stable")
+            rows = rows[order]
         owners = np.searchsorted(np.array(self._starts), rows, side="right") - 1
-        for number in sets.unique(owners):
-            mine = np.flatnonzero(owners == number)
-            block = blocks[number]
-            out[mine] = block.vectors[rows[mine] - block.first_row]
+        cuts = np.flatnonzero(owners[1:] != owners[:-1]) + 1
+        for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
+            if start < stop:
+                block = blocks[owners[start]]
+                here = slice(start, stop) if order is None else order[start:stop]
+                out[here] = block.vectors[rows[start:stop] - block.first_row]
         return out
 
     def check_invariants(self) -> None:

@@ -29,8 +29,6 @@ _FLOATS_MIN = 4_000_000
 # A partition made for a quarter of the rows, or of which half are dead, is made anew.
 _GROWTH_MAX = 4.0
 _DEAD_SHARE_MAX = 0.5
-# More candidates than asked for, since the index may round a distance another way.
-_SPARE = 8
 _POLL_S = 0.05
 _UNSAVED_SHARE = 0.1
 
@@ -89,13 +87,11 @@ class VectorIndex:
             return None
         table, metric = self._store.table, self._store.catalog.record.metric
         packed, count = self._pack(mask, where)
-        found = self._ann.search(
-            queries, k + _SPARE, allowed=packed, allowed_count=count, breadth=breadth
-        )
+        found = self._ann.search(queries, k, allowed=packed, allowed_count=count, breadth=breadth)
         rows = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float32)
         for number, candidates in enumerate(found):
-            candidates = candidates[candidates >= 0]
+            candidates = np.sort(candidates[candidates >= 0])
             if len(candidates) < k:  # a filter left too little in the lists that were looked at
                 exact = search.nearest(
                     table.blocks(), queries[number : number + 1], k, metric, mask,

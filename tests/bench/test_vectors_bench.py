@@ -212,12 +212,21 @@ def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_limit_of_approximate_search_is_the_library_and_some_echoes(tmp_path: Path) -> None:
-    """The sum of the medians that the row's samples give."""
-    if not vector_peers.has_faiss():
-        pytest.skip("faiss is not installed")
-    row = vectors.approximate(Run(str(tmp_path), TINY))[0]
+def test_the_limit_of_approximate_search_is_the_library_and_some_echoes() -> None:
+    """Medians, their sum, and each recall beside its figure."""
     (library,) = vector_peers.LIBRARY
-    once = {name: series[0] for name, series in row.samples.items()}
-    assert row.other == once[library] + 2.5 * once["echo"]
-    assert row.value == once["engine"]
+    samples = {
+        "engine": [90.0, 100.0, 900.0],
+        library: [50.0, 40.0, 60.0],
+        "faiss HNSW": [70.0, 80.0, 75.0],
+        "echo": [20.0, 20.0, 10.0],
+    }
+    recalls = {"engine": 0.961, library: 0.957, "faiss HNSW": 0.952}
+    sample = SAMPLES["gaussian"]()
+    row, peer = vectors.rows_of(sample, samples, recalls, None)
+    assert (row.value, row.other) == (100.0, 50.0 + 2.5 * 20.0)
+    assert (row.ratio, row.met) == (1.0, True)
+    assert row.what == "approximate top 10 of gaussian 500 x 16, recall 0.961"
+    assert "recall 0.957" in row.note
+    assert (peer.value, peer.other, peer.met) == (75.0, 100.0, None)
+    assert peer.what.endswith("recall 0.952: faiss HNSW")

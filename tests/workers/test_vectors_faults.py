@@ -279,23 +279,33 @@ def test_refused_write_leaves_the_store_serving(op: Op, code: int) -> None:
     check_state(memory.power_loss(Nothing()), PATH, "always", [history.state])
 
 
-def test_a_full_disk_puts_off_the_merging_of_segments() -> None:
+@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
+def test_merging_segments_is_put_off(code: int) -> None:
     """What is written for the store's own good may fail without a word to the caller."""
     memory = MemoryDisk("/data")
-    disk = FaultyDisk(memory)
+    writes: list[Call] = []
+
+    def on_call(call: Call) -> None:
+        if call.name == "write_at" and call.path == PATH:
+            writes.append(call)
+            if len(writes) == 2:
+                disk.arm(Fail(call.number, code, written=30))
+
+    disk = FaultyDisk(memory, on_call=on_call)
     actor = opened(disk)
     history = History()
     for number in range(4):  # as many segments as there may be
         history.send(actor, Ingest({number: row(number, 0)}))
-    start = len(disk.calls)
-    history.send(actor, Ingest({4: row(4, 0)}))
-    writes = [c for c in disk.calls[start:] if c.path == PATH and c.name == "write_at"]
-    assert len(writes) == 2
-    history.send(actor, Delete((0,)))
-    for number in range(5, 8):
-        merged = [len(disk.calls) + writes[1].number - start - n for n in range(1)]
-        disk.arm(Fail(merged[0], errno.ENOSPC, calls=APPENDING, lasting=True))
+        assert len(writes) == 1
+        writes.clear()
+    for number in range(4, 7):
         history.send(actor, Ingest({number: row(number, 0)}))
-    disk.arm()
+        assert len(writes) == 2
+        assert disk.struck == number - 3
+        writes.clear()
     history.commit(actor)
     assert checked_state(memory, actor) == history.state
+    left = memory.crash()
+    actor = opened(left)
+    assert len(actor._store.catalog.vecs) <= 4, "caught up with at the next opportunity"
+    assert checked_state(left, actor) == history.state
