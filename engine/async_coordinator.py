@@ -128,7 +128,7 @@ class AsyncSession:
         if waiting.future.done():
             return
         if frame.header.kind is FrameKind.REPLY:
-            waiting.future.set_result(decode_reply(frame.control))
+            waiting.future.set_result(decode_reply(bytes(frame.control)))
         else:
             waiting.future.set_exception(decode_failure(frame.control).error())
 

@@ -133,7 +133,7 @@ class _EngineBase:
             name, kind, os.path.realpath(where), durability, interval, import_from, create, vectors
         )
 
-    def path_of(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         """Where a new vector store of this name would lie. Raises ``StoreExists`` if one does."""
         path = self._spec("vectors", name).path
         if os.path.exists(path):
@@ -442,7 +442,7 @@ class _Family:
         self._engine = engine
 
     def path_of(self, name: str) -> str:
-        return self._engine.path_of(name)
+        return self._engine._path_of(name)
 
     def open(self, name: str) -> "Vectors":
         return self._engine.vectors(name, create=False)
@@ -455,7 +455,7 @@ class _AsyncFamily:
         self._engine = engine
 
     def path_of(self, name: str) -> str:
-        return self._engine.path_of(name)
+        return self._engine._path_of(name)
 
     async def open(self, name: str) -> "AsyncVectors":
         return await self._engine.vectors(name, create=False)

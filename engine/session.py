@@ -74,7 +74,7 @@ class Session:
                                     f"request {request}")  # fmt: skip
             if header.kind is FrameKind.REPLY:
                 self.clean = True
-                return decode_reply(control)
+                return decode_reply(bytes(control))  # it may refer to the frame, which goes
             if header.kind is FrameKind.ERROR:
                 self.clean = True
                 raise decode_failure(control).error()

@@ -83,10 +83,8 @@ class Ledger:
         self._held.update(known for known in inherited[-LEDGER_SLOTS // 2 :])
         self._held &= self._answered.keys()
         self._slots = []
-        bound = same and self.found is not None and self.found.boot_id == self._header.boot_id
-        self._write_header(inode, synced)
-        if not bound:
-            self._open_file.sync()
+        # Also a header that says so already: its writer may have been killed before it was synced.
+        self.bind(inode, synced)
 
     def bind(self, inode: int, synced: int) -> None:
         """Bind the offsets of slots written from now on to the log with this inode.
