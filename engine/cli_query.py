@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat
-from holdfast.handles.arrays import as_queries
+from holdfast.handles.arrays import as_queries, first_non_finite
 from holdfast.handles.vector_parts import check_count
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import OsDisk
@@ -37,7 +37,7 @@ def search_file(
     A distance that JSON has no number for is None. Raises what opening a store does, and
     ``InvalidArgument`` for queries that do not fit.
     """
-    check_count("k", k)
+    k = check_count("k", k)
     given = _load_array(queries_path)
     options = VectorOptions(read_only=True)
     spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, vectors=options)
@@ -46,6 +46,9 @@ def search_file(
         properties = actor.handle(VectorsInfo(), _NOBODY)
         assert isinstance(properties, VectorsAre)
         queries, _ = as_queries(given, properties.dimension)
+        bad = first_non_finite(queries)
+        if bad is not None:
+            raise InvalidArgument(f"query {bad} has values that are not finite", path=queries_path)
         request = VectorsQuery(raw(queries), len(queries), k, exact=True if exact else None)
         hits = actor.handle(request, _NOBODY)
         assert isinstance(hits, Hits)

@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable, operation
@@ -15,12 +15,14 @@ from holdfast.formats.errors import (
     InvalidArgument,
     InvalidName,
     StoreExists,
+    StoreFailed,
     StoreNotFound,
     WrongKind,
     from_os_error,
 )
 from holdfast.formats.rvf.terms import Metric, Profile
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.any_store import AnyStatus, AnyStore, AsyncAnyStore
+from holdfast.handles.base import expecting
 from holdfast.handles.fold import AsyncFold, Fold, absolute
 from holdfast.joining import prepare
 from holdfast.options import EngineOptions, check_seconds
@@ -35,14 +37,13 @@ from holdfast.workers.messages import (
     StoreSpec,
 )
 from holdfast.workers.places import Places, check_name, split_store
-from holdfast.workers.vector_messages import VectorOptions, VectorStatus
+from holdfast.workers.vector_messages import VectorOptions
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.async_vectors import AsyncVectors
     from holdfast.handles.vectors import Vectors
 
 T = TypeVar("T")
-AnyStatus: TypeAlias = messages.Status | VectorStatus
 
 _DURABILITIES = ("always", "interval", "never")
 _SERVED: dict[str, Kind] = {"fold": "fold", "vectors": "vectors"}
@@ -50,25 +51,6 @@ _SERVED: dict[str, Kind] = {"fold": "fold", "vectors": "vectors"}
 _engines: "weakref.WeakSet[_EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
-
-
-class _AnyStore(Handle):
-    """What can be asked of a store of any kind."""
-
-    @operation
-    def status(self, *, timeout: float | None = None) -> Call[AnyStatus]:
-        return Call(messages.StoreStatus(), lambda reply: cast("AnyStatus", reply), timeout)
-
-    @operation
-    def check_may_drop(self, *, timeout: float | None = None) -> Call[None]:
-        return Call(messages.StoreMayDrop(), lambda _: None, timeout)
-
-
-class _AsyncAnyStore(AsyncHandle):
-    """``_AnyStore`` for asyncio."""
-
-    status = awaitable(_AnyStore.status)
-    check_may_drop = awaitable(_AnyStore.check_may_drop)
 
 
 class _EngineBase:
@@ -300,12 +282,18 @@ class Engine(_EngineBase):
     def drop(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
         opened = self._open(self._spec_of(name), timeout=timeout)
-        _AnyStore(self._coordinator, opened).check_may_drop(timeout=timeout)
-        self._drop(name, timeout=timeout)
+        AnyStore(self._coordinator, opened).check_may_drop(timeout=timeout)
+        try:
+            self._drop(name, timeout=timeout)
+        except StoreFailed:
+            if not os.path.exists(opened.path):
+                return  # done, by a supervisor that died before it could say so
+            self._open(opened, timeout=timeout)  # a new supervisor does not know the store
+            self._drop(name, timeout=timeout)
 
     def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``."""
-        return _AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
+        return AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
 
     def close(self) -> None:
         """Leave. The last host to leave waits until every store is synced and closed."""
@@ -411,12 +399,18 @@ class AsyncEngine(_EngineBase):
     async def drop(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.drop``."""
         opened = await self._open(self._spec_of(name), timeout=timeout)
-        await _AsyncAnyStore(self._async, opened).check_may_drop(timeout=timeout)
-        await self._drop(name, timeout=timeout)
+        await AsyncAnyStore(self._async, opened).check_may_drop(timeout=timeout)
+        try:
+            await self._drop(name, timeout=timeout)
+        except StoreFailed:
+            if not os.path.exists(opened.path):
+                return
+            await self._open(opened, timeout=timeout)
+            await self._drop(name, timeout=timeout)
 
     async def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """See ``Engine.status``."""
-        return await _AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
+        return await AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
 
     async def close(self) -> None:
         """See ``Engine.close``."""

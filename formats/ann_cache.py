@@ -27,10 +27,11 @@ Little-endian throughout; every array starts at a multiple of 4 and follows the 
        128     4  f32: vectors are multiplied by this (l2, ip; 1 for cosine)
        132     4  f32: length that an ip query is brought to
        136     4  f32: greatest squared length of a row in the index, in rotated space
-       140     4  f32: slant up to which further lists are looked at
-       144     4  f32: recall at 10 as measured
-       148    16  u32, four: lists probed for 10 and 100 results, candidates for 10 and 100
-       164   4*D  center, f32
+       140     4  f32: squared distance within which most queries find ten rows, there
+       144     4  f32: slant up to which further lists are looked at
+       148     4  f32: recall at 10 as measured
+       152    16  u32, four: lists probed for 10 and 100 results, candidates for 10 and 100
+       168   4*D  center, f32
          . 4*b*b  rotation, f32, row-major; the same for every group of b coordinates
          . 4*l*D  centroids, f32
          .   4*l  spreads, f32: mean squared distance of a list's rows from its centroid
@@ -67,10 +68,10 @@ LIBRARY_BYTES = 16
 
 _HEAD = struct.Struct("<4sI16s32sQQIIIIIIIII")
 _CRC = struct.Struct("<I")
-_TUNING = struct.Struct("<16s5f4I")
+_TUNING = struct.Struct("<16s6f4I")
 HEADER_BYTES = _HEAD.size + _CRC.size + _TUNING.size
 assert _HEAD.size == 108
-assert HEADER_BYTES == 164
+assert HEADER_BYTES == 168
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +90,7 @@ class AnnCache:
     scale: float
     query_length: float
     limit: float
+    usual: float
     slant: float
     recall: float
     breadths: tuple[int, int]
@@ -151,6 +153,7 @@ def encode(cache: AnnCache) -> bytes:
         cache.scale,
         cache.query_length,
         cache.limit,
+        cache.usual,
         cache.slant,
         cache.recall,
         *cache.breadths,
@@ -190,7 +193,9 @@ def decode(data: Buffer) -> AnnCache:
         )
     if crc32(view[_HEAD.size + _CRC.size : end]) != _CRC.unpack_from(view, end)[0]:
         raise InvalidFormat("the index cache's checksum is wrong", offset=end)
-    library, scale, query_length, limit, slant, recall, *counts = _TUNING.unpack_from(view, 112)
+    library, scale, query_length, limit, usual, slant, recall, *counts = _TUNING.unpack_from(
+        view, 112
+    )
     cache = AnnCache(
         sizes.file_id,
         sizes.fingerprint,
@@ -204,6 +209,7 @@ def decode(data: Buffer) -> AnnCache:
         scale,
         query_length,
         limit,
+        usual,
         slant,
         recall,
         (counts[0], counts[1]),
@@ -293,7 +299,7 @@ def _check(cache: AnnCache) -> None:
 
 def _faults(cache: AnnCache) -> Iterator[str]:
     lists = len(cache.centroids)
-    numbers = (cache.scale, cache.query_length, cache.limit, cache.slant, cache.recall)
+    numbers = (cache.scale, cache.query_length, cache.limit, cache.slant, cache.recall, cache.usual)
     if not np.isfinite(numbers).all():
         yield "a figure is not finite"
     floats = (cache.center, cache.rotation, cache.centroids, cache.spreads, cache.codebook)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.ann_cache import OUTSIDE, AnnCache
 from holdfast.formats.errors import InvalidArgument, InvalidFormat
-from holdfast.workers.ann_lists import CodedLists
+from holdfast.workers.ann_lists import EVERYTHING, CodedLists, Selection
 from holdfast.workers.ann_rows import (
     FLOATS_PER_SLICE,
     Booleans,
@@ -35,6 +35,7 @@ from holdfast.workers.ann_rows import (
 )
 from holdfast.workers.ann_space import Space, shape_of
 from holdfast.workers.ann_tuning import (
+    BEYOND_SHARE,
     DEPTHS_MAX,
     RANKS,
     Reach,
@@ -58,6 +59,8 @@ _SAMPLE_PER_LIST = 50
 _TRAINING_ROUNDS = 6
 _SAMPLE_QUERIES = 200
 _DEPTH_GOOD = 100  # with this few candidates, other codes are not worth trying
+_LEAST_SHARE = 1e-9
+_MOST_SHARE = 0.9  # so many rows may be given that the nearest of all do
 _DEPTH_GAIN_MAX = 4  # for a breadth above what is usually enough
 
 
@@ -68,8 +71,8 @@ class AnnIndex:
         """An index that covers no rows."""
         self._space = space
         self._lists = lists
-        self._tuning = Tuning((1, 1), RANKS, 0.0, 0.0, 0.0)
-        self._counted: tuple[NDArray[np.uint8], int] | None = None
+        self._tuning = Tuning((1, 1), RANKS, 0.0, 0.0, 0.0, 0.0)
+        self._selection = EVERYTHING
         self.rows = 0
         """Rows below it are in the lists, or outside, or were dead when their turn came."""
         self.trained_rows = 0
@@ -198,36 +201,35 @@ class AnnIndex:
         unchanged. ``breadth`` is how many lists to look at, if not as many as were found to be
         enough.
         """
-        tuning, rank = self._tuning, float(k)
+        tuning, selection, share = self._tuning, EVERYTHING, 1.0
         if allowed is not None:
-            passing = self._count(allowed)
-            # The k-th best that passes is about this far down the list of all.
-            rank *= allowed_count / max(passing, 1)
-            if passing == allowed_count >= self.rows:
-                allowed = None
+            if self._selection.bits is not allowed:
+                self._selection = Selection(allowed)
+            selection = self._selection
+            share = selection.count / max(allowed_count, 1)
+            if selection.count == allowed_count >= self.rows:
+                selection = EVERYTHING
+        # The k-th best that passes is about this far down the list of all.
+        rank = k / max(share, _LEAST_SHARE)
         enough = min(tuning.breadth(rank), self.lists)
         probed = enough if breadth is None else max(1, min(breadth, self.lists))
         gain = max(1, min(probed / enough, _DEPTH_GAIN_MAX))
         depth = max(1, min(max(k, int(tuning.depth(k) * gain)), self.rows))
-        points, sound = self._space.queries(queries)
-        estimates, found = self._lists.candidates(points, depth, probed, allowed)
+        points, unsound = self._space.queries(queries)
+        estimates, found = self._lists.candidates(points, depth, probed, selection)
         if breadth is None and probed < self.lists:
             farthest = estimates[:, min(k, depth) - 1]
-            found = self._look_beyond(points, found, farthest, probed, allowed)
-        if not sound.all():
-            found[~sound] = -1
+            if share < _MOST_SHARE or farthest.max(initial=0) > tuning.usual:
+                found = self._look_beyond(points, found, farthest, probed, selection)
+        if unsound:
+            found[unsound] = -1
         if not len(self.outside):
             return found
-        others = self.outside if allowed is None else _passing(self.outside, allowed)
+        others = selection.of(self.outside)
         return np.hstack([found, np.broadcast_to(others, (len(queries), len(others)))])
 
     def _look_beyond(
-        self,
-        points: Floats,
-        found: Indices,
-        farthest: Floats,
-        probed: int,
-        allowed: NDArray[np.uint8] | None,
+        self, points: Floats, found: Indices, farthest: Floats, probed: int, selection: Selection
     ) -> Indices:
         """Search again, in more lists, for queries whose nearest rows are far off.
 
@@ -248,14 +250,8 @@ class AnnIndex:
             squares, numbers = self._lists.nearest(points[here], self.lists)
             needed = slants(squares[0], self._lists.spreads[numbers[0]], farthest[here])
             breadth = max(place + 1, int(np.count_nonzero(needed <= self._tuning.slant)))
-            more[here] = self._lists.candidates(points[here], depth, breadth, allowed)[1]
+            more[here] = self._lists.candidates(points[here], depth, breadth, selection)[1]
         return more
-
-    def _count(self, allowed: NDArray[np.uint8]) -> int:
-        """How many bits are set; callers give the same array for one query after the other."""
-        if self._counted is None or self._counted[0] is not allowed:
-            self._counted = (allowed, int(np.count_nonzero(np.unpackbits(allowed))))
-        return self._counted[1]
 
     # --- measuring -----------------------------------------------------------------------------
 
@@ -334,26 +330,27 @@ class AnnIndex:
         for reach in worth_trying:
             depth, recall = self._depth(sample, reach, 0)
             cost = self._cost(reach, depth, residual=self._lists.residual)
-            tuning = Tuning(reach.breadths, (depth, depth), 0.0, recall, cost)
+            tuning = Tuning(reach.breadths, (depth, depth), 0.0, 0.0, recall, cost)
             if tuning.is_better_than(best):
                 best, best_reach = tuning, reach
         assert best is not None
         deeper = max(best.depths[0], self._depth(sample, best_reach, 1)[0])
-        slant = self._slant(sample, best.breadths[0])
-        return replace(best, depths=(best.depths[0], deeper), slant=slant)
+        usual, slant = self._usual(sample, best.breadths[0])
+        return replace(best, depths=(best.depths[0], deeper), usual=usual, slant=slant)
 
-    def _slant(self, sample: Sample, breadth: int) -> float:
-        """The slant that goes with this breadth."""
+    def _usual(self, sample: Sample, breadth: int) -> tuple[float, float]:
+        """How far off the tenth row of a query usually is, and the slant that goes with that."""
         squares, order = self._lists.nearest(sample.queries, self.lists)
         # Each query is a row, and finds itself first.
-        estimates, _ = self._lists.candidates(sample.queries, RANKS[0] + 1, breadth, None)
+        estimates, _ = self._lists.candidates(sample.queries, RANKS[0] + 1, breadth)
         needed = slants(squares, self._lists.spreads[order], estimates[:, -1:])
-        return usual_slant(sample, needed, self._homes(), order, breadth)
+        usual = float(np.quantile(estimates[:, -1], 1 - BEYOND_SHARE, method="lower"))
+        return usual, usual_slant(sample, needed, self._homes(), order, breadth)
 
     def _depth(self, sample: Sample, reach: Reach, which: int) -> tuple[int, float]:
         """The least depth for ``RANKS[which]`` results that is enough, and the recall with it."""
         most = DEPTHS_MAX[which]
-        _, found = self._lists.candidates(sample.queries, most, reach.breadths[which], None)
+        _, found = self._lists.candidates(sample.queries, most, reach.breadths[which])
         return depth_of(sample.curve(found, RANKS[which]), RANKS[which])
 
     def _cost(self, reach: Reach, depth: int, *, residual: bool) -> float:
@@ -385,6 +382,7 @@ class AnnIndex:
             scale=space.scale,
             query_length=space.query_length,
             limit=space.limit,
+            usual=tuning.usual,
             slant=tuning.slant,
             recall=tuning.recall,
             breadths=tuning.breadths,
@@ -420,7 +418,9 @@ class AnnIndex:
             cache.limit,
         )
         ann = cls(space, CodedLists.unpacked(cache))
-        ann._tuning = Tuning(cache.breadths, cache.depths, cache.slant, cache.recall, 0.0)
+        ann._tuning = Tuning(
+            cache.breadths, cache.depths, cache.usual, cache.slant, cache.recall, 0.0
+        )
         ann.rows = cache.rows
         ann.trained_rows = cache.trained_rows
         ann.outside = np.flatnonzero(cache.homes == OUTSIDE)
@@ -450,10 +450,3 @@ def _centroids(
     # A list of one point says nothing of those to come: some of all lists is mixed in.
     usual = sums.sum() / len(points)
     return centroids, ((sums + usual) / (counts + 1)).astype(np.float32)
-
-
-def _passing(rows: Indices, allowed: NDArray[np.uint8]) -> Indices:
-    """Those of ``rows`` whose bit is set."""
-    rows = rows[rows < 8 * len(allowed)]
-    bits: NDArray[np.uint8] = allowed[rows >> 3] >> (rows & 7).astype(np.uint8)
-    return rows[(bits & 1).astype(np.bool_)]

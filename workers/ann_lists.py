@@ -5,6 +5,7 @@ at a time (André, Kermarrec, Le Scouarnec, "Cache locality is not enough: high-
 neighbor search with product quantization fast scan", VLDB 2015).
 """
 
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from holdfast.workers.faiss_library import (
     FastScanIndex,
     Floats,
     Indices,
+    Pointer,
     Quantizer,
     library,
 )
@@ -25,6 +27,47 @@ _CODEBOOK_ROUNDS = 10
 _FINE_WIDTH_MAX = 32  # up to here every coordinate is a subspace
 _SUBSPACES_MAX = 1024
 _QUERIES_PER_CALL = 16  # of more at once, each is slower
+
+
+class Selection:
+    """The rows that may be given: all, or those whose bit is set, the lowest of a byte first.
+
+    It remembers what faiss wants to be told, as callers have many queries of the same selection.
+    """
+
+    def __init__(self, bits: NDArray[np.uint8] | None) -> None:
+        self.bits = bits
+        self._parameters: dict[int, Pointer] = {}
+
+    @cached_property
+    def count(self) -> int:
+        """How many bits are set."""
+        return 0 if self.bits is None else int(np.count_nonzero(np.unpackbits(self.bits)))
+
+    def parameters(self, breadth: int) -> Pointer:
+        """How to search ``breadth`` lists for them."""
+        found = self._parameters.get(breadth)
+        if found is None:
+            found = self._parameters[breadth] = self._made(breadth)
+        return found
+
+    def _made(self, breadth: int) -> Pointer:
+        faiss = library()
+        if self.bits is None:
+            return faiss.SearchParametersIVF(nprobe=breadth)
+        chosen = faiss.IDSelectorBitmap(len(self.bits), faiss.swig_ptr(self.bits))
+        return faiss.SearchParametersIVF(nprobe=breadth, sel=chosen)
+
+    def of(self, rows: Indices) -> Indices:
+        """Those of ``rows`` that may be given."""
+        if self.bits is None:
+            return rows
+        rows = rows[rows < 8 * len(self.bits)]
+        bits: NDArray[np.uint8] = self.bits[rows >> 3] >> (rows & 7).astype(np.uint8)
+        return rows[(bits & 1).astype(np.bool_)]
+
+
+EVERYTHING = Selection(None)
 
 
 class CodedLists:
@@ -82,19 +125,14 @@ class CodedLists:
         return self._quantizer.search(points, count)
 
     def candidates(
-        self, points: Floats, depth: int, breadth: int, allowed: NDArray[np.uint8] | None
+        self, points: Floats, depth: int, breadth: int, selection: Selection = EVERYTHING
     ) -> tuple[Floats, Indices]:
         """Rows in the nearest ``breadth`` lists by estimated squared distance, both (q, depth).
 
         Where there are no more, the row is -1 and the distance beyond any other.
-        ``allowed`` has the bit of each row that may be given, the lowest of a byte first.
         """
-        faiss = library()
-        if allowed is None:
-            parameters = faiss.SearchParametersIVF(nprobe=breadth)
-        else:
-            chosen = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
-            parameters = faiss.SearchParametersIVF(nprobe=breadth, sel=chosen)
+        library()
+        parameters = selection.parameters(breadth)
         if len(points) <= _QUERIES_PER_CALL:
             return self._index.search(points, depth, params=parameters)
         estimates = np.empty((len(points), depth), np.float32)

@@ -90,10 +90,10 @@ class Space:
             inside &= _squares(points) <= self.limit
             return self._rotated(points), inside
 
-    def queries(self, vectors: Floats) -> tuple[Floats, Booleans]:
-        """Points of queries (q, dimension), and which of them can be compared."""
+    def queries(self, vectors: Floats) -> tuple[Floats, list[int]]:
+        """Points of queries (q, dimension), and the numbers of those that cannot be compared."""
+        points = np.zeros((len(vectors), self.width), np.float32)
         with np.errstate(all="ignore"):
-            points = np.zeros((len(vectors), self.width), np.float32)
             if self.metric == "l2":
                 np.multiply(vectors, np.float32(self.scale), out=points[:, : self.dimension])
             else:
@@ -101,10 +101,11 @@ class Space:
                 factors = self.query_length / np.where(lengths > 0, lengths, 1)
                 points[:, : self.dimension] = vectors * factors[:, None]
             points -= self.center
-            sound = _squares(points) <= _LARGEST_SQUARE
-            if not sound.all():
-                points[~sound] = 0
-            return self._rotated(points), sound
+            if len(points) == 1 and np.vdot(points, points) <= _LARGEST_SQUARE:  # as it mostly is
+                return self._rotated(points), []
+            unsound = np.flatnonzero(~(_squares(points) <= _LARGEST_SQUARE)).tolist()
+            points[unsound] = 0
+            return self._rotated(points), unsound
 
     def _raised(self, vectors: Floats) -> tuple[Floats, Booleans]:
         """Scaled, with the coordinate that makes lengths equal; which rows are not too long."""

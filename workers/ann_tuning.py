@@ -1,5 +1,6 @@
 """How many lists to look at, and how many candidates to take: measured on a sample of rows."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ RECALL_AIM = 0.97
 """On the sample, so that queries not seen get 0.95."""
 
 _SHARES = (0.975, 0.985, 0.995)  # of the nearest rows that are to be in the lists looked at
-_BEYOND_SHARE = 0.05
+BEYOND_SHARE = 0.05
+"""Of the queries for which it is worth looking beyond the lists that are mostly enough."""
 _LEAST_PRODUCT = np.float32(1e-30)
 _FARTHEST = np.float32(1e18)  # keeps a quotient within float32
 _TIE = 1e-5  # relative: rows this close to each other may change places by rounding
@@ -29,6 +31,8 @@ class Tuning:
 
     breadths: tuple[int, int]
     depths: tuple[int, int]
+    usual: float
+    """Squared distance within which most queries find their tenth row, as estimated."""
     slant: float
     """Lists that may hold one of the nearest rows by no more of it are looked at as well."""
     recall: float
@@ -58,8 +62,8 @@ class Tuning:
 
 def _between(values: tuple[int, int], rank: float) -> int:
     """On the power law through the values for 10 and 100, and not below that for 10."""
-    exponent = np.log10(max(rank / RANKS[0], 1))
-    return int(np.ceil(values[0] * (values[1] / values[0]) ** exponent))
+    exponent = math.log10(max(rank / RANKS[0], 1))
+    return math.ceil(values[0] * math.pow(values[1] / values[0], exponent))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +170,7 @@ def usual_slant(
         for slant, place, rows in zip(needed, places, sample.wanted(RANKS[0]), strict=True)
     ]
     behind = needed[:, min(2 * breadth, needed.shape[1] - 1)]
-    most = float(np.quantile(behind, _BEYOND_SHARE))
+    most = float(np.quantile(behind, BEYOND_SHARE))
     pooled = np.concatenate(pairs)
     return min(most, float(np.quantile(pooled, _SHARES[-1]))) if len(pooled) else most
 

@@ -7,9 +7,10 @@ after it the new one; both say the same.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.formats.rvf import meta, record, vec
@@ -38,6 +39,7 @@ from holdfast.workers.vector_store import VectorStore
 _SEGMENT_BYTES = 32 << 20
 _SYNC_EVERY_BYTES = 16 << 20
 _META_ROWS = 1 << 16
+_META_BYTES = 32 << 20
 _COPY_BYTES = 8 << 20
 _FLUSH_BYTES = 1 << 20
 
@@ -146,21 +148,33 @@ class Compaction:
 
     def _copy_metadata(self, file: File) -> Steps:
         """All metadata, which makes every older segment of it void."""
-        store = self._store
+        columns = self._store.columns
+        if not columns.has_columns:
+            return
+        average = 1 + columns.nbytes // max(1, columns.rows)
+        step = max(1, min(_META_ROWS, _META_BYTES // average))
         snapshot = True
-        for start in range(0, max(1, len(self._rows)), _META_ROWS):
-            if not store.columns.has_columns:
-                return
-            rows = self._rows[start : start + _META_ROWS]
-            payload = meta.encode_meta(
-                store.table.ids[rows],
-                store.columns.take(rows),
-                generation=self._commit.next_generation(),
-                snapshot=snapshot,
-            )
-            self._commit.other(SegmentType.META, payload)
-            snapshot = False
-            yield self._flush(file)
+        for start in range(0, max(1, len(self._rows)), step):
+            for rows, table in self._metadata(self._rows[start : start + step]):
+                self._add_metadata(rows, table, snapshot=snapshot)
+                snapshot = False
+                yield self._flush(file)
+
+    def _metadata(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """The metadata of rows, in parts that a segment has room for."""
+        table = self._store.columns.take(rows)
+        if table.nbytes <= 2 * _META_BYTES or len(rows) < 2:
+            yield rows, table
+            return
+        for half in np.array_split(rows, 2):
+            yield from self._metadata(half)
+
+    def _add_metadata(
+        self, rows: NDArray[np.int64], table: pa.Table, *, snapshot: bool = False
+    ) -> None:
+        ids, generation = self._store.table.ids[rows], self._commit.next_generation()
+        payload = meta.encode_meta(ids, table, generation=generation, snapshot=snapshot)
+        self._commit.other(SegmentType.META, payload)
 
     def _copy_others(self, file: File) -> Steps:
         """Every other segment, byte for byte, listed or not."""
@@ -214,9 +228,8 @@ class Compaction:
                 ids_of, metadata = store.table.ids[rows], store.columns.take(rows)
                 self._commit.vectors(ids_of, store.table.vectors_at(rows), self._table.rows)
                 if store.columns.has_columns:
-                    generation = self._commit.next_generation()
-                    payload = meta.encode_meta(ids_of, metadata, generation=generation)
-                    self._commit.other(SegmentType.META, payload)
+                    for part, table in self._metadata(rows):
+                        self._add_metadata(part, table)
                 ids, vectors = vec.view_rows(payload_at(view, segment.entry))
                 self._table.add(ids, vectors)
                 self._columns.append(metadata, segment.rows)

@@ -26,6 +26,8 @@ log = logging.getLogger("holdfast.vectors")
 
 # Below this many numbers an exact search takes well under a millisecond.
 _FLOATS_MIN = 4_000_000
+# An index that found less of its own sample is used only when asked for.
+_RECALL_MIN = 0.95
 # A partition made for a quarter of the rows, or of which half are dead, is made anew.
 _GROWTH_MAX = 4.0
 _DEAD_SHARE_MAX = 0.5
@@ -41,6 +43,7 @@ class VectorIndex:
         self._ann: AnnIndex | None = None
         self._building: _Building | None = None
         self._wanted = True
+        self._asked = False  # for an index whatever the size
         self._built_rows = 0
         self._saved_rows = 0
         self._packed: tuple[int, bytes | None, NDArray[np.uint8], int] | None = None
@@ -81,9 +84,14 @@ class VectorIndex:
         mask: NDArray[np.bool_],
         where: bytes | None,
         breadth: int | None,
+        *,
+        anyhow: bool,
     ) -> search.Hits | None:
-        """The ``k`` nearest of the rows in ``mask``, which are at least as many; None: no index."""
-        if self._ann is None:
+        """The ``k`` nearest of the rows in ``mask``, which are at least as many.
+
+        None without an index, or, unless it is wanted ``anyhow``, with one that finds too little.
+        """
+        if self._ann is None or not (anyhow or (self.recall or 0.0) >= _RECALL_MIN):
             return None
         table, metric = self._store.table, self._store.catalog.record.metric
         packed, count = self._pack(mask, where)
@@ -125,6 +133,7 @@ class VectorIndex:
 
     def reset(self) -> None:
         """The rows have other numbers now."""
+        self._asked = self._asked or self._ann is not None
         self._cancel()
         self._ann = None
         self._packed = None
@@ -137,7 +146,7 @@ class VectorIndex:
         if action == "build":
             if not available():
                 raise InvalidArgument("approximate search needs the extra holdfast[ann]")
-            self._wanted = True
+            self._wanted = self._asked = True
             if self._store.table.live_rows < ROWS_MIN:
                 raise InvalidArgument(
                     f"{self._store.table.live_rows} rows are too few to index: it takes {ROWS_MIN}"
@@ -145,7 +154,7 @@ class VectorIndex:
             if self._ann is None and self._building is None:
                 self._start()
         elif action == "cancel":
-            self._wanted = False
+            self._wanted = self._asked = False
             self._cancel()
         elif self._ann is not None:
             self.recall = self._ann.recall(self._store.table.blocks(), self._store.table.live)
@@ -179,7 +188,8 @@ class VectorIndex:
         table = self._store.table
         if not self._wanted or self._building is not None:
             return False
-        if table.live_rows < ROWS_MIN or table.live_rows * table.dimension < _FLOATS_MIN:
+        large = self._asked or table.live_rows * table.dimension >= _FLOATS_MIN
+        if table.live_rows < ROWS_MIN or not large:
             return False
         if not available():
             return False
@@ -254,6 +264,7 @@ class VectorIndex:
         path = store.path + INDEX_SUFFIX
         if not available() or store.disk.inode_at(path) is None:
             return
+        self._asked = True
         try:
             file = store.disk.open(path)
             try:

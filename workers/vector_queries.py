@@ -48,7 +48,10 @@ def query(store: VectorStore, index: VectorIndex, request: messages.VectorsQuery
     _check_size(each * len(queries) * row_bytes, f"a query for {each} rows each")
     found = None
     if request.exact is not True and each and selected.count > _SCANNED_SHARE * store.table.rows:
-        found = index.search(queries, each, selected.mask, request.where, request.breadth)
+        found = index.search(
+            queries, each, selected.mask, request.where, request.breadth,
+            anyhow=request.exact is False,
+        )  # fmt: skip
     approximate = found is not None
     if found is None:
         found = _exact(store, queries, each, selected)

@@ -140,7 +140,8 @@ def _ensure_exists(disk: Disk, spec: StoreSpec) -> None:
     options = spec.vectors or VectorOptions()
     if options.dimension is None:
         raise InvalidArgument(
-            f"{path!r} does not exist, and a new vector store needs a dimension", path=path
+            f"{path!r} does not exist or is empty, and a new vector store needs a dimension",
+            path=path,
         )
     record = StoreRecord(options.metric or "l2", options.profile or "generic")
     identity = Identity(secrets.token_bytes(16), bytes(16), bytes(32), 0)
@@ -201,7 +202,8 @@ def open_read_only(disk: Disk, path: str, tick: Callable[[], None]) -> Recovered
     except OSError as error:
         raise from_os_error(error, "open", path) from error
     try:
-        judged = judge(disk, path, file.map(), Evidence(), tick)
+        told = _evidence_for_reader(disk, file)  # first, or it may tell of more than is mapped
+        judged = judge(disk, path, file.map(), told, tick)
         return RecoveredVectors(
             LogFile(disk, file, judged.end, disk.open(path)), None, judged.loaded, 0
         )
@@ -211,6 +213,15 @@ def open_read_only(disk: Disk, path: str, tick: Callable[[], None]) -> Recovered
     except OSError as error:
         file.close()
         raise from_os_error(error, "read", path) from error
+
+
+def _evidence_for_reader(disk: Disk, file: File) -> Evidence:
+    """What there is to know without a lock: the file's owner may be gone, and power with it."""
+    try:
+        ledger = Ledger(disk, file.path)
+        return evidence(ledger, file.map(), file.inode(), is_marked_unsynced(disk, file.path))
+    except OSError:
+        return Evidence()
 
 
 def evidence(ledger: Ledger, view: memoryview, inode: int, sync_failed: bool) -> Evidence:

@@ -42,8 +42,10 @@ _ROW_HEAD_BYTES = 8
 # A directory entry takes 25 bytes of every manifest from then on, a deleted id 8.
 _VECS_MAX = 512
 _VECS_LEFT = 64
+_SMALL_BYTES = 1 << 16
+_SMALL_MAX = 64
 _MERGED_BYTES_MAX = 64 << 20
-_METAS_MAX = 256
+_METAS_MAX = 64
 _HIDDEN_MAX = 256
 _DELETED_MAX = 4096
 _DELETED_LEFT = 1024
@@ -184,18 +186,21 @@ class VectorStore:
 
     # --- keeping the manifest short --------------------------------------------------------
 
-    def shorten_manifest(self) -> None:
-        """Merge and rewrite segments if the manifest has become long.
+    def shorten_manifest(self) -> bool:
+        """Merge and rewrite segments if the manifest has become long; False if nothing was done.
 
-        A disk that refuses is not told of: what was written before stays, and the next write tries
-        again.
+        A bounded amount of work, so that a large store may need several calls. A disk that refuses
+        is not told of: what was written before stays, and the next write tries again.
         """
-        if self.deleted_since is not None:  # a compaction will do more
-            return
+        if self.deleted_since is not None or self.catalog.record.frozen:
+            return False  # a compaction will do more
+        before = self.log.end
         try:
             self._shorten_manifest()
-        except OSError as error:
+        except (HoldfastError, OSError) as error:
             log.warning("%s: merging segments is put off: %s", self.path, error)
+            return False
+        return self.log.end > before
 
     def _shorten_manifest(self) -> None:
         if len(self.catalog.of_type(SegmentType.META)) > _METAS_MAX:
@@ -208,6 +213,9 @@ class VectorStore:
             victims = self._most_deleted()
         if len(catalog.vecs) > _VECS_MAX:
             victims = victims or self._smallest()
+        elif not victims and len(catalog.vecs) > _SMALL_MAX and not len(catalog.vecs) % 16:
+            small = [s for s in catalog.vecs if s.entry.payload_bytes < _SMALL_BYTES]
+            victims = small if len(small) > _SMALL_MAX else []
         if catalog.manifest_bytes() > MANIFEST_BYTES_MAX and not victims:
             victims = self._most_deleted() or self._smallest()
         if victims:
@@ -218,11 +226,16 @@ class VectorStore:
         counts = self._deleted_in(self.catalog.vecs)
         order = np.argsort(-counts, kind="stable")
         left = int(counts.sum())
-        victims = []
+        victims: list[VecSegment] = []
+        total = 0
         for number in order:
+            segment = self.catalog.vecs[number]
+            total += vec_payload_bytes(segment.rows, self.dimension)
             if left <= _DELETED_LEFT or not counts[number]:
                 break
-            victims.append(self.catalog.vecs[number])
+            if victims and total > _MERGED_BYTES_MAX:
+                break
+            victims.append(segment)
             left -= int(counts[number])
         return victims
 
@@ -247,7 +260,7 @@ class VectorStore:
             if total > _MERGED_BYTES_MAX:
                 break
             victims.append(segment)
-        return victims
+        return victims if len(victims) > 1 else []
 
     def _rewrite(self, victims: list[VecSegment]) -> None:
         """Append the live rows of some segments again, and leave those segments out."""
@@ -261,8 +274,8 @@ class VectorStore:
         ids, vectors = table.ids[rows].copy(), table.vectors_at(rows)
         commit = self.begin()
         catalog = commit.catalog
-        gone = {segment.first_row for segment in victims}
-        catalog.vecs = [segment for segment in catalog.vecs if segment.first_row not in gone]
+        gone = {segment.entry for segment in victims}
+        catalog.vecs = [segment for segment in catalog.vecs if segment.entry not in gone]
         catalog.deleted = self._still_deleted(catalog)
         commit.vectors(ids, vectors, table.rows)
         self.write(commit, self.own_live_rows())

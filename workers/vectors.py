@@ -343,6 +343,8 @@ class VectorsActor:
             except StopIteration:
                 self._upkeep = None
             return True
+        if idle and self._ledger is not None and self._store.shorten_manifest():
+            return True
         return self._index.step(idle=idle)
 
     def _is_wasteful(self) -> bool:
@@ -358,13 +360,13 @@ class VectorsActor:
         try:
             vector_branches.check_no_branches(self._store, "compact")
             yield from self._rewrite()
-        except OSError as error:
-            # Serving goes on with the file as it is; try again when there is more to gain.
-            self._dead_allowed = 2 * self._store.dead_bytes()
-            log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
         except HasBranches:
             # They may be dropped at any moment, and nobody tells.
             self._compact_after = time.monotonic() + _BRANCHES_LOOK_S
+        except (HoldfastError, OSError) as error:
+            # Serving goes on with the file as it is; try again when there is more to gain.
+            self._dead_allowed = 2 * self._store.dead_bytes()
+            log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
 
     # --- durability ------------------------------------------------------------------------
 

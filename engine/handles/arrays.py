@@ -168,6 +168,8 @@ def _ids_of_numpy(values: NDArray[np.generic]) -> NDArray[np.uint64]:
 
 
 def _ids_of_arrow(values: pa.ChunkedArray) -> NDArray[np.uint64]:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
     if values.null_count:
         _refuse_id(values.is_null().index(True).as_py(), values)
     if len(values) and not pa.types.is_integer(values.type):

@@ -103,7 +103,7 @@ class AsyncVectors(AsyncImageOperations):
     ) -> AsyncIterator[pa.Table]:
         """See ``Vectors.scan``."""
         if batch_rows is not None:
-            check_count("batch_rows", batch_rows)
+            batch_rows = check_count("batch_rows", batch_rows)
         return self._scan(condition(where), included(include), batch_rows or 0, timeout)
 
     async def _scan(
@@ -135,7 +135,7 @@ class AsyncVectors(AsyncImageOperations):
         self, name: str, kind: str, *, dimension: int | None = None, timeout: float | None = None
     ) -> "AsyncVectors":
         """See ``Vectors.derive``."""
-        check_derivation(kind, dimension)
+        dimension = check_derivation(kind, dimension)
         child = self._family.path_of(name)
         await self._derive(child, kind, dimension, timeout=timeout)
         return await self._family.open(name)

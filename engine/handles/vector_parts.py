@@ -90,35 +90,35 @@ def check_choice(what: str, value: object, choices: Collection[object]) -> None:
         raise InvalidArgument(f"{what}={value!r} is none of {tuple(choices)}")
 
 
-def check_count(what: str, value: object) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is a whole number from 1 on."""
+def check_count(what: str, value: object) -> int:
+    """The number, if it is a whole one from 1 on."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidArgument(f"{what} is an int, not {type(value).__name__}")
-    if not 1 <= value <= _COUNT_MAX:
+    if value < 1:
         raise InvalidArgument(f"{what}={value} is not at least 1")
+    if value > _COUNT_MAX:
+        raise LimitExceeded(f"{what}={value} is over the limit of {_COUNT_MAX}")
+    return int(value)
 
 
-def check_dimension(value: object) -> None:
-    """Raise unless ``value`` is a dimension that the format has room for."""
-    check_count("dimension", value)
-    assert isinstance(value, int | np.integer)
-    if value > DIMENSION_MAX:
-        raise LimitExceeded(f"dimension {value} is over the limit of {DIMENSION_MAX}")
+def check_dimension(value: object) -> int:
+    """The dimension, if the format has room for it."""
+    dimension = check_count("dimension", value)
+    if dimension > DIMENSION_MAX:
+        raise LimitExceeded(f"dimension {dimension} is over the limit of {DIMENSION_MAX}")
+    return dimension
 
 
-def check_derivation(kind: object, dimension: object) -> None:
-    """Raise unless these can be what a derived store is made with."""
+def check_derivation(kind: object, dimension: object) -> int | None:
+    """The dimension a derived store is made with; raises unless these can be."""
     if not isinstance(kind, str) or not 0 < len(kind) <= _DERIVATION_CHARS_MAX:
         raise InvalidArgument(f"kind is 1 to {_DERIVATION_CHARS_MAX} characters, not {kind!r:.80}")
-    if dimension is not None:
-        check_dimension(dimension)
+    return None if dimension is None else check_dimension(dimension)
 
 
 def included(include: Iterable[str]) -> frozenset[str]:
     """What an answer is to contain besides ids."""
-    if isinstance(include, str):
-        raise InvalidArgument(f"include is an iterable of names, not the str {include!r}")
-    wanted = frozenset(include)
+    wanted = frozenset(_listed("include", include))
     unknown = wanted - {"metadata", "vectors"}
     if unknown:
         raise InvalidArgument(f"include has {sorted(unknown)}, known are 'metadata' and 'vectors'")
@@ -127,12 +127,16 @@ def included(include: Iterable[str]) -> frozenset[str]:
 
 def names(columns: Iterable[str]) -> list[str]:
     """Names of metadata columns."""
-    if isinstance(columns, str):
-        raise InvalidArgument(f"columns is an iterable of names, not the str {columns!r}")
-    listed = list(columns)
+    return _listed("columns", columns)
+
+
+def _listed(what: str, names: object) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidArgument(f"{what} is an iterable of names, not {names!r:.80}")
+    listed = list(names)
     for name in listed:
         if not isinstance(name, str):
-            raise InvalidArgument(f"a column's name is a str, not {type(name).__name__}")
+            raise InvalidArgument(f"{what} has names that are str, not {type(name).__name__}")
     return listed
 
 

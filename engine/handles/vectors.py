@@ -187,9 +187,9 @@ class Vectors(ImageOperations):
         Raises ``InvalidArgument`` for another dimension, values that are not finite, ``k`` below 1,
         and an expression over columns or types that are not there.
         """
-        check_count("k", k)
+        k = check_count("k", k)
         if ef is not None:
-            check_count("ef", ef)
+            ef = check_count("ef", ef)
         if exact is not None and not isinstance(exact, bool):
             raise InvalidArgument(f"exact is a bool or None, not {type(exact).__name__}")
         wanted = included(include)
@@ -205,7 +205,7 @@ class Vectors(ImageOperations):
             condition(where),
             exact,
             ef,
-            "metadata" in wanted,
+            "metadata" in wanted or columns is not None,
             None if columns is None else names(columns),
             "vectors" in wanted,
         )
@@ -277,7 +277,7 @@ class Vectors(ImageOperations):
         megabytes). ``timeout`` is per table.
         """
         if batch_rows is not None:
-            check_count("batch_rows", batch_rows)
+            batch_rows = check_count("batch_rows", batch_rows)
         return self._scan(condition(where), included(include), batch_rows or 0, timeout)
 
     def _scan(
@@ -422,7 +422,7 @@ class Vectors(ImageOperations):
         self, name: str, kind: str, *, dimension: int | None = None, timeout: float | None = None
     ) -> "Vectors":
         """Make the empty store ``name``; it remembers what it was made from, and how (``kind``)."""
-        check_derivation(kind, dimension)
+        dimension = check_derivation(kind, dimension)
         child = self._family.path_of(name)
         self._derive(child, kind, dimension, timeout=timeout)
         return self._family.open(name)
@@ -441,6 +441,8 @@ class Vectors(ImageOperations):
 
     def diff(self, other: "Vectors", *, timeout: float | None = None) -> Difference:
         """Which ids ``other`` has more, with other content, or less than this store."""
+        if not isinstance(other, Vectors):
+            raise InvalidArgument(f"diff takes another Vectors, not {type(other).__name__}")
         return self._all_digests(timeout).compared(other._all_digests(timeout))
 
 

@@ -31,6 +31,7 @@ CACHE = AnnCache(
     scale=0.5,
     query_length=1.5,
     limit=16.0,
+    usual=2.5,
     slant=0.25,
     recall=0.96875,
     breadths=(1, 3),
@@ -61,8 +62,9 @@ def test_layout() -> None:
     assert struct.unpack_from("<9I", DATA, 72) == (5, 2, 6, 2, 3, 3, 2, 3, 1)
     assert struct.unpack_from("<I", DATA, 108)[0] == zlib.crc32(DATA[:108])
     assert DATA[112:128] == b"faiss 1.2.3".ljust(16, b"\0")
-    assert struct.unpack_from("<5f4I", DATA, 128) == (0.5, 1.5, 16, 0.25, 0.96875, 1, 3, 10, 120)
-    offset = 164
+    assert struct.unpack_from("<6f", DATA, 128) == (0.5, 1.5, 16, 2.5, 0.25, 0.96875)
+    assert struct.unpack_from("<4I", DATA, 152) == (1, 3, 10, 120)
+    offset = 168
     for array in (CACHE.center, CACHE.rotation, CACHE.centroids, CACHE.spreads, CACHE.codebook):
         assert DATA[offset : offset + array.nbytes] == array.tobytes()
         offset += array.nbytes

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.bench.faults import Fail, FaultyDisk, MemoryDisk
 from holdfast.formats.errors import HasBranches
+from holdfast.formats.rvf import segment, vec
 from holdfast.formats.rvf.manifest import Entry, decode_manifest, encode_manifest
 from holdfast.formats.rvf.segment import (
     HEADER_BYTES,
@@ -20,13 +21,22 @@ from holdfast.formats.rvf.segment import (
     encode_header,
 )
 from holdfast.formats.tables import table_to_ipc
-from holdfast.workers import messages, vectors
+from holdfast.workers import messages, vector_compaction, vector_store, vectors
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.actor import Caller
 from holdfast.workers.raw_arrays import raw
+from holdfast.workers.vector_catalog import VecSegment
 from holdfast.workers.vectors import VectorsActor
 from tests.workers.columns_model import table
-from tests.workers.vector_model import PATH, ask, ids_in, opened, opened_read_only, without_waiting
+from tests.workers.vector_model import (
+    PATH,
+    ask,
+    ids_in,
+    opened,
+    opened_read_only,
+    rows_in,
+    without_waiting,
+)
 from tests.workers.vector_workload import CHILD
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -64,13 +74,20 @@ class Served:
         """Bytes from the newest manifest's header to the end of the file."""
         return self.actor._log.end - self.actor._store.catalog.manifest_at
 
-    def ingest(self, ids: NDArray[np.uint64], value: float = 0.0, *, named: bool = False) -> None:
-        """Rows of these ids, all alike; ``named`` ones have metadata."""
+    def ingest(
+        self,
+        ids: NDArray[np.uint64],
+        value: float = 0.0,
+        *,
+        named: bool = False,
+        texts: list[str] | None = None,
+    ) -> None:
+        """Rows of these ids, all alike; ``named`` ones have metadata, or these ``texts``."""
         vectors_ = np.full((len(ids), self.dimension), value, np.float32)
         metadata = None
-        if named:
-            names = table([{"s": f"row {number}"} for number in ids.tolist()], ["s"])
-            metadata = memoryview(table_to_ipc(names))
+        if named or texts is not None:
+            texts = texts or [f"row {number}" for number in ids.tolist()]
+            metadata = memoryview(table_to_ipc(table([{"s": text} for text in texts], ["s"])))
         self._do(vm.VectorsIngest(raw(ids), raw(vectors_), metadata))
 
     def delete(self, ids: NDArray[np.uint64]) -> None:
@@ -319,6 +336,81 @@ class TestAutomaticCompaction:
         assert not reader.step(idle=True)
         reader.close()
         assert served.status.compactions == 0
+
+
+def test_metadata_too_long_for_one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction makes as many segments of it as that takes, also where rows differ in length."""
+    monkeypatch.setattr(segment, "PAYLOAD_BYTES_MAX", 100_000)
+    monkeypatch.setattr(vector_compaction, "_META_BYTES", 30_000)
+    served = Served(MemoryDisk("/data"), 2)
+    texts: dict[int, str] = {}
+    for start in range(0, 300, 10):
+        lengths = [80_000 if (start, n) == (150, 5) else 300 * (n % 7) for n in range(10)]
+        names = {start + n: "x" * length for n, length in enumerate(lengths)}
+        texts |= names
+        served.ingest(_range(start, start + 10), texts=list(names.values()))
+    steps = served.actor.handle(vm.VectorsCompact(), Caller(3, 1))
+    assert not isinstance(steps, messages.Reply)
+    next(steps)
+    meanwhile = ["y" * 20_000] * 4
+    served.ingest(_range(300, 304), texts=meanwhile)
+    texts |= dict(zip(range(300, 304), meanwhile, strict=True))
+    for _ in steps:
+        pass
+    metas = served.actor._store.catalog.of_type(SegmentType.META)
+    assert len(metas) >= 5
+    assert max(entry.payload_bytes for entry in metas) <= 100_000
+    for _ in range(2):
+        rows = rows_in(ask(served.actor, vm.VectorsGet(raw(_range(0, 304))), vm.VectorRows))
+        assert {number: dict(found.metadata)["s"] for number, found in rows.items()} == texts
+        served.check(list(range(304)))
+
+
+def test_vectors_too_long_for_one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is one commit all the same, of as many segments as it takes."""
+    monkeypatch.setattr(vec, "PAYLOAD_BYTES_MAX", 100)
+    served = Served(MemoryDisk("/data"), 2)
+    served.ingest(_range(0, 50), 1.0)
+    served.ingest(_range(25, 60), 2.0)
+    vecs = served.actor._store.catalog.vecs
+    assert [segment_.rows for segment_ in vecs] == [5] * 17
+    assert served.status.epoch == 2
+    served.check(list(range(60)))
+    ask(served.actor, vm.VectorsCompact(), messages.Compacted)
+    assert len(served.actor._store.catalog.vecs) == 12
+    served.check(list(range(60)))
+
+
+def test_large_segments_are_rewritten_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write never rewrites the whole of a large store; what is left is for quiet moments."""
+    monkeypatch.setattr(vector_store, "_MERGED_BYTES_MAX", 3 * 300 * 12)
+    served = Served(MemoryDisk("/data"), 1)
+    for start in range(0, 9000, 300):
+        served.ingest(_range(start, start + 300))
+    size = served.status.file_bytes
+    gone = np.array([n for n in range(9000) if n % 300 < 200], np.uint64)
+    served.delete(gone)
+    left = len(served.actor._store.catalog.deleted)
+    assert 4096 < left < 6000
+    assert served.status.file_bytes < size + 2 * 300 * 30 * 12
+    served.actor._dead_allowed = 1 << 40  # not by a compaction
+    served.rest()
+    assert len(served.actor._store.catalog.deleted) <= 4096
+    served.check(sorted(set(range(9000)) - set(gone.tolist())))
+
+
+def test_an_empty_segment_takes_no_rows_along() -> None:
+    """Of two that begin with the same row of the table, only the empty one may go."""
+    served = Served(MemoryDisk("/data"), 1)
+    for number in range(600):
+        served.ingest(_range(number, number + 1))
+        if number == 300:  # as another program may write it
+            commit = served.actor._store.begin()
+            payload = (1).to_bytes(2, "little") + bytes(4)
+            entry = commit._segment(SegmentType.VEC, payload)
+            commit.catalog.vecs.append(VecSegment(entry, served.actor._store.table.rows, 0))
+            served.actor._store.write(commit, served.actor._store.own_live_rows())
+    served.check(list(range(600)))
 
 
 def test_segments_of_others_survive() -> None:

@@ -92,6 +92,7 @@ def with_small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         (vector_store, "_DELETED_LEFT", 1),
         (vector_compaction, "_SEGMENT_BYTES", 40),
         (vector_compaction, "_META_ROWS", 3),
+        (vector_compaction, "_META_BYTES", 30),
         (vector_compaction, "_COPY_BYTES", 500),
         (vector_compaction, "_FLUSH_BYTES", 100),
         (vector_compaction, "_SYNC_EVERY_BYTES", 300),

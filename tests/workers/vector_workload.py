@@ -264,10 +264,19 @@ def check_after_power_loss(
 def check_state(
     disk: MemoryDisk, path: str, durability: Durability, possible: list[State]
 ) -> State:
-    """Open the store after a power loss; it holds one of these states. Then it dies again."""
+    """Open the store after a power loss; it holds one of these states. Then it dies again.
+
+    Whoever opens it first only to read sees the same.
+    """
     disk = disk.crash()
+    seen = None
+    if disk.inode_at(path) is not None:
+        reader = opened_read_only(disk, path)
+        seen = state_of(disk, reader)
+        reader.close()
     actor = opened(disk, path, durability)
     found = checked_state(disk, actor, whole=False)
+    assert seen is None or seen == replace(found, children={})
     assert found in possible, (found, possible)
     return found
 
