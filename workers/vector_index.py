@@ -31,6 +31,9 @@ _RECALL_MIN = 0.95
 # A partition made for a quarter of the rows, or of which half are dead, is made anew.
 _GROWTH_MAX = 4.0
 _DEAD_SHARE_MAX = 0.5
+# Taking in a row costs more than writing it, so the newest ones wait, searched exactly, for a quiet
+# moment.
+_WAITING_MAX = 8192
 _POLL_S = 0.05
 _UNSAVED_SHARE = 0.1
 
@@ -96,6 +99,10 @@ class VectorIndex:
         table, metric = self._store.table, self._store.catalog.record.metric
         packed, count = self._pack(mask, where)
         found = self._ann.search(queries, k, allowed=packed, allowed_count=count, breadth=breadth)
+        waiting = np.flatnonzero(mask[self._ann.rows :]) + self._ann.rows
+        if len(waiting):
+            newest = search.nearest_among(table.blocks(), waiting, queries, k, metric)
+            found = np.hstack([found, newest.rows])
         rows = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float32)
         for number, candidates in enumerate(found):
@@ -120,6 +127,11 @@ class VectorIndex:
         return self._packed[2], self._packed[3]
 
     # --- keeping up ------------------------------------------------------------------------
+
+    def grown(self) -> None:
+        """Rows were added."""
+        if self._ann is not None and self._store.table.rows - self._ann.rows > _WAITING_MAX:
+            self.catch_up()
 
     def catch_up(self) -> None:
         """Take in the rows that were added since."""
@@ -180,8 +192,10 @@ class VectorIndex:
         """Start building, or write the cache, if that is due; False when there is nothing to do."""
         if self._is_outgrown():
             self._start()
-        elif idle and self._ann is not None and not self._saved_rows and self._may_save():
-            self._save()
+        elif idle and self._ann is not None:
+            self.catch_up()
+            if not self._saved_rows and self._may_save():
+                self._save()
         return False
 
     def _is_outgrown(self) -> bool:
@@ -210,6 +224,7 @@ class VectorIndex:
         """Stop building, and write the cache if much is missing in it."""
         self._cancel()
         if save and self._ann is not None and self._may_save():
+            self.catch_up()
             unsaved = self._ann.rows - self._saved_rows
             if unsaved > _UNSAVED_SHARE * self._ann.rows:
                 self._save()

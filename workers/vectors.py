@@ -140,7 +140,7 @@ class VectorsActor:
                     return vector_queries.query(store, self._index, request)
                 case vector_messages.VectorsIngest():
                     reply = vector_writes.ingest(store, request, caller)
-                    self._index.catch_up()
+                    self._index.grown()
                     return reply
                 case vector_messages.VectorsGet():
                     return vector_queries.get(store, request)

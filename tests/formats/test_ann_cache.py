@@ -160,9 +160,9 @@ def test_hostile_sizes(offset: int, value: int) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"homes": np.array([3], np.uint32), "codes": np.empty(0, np.uint8)},
-        {"codes": np.empty(8, np.uint8)},
-        {"codes": np.empty(10, np.uint8)},
+        {"homes": np.array([3], np.uint32), "codes": np.zeros(0, np.uint8)},
+        {"codes": np.zeros(8, np.uint8)},
+        {"codes": np.zeros(10, np.uint8)},
         {"breadths": (0, 1)},
         {"breadths": (1, 4)},
         {"depths": (0, 1)},
@@ -176,7 +176,6 @@ def test_hostile_sizes(offset: int, value: int) -> None:
         {"dimension": 7},
         {"rotation": _floats(4, 4)},
     ],
-    ids=str,
 )
 def test_contradictions(wrong: dict[str, object]) -> None:
     """A cache that no index could have written is refused, though its checksum is right."""
