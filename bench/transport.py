@@ -23,7 +23,8 @@ from holdfast.bench.callers import spawning
 from holdfast.bench.measure import in_turn, medians, seconds_per_call
 from holdfast.formats.frame import FrameKind
 from holdfast.workers.channel import Buffer, FrameReader, encode_frame, send_some
-from holdfast.workers.messages import FoldApply, Request
+from holdfast.workers.fold_messages import FoldApply
+from holdfast.workers.messages import Request
 
 Figures = dict[str, dict[int, float]]
 """Way, then size of the body in bytes, to the median of a round trip in seconds."""

@@ -51,7 +51,8 @@ from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update,
 
 if TYPE_CHECKING:
     from holdfast import aio
-    from holdfast.engine import AsyncEngine, Engine
+    from holdfast.async_engine import AsyncEngine
+    from holdfast.engine import Engine
     from holdfast.engine import open_engine as open
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
     from holdfast.handles.async_vectors import AsyncVectors
@@ -59,14 +60,8 @@ if TYPE_CHECKING:
     from holdfast.handles.results import QueryResult, Rows
     from holdfast.handles.vector_parts import Difference, Membership
     from holdfast.handles.vectors import Vectors
-    from holdfast.workers.messages import (
-        Compacted,
-        Exported,
-        ProcessInfo,
-        Progress,
-        Status,
-        StoreHealth,
-    )
+    from holdfast.workers.fold_messages import Exported, Status
+    from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
     from holdfast.workers.vector_messages import Ingested, VectorStatus
 
 __version__ = "0.1.0"
@@ -76,7 +71,7 @@ logging.getLogger("holdfast").addHandler(logging.NullHandler())
 # Supervisor and workers import this package too and never need these: loading them on first use
 # halves the time in which a supervisor starts.
 _ON_FIRST_USE = {
-    "AsyncEngine": ("holdfast.engine", "AsyncEngine"),
+    "AsyncEngine": ("holdfast.async_engine", "AsyncEngine"),
     "AsyncFold": ("holdfast.handles.fold", "AsyncFold"),
     "AsyncVectors": ("holdfast.handles.async_vectors", "AsyncVectors"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
@@ -84,7 +79,7 @@ _ON_FIRST_USE = {
     "Difference": ("holdfast.handles.vector_parts", "Difference"),
     "Ebpf": ("holdfast.formats.rvf.images", "Ebpf"),
     "Engine": ("holdfast.engine", "Engine"),
-    "Exported": ("holdfast.workers.messages", "Exported"),
+    "Exported": ("holdfast.workers.fold_messages", "Exported"),
     "Fold": ("holdfast.handles.fold", "Fold"),
     "Ingested": ("holdfast.workers.vector_messages", "Ingested"),
     "Kernel": ("holdfast.formats.rvf.images", "Kernel"),
@@ -94,7 +89,7 @@ _ON_FIRST_USE = {
     "Progress": ("holdfast.workers.messages", "Progress"),
     "QueryResult": ("holdfast.handles.results", "QueryResult"),
     "Rows": ("holdfast.handles.results", "Rows"),
-    "Status": ("holdfast.workers.messages", "Status"),
+    "Status": ("holdfast.workers.fold_messages", "Status"),
     "StoreHealth": ("holdfast.workers.messages", "StoreHealth"),
     "VectorStatus": ("holdfast.workers.vector_messages", "VectorStatus"),
     "Vectors": ("holdfast.handles.vectors", "Vectors"),

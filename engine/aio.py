@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator
 from types import TracebackType
 
-from holdfast.engine import AsyncEngine
+from holdfast.async_engine import AsyncEngine
 from holdfast.handles.fold import AsyncFold, absolute
 from holdfast.joining import prepare
 from holdfast.options import DEFAULT_TIMEOUT_S, EngineOptions

@@ -40,7 +40,7 @@ def search_file(
     k = check_count("k", k)
     given = _load_array(queries_path)
     options = VectorOptions(read_only=True)
-    spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, vectors=options)
+    spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, options=options)
     actor = open_vectors(OsDisk(), spec, _no_tick)
     try:
         properties = actor.handle(VectorsInfo(), _NOBODY)

@@ -7,19 +7,18 @@ instead, as ``holdfast inspect`` does.
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import cast
 
 from msgspec import structs
 
 from holdfast.engine import Engine, open_engine
-from holdfast.formats.errors import HoldfastError, OptionsConflict
+from holdfast.formats.errors import HoldfastError
+from holdfast.handles.any_store import AnyStore
 from holdfast.workers.disk import OsDisk
+from holdfast.workers.fold_messages import Status
 from holdfast.workers.inspection import examine
-from holdfast.workers.messages import StoreHealth
+from holdfast.workers.messages import Kind, StoreHealth
 from holdfast.workers.places import Places, split_store
-
-if TYPE_CHECKING:
-    from holdfast.handles.vectors import Vectors
 
 _ANSWER_S = 10.0
 # Where a vector store's figure has another name than a fold's.
@@ -75,22 +74,14 @@ def _figures(engine: Engine, store: StoreHealth) -> dict[str, object]:
     }
     if store.state == "running":
         try:
-            if store.kind == "fold":
-                folded = engine.fold(store.name, path=store.path, create=False).status()
-                figures |= structs.asdict(folded) | {"cursor": folded.cursor.token.hex()}
-            elif store.kind == "vectors":
-                figures |= structs.asdict(_vectors(engine, store).status())
+            spec = engine._spec(cast("Kind", store.kind), store.name, store.path, create=False)
+            status = AnyStore(engine._coordinator, spec).status()
+            figures |= structs.asdict(status)
+            if isinstance(status, Status):
+                figures["cursor"] = status.cursor.token.hex()
         except HoldfastError as error:
             return figures | {"reason": str(error)}
     return figures
-
-
-def _vectors(engine: Engine, store: StoreHealth) -> "Vectors":
-    """A handle of a vector store that is open, for writing or not."""
-    try:
-        return engine.vectors(store.name, path=store.path, create=False)
-    except OptionsConflict:
-        return engine.vectors(store.name, path=store.path, read_only=True)
 
 
 def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]:

@@ -43,7 +43,8 @@ from holdfast.workers.disk import (
     remove_tree,
     replace,
 )
-from holdfast.workers.messages import ArtifactFile, Progress
+from holdfast.workers.fold_messages import ArtifactFile
+from holdfast.workers.messages import Progress
 
 STAGE_SUFFIX = ".holdfast-stage"
 _STAGED_NAME_BYTES_MAX = 200  # a longer name would leave no room for what the stage adds

@@ -36,7 +36,7 @@ from holdfast.formats.limits import (
     SCAN_PAGE_ENTRIES,
 )
 from holdfast.formats.values import KvEntry, Put
-from holdfast.workers import artifacts, messages
+from holdfast.workers import artifacts, fold_messages, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold_cache import save_index
@@ -112,23 +112,23 @@ class FoldActor:
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         try:
             match request:
-                case messages.FoldGet(key=key):
-                    return messages.Entry(self._get(key))
-                case messages.FoldApply():
+                case fold_messages.FoldGet(key=key):
+                    return fold_messages.Entry(self._get(key))
+                case fold_messages.FoldApply():
                     return self._apply(request, caller)
-                case messages.FoldGetMany(keys=keys):
-                    return messages.MaybeEntries(self._get_many(keys))
-                case messages.FoldRange(prefix=prefix, limit=limit):
-                    return messages.Entries(self._range(prefix, limit))
-                case messages.FoldScan(prefix=prefix, after=after):
+                case fold_messages.FoldGetMany(keys=keys):
+                    return fold_messages.MaybeEntries(self._get_many(keys))
+                case fold_messages.FoldRange(prefix=prefix, limit=limit):
+                    return fold_messages.Entries(self._range(prefix, limit))
+                case fold_messages.FoldScan(prefix=prefix, after=after):
                     return self._scan(prefix, after)
-                case messages.FoldCursor():
-                    return messages.CursorIs(self._cursor)
-                case messages.FoldStaleKeys(keys=keys):
-                    return messages.Keys(self._stale_keys(keys))
-                case messages.FoldCompact():
+                case fold_messages.FoldCursor():
+                    return fold_messages.CursorIs(self._cursor)
+                case fold_messages.FoldStaleKeys(keys=keys):
+                    return fold_messages.Keys(self._stale_keys(keys))
+                case fold_messages.FoldCompact():
                     return self._compact()
-                case messages.FoldExport(directory=directory):
+                case fold_messages.FoldExport(directory=directory):
                     return self._export(directory, caller)
                 case messages.StoreStatus():
                     return self._status()
@@ -142,7 +142,7 @@ class FoldActor:
             raise self._log.error(error, "read") from error
         raise InvalidArgument(f"a fold does not answer {type(request).__name__}")
 
-    def _apply(self, request: messages.FoldApply, caller: Caller) -> Reply:
+    def _apply(self, request: fold_messages.FoldApply, caller: Caller) -> Reply:
         if self._ledger.took_effect(*caller):
             return Done()
         if not request.updates and request.cursor == self._cursor:
@@ -174,7 +174,7 @@ class FoldActor:
         self._last_record = self._log.end - len(cursor_record)
         return Done()
 
-    def _refuse_stale(self, request: messages.FoldApply) -> None:
+    def _refuse_stale(self, request: fold_messages.FoldApply) -> None:
         """Check ``stale="refuse"``: u64 cursor and versions may not go backwards."""
         held, given = self._cursor.u64, request.cursor.u64
         if held is not None and (given is None or given < held):
@@ -257,7 +257,7 @@ class FoldActor:
                 break
             page.append(span)
             size += span & SPAN_LENGTH_MASK
-        return messages.Page(self._entries(page), more)
+        return fold_messages.Page(self._entries(page), more)
 
     def _stale_keys(self, keys: list[str]) -> list[str]:
         current = set(keys)
@@ -333,7 +333,7 @@ class FoldActor:
             raise from_os_error(error, "export to", directory) from error
         except DamagedRecord as damage:
             raise self._corrupt(damage.offset) from None
-        return messages.Exported(directory, entries, cursor, files)
+        return fold_messages.Exported(directory, entries, cursor, files)
 
     # --- durability and upkeep -------------------------------------------------------------
 
@@ -414,9 +414,9 @@ class FoldActor:
 
     # --- the rest --------------------------------------------------------------------------
 
-    def _status(self) -> messages.Status:
+    def _status(self) -> fold_messages.Status:
         synced_at = self._log.synced_at
-        return messages.Status(
+        return fold_messages.Status(
             kind="fold",
             path=self._log.path,
             durability=self._group.policy,

@@ -12,15 +12,14 @@ back: ``Report``.
 import enum
 from typing import Literal
 
-import msgspec
-
 from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
-from holdfast.formats.values import Cursor, KvEntry, Update
+from holdfast.workers import fold_messages as fold
 from holdfast.workers import vector_messages as vectors
 from holdfast.workers.message import Durability, Message
 from holdfast.workers.vector_messages import VectorOptions
+from holdfast.workers.warm_messages import WarmOptions
 
-Kind = Literal["fold", "vectors"]
+Kind = Literal["fold", "vectors", "warm", "index", "registry"]
 
 
 class Progress(Message, frozen=True):
@@ -54,60 +53,6 @@ class Failure(Message, frozen=True):
 # --- host to worker ----------------------------------------------------------------------------
 
 
-class FoldApply(Message, frozen=True, tag=1):
-    """Apply updates in order, then move the cursor; one durable unit."""
-
-    updates: list[Update]
-    cursor: Cursor
-    refuse_stale: bool = False
-
-
-class FoldGet(Message, frozen=True, tag=2):
-    """One entry."""
-
-    key: str
-
-
-class FoldGetMany(Message, frozen=True, tag=3):
-    """Several entries, in the order asked."""
-
-    keys: list[str]
-
-
-class FoldRange(Message, frozen=True, tag=4):
-    """All entries under a prefix, in key order."""
-
-    prefix: str
-    limit: int | None = None
-
-
-class FoldScan(Message, frozen=True, tag=5):
-    """One page of entries under a prefix, from behind ``after``."""
-
-    prefix: str
-    after: str | None = None
-
-
-class FoldCursor(Message, frozen=True, tag=6):
-    """The cursor."""
-
-
-class FoldStaleKeys(Message, frozen=True, tag=7):
-    """The keys held that are not among these."""
-
-    keys: list[str]
-
-
-class FoldCompact(Message, frozen=True, tag=8):
-    """Rewrite the log without what is dead."""
-
-
-class FoldExport(Message, frozen=True, tag=9):
-    """Write an export artifact to a directory that is absent or empty."""
-
-    directory: str
-
-
 class StoreStatus(Message, frozen=True, tag=10):
     """What the worker knows about its store."""
 
@@ -116,61 +61,11 @@ class StoreMayDrop(Message, frozen=True, tag=11):
     """Whether the store may be removed; the error that says why not."""
 
 
-Request = (
-    FoldApply
-    | FoldGet
-    | FoldGetMany
-    | FoldRange
-    | FoldScan
-    | FoldCursor
-    | FoldStaleKeys
-    | FoldCompact
-    | FoldExport
-    | StoreStatus
-    | StoreMayDrop
-    | vectors.VectorRequest
-)
+Request = StoreStatus | StoreMayDrop | fold.FoldRequest | vectors.VectorRequest
 
 
 class Done(Message, frozen=True, tag=1):
     """The request took effect, durably under the store's policy."""
-
-
-class Entry(Message, frozen=True, tag=2):
-    """An entry, or none."""
-
-    entry: KvEntry | None
-
-
-class Entries(Message, frozen=True, tag=3):
-    """Entries in key order."""
-
-    entries: list[KvEntry]
-
-
-class MaybeEntries(Message, frozen=True, tag=4):
-    """Entries in the order asked, None where there is none."""
-
-    entries: list[KvEntry | None]
-
-
-class Page(Message, frozen=True, tag=5):
-    """Part of a scan; ``more`` says whether another page may follow."""
-
-    entries: list[KvEntry]
-    more: bool
-
-
-class CursorIs(Message, frozen=True, tag=6):
-    """The cursor."""
-
-    cursor: Cursor
-
-
-class Keys(Message, frozen=True, tag=7):
-    """Keys, sorted."""
-
-    keys: list[str]
 
 
 class Compacted(Message, frozen=True, tag=8):
@@ -180,58 +75,14 @@ class Compacted(Message, frozen=True, tag=8):
     bytes_after: int
 
 
-class ArtifactFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One payload file of an artifact, as its manifest lists it."""
-
-    path: str
-    size: int
-    blake3: str
-
-
-class Exported(Message, frozen=True, tag=9):
-    """An artifact was written."""
-
-    directory: str
-    entries: int
-    cursor: Cursor
-    files: list[ArtifactFile]
-
-
-class Status(Message, frozen=True, tag=10):
-    """A store's figures. Sizes in bytes, ages in seconds."""
-
-    kind: str
-    path: str
-    durability: Durability
-    entries: int
-    log_bytes: int
-    live_bytes: int
-    dead_bytes: int
-    cursor: Cursor
-    synced_age_s: float | None
-    unsynced_bytes: int
-    compactions: int
-    recovered_torn_bytes: int
-    indexed_bytes: int
-    pid: int
-
-
-Reply = (
-    Done
-    | Entry
-    | Entries
-    | MaybeEntries
-    | Page
-    | CursorIs
-    | Keys
-    | Compacted
-    | Exported
-    | Status
-    | vectors.VectorReply
-)
+Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply
 
 
 # --- what a store is opened with ---------------------------------------------------------------
+
+
+Options = VectorOptions | WarmOptions
+"""What a kind of store is made or opened with besides."""
 
 
 class StoreSpec(Message, frozen=True):
@@ -244,7 +95,7 @@ class StoreSpec(Message, frozen=True):
     interval_s: float | None = None
     import_from: str | None = None
     create: bool = True
-    vectors: VectorOptions | None = None
+    options: Options | None = None
 
 
 DEFAULT_DURABILITY: Durability = "always"
@@ -447,4 +298,4 @@ class Phase(enum.IntEnum):
 
 
 # A write that dies with its worker may have happened; a read cannot have.
-WRITES = (FoldApply, FoldCompact, FoldExport, *vectors.WRITES)
+WRITES = (*fold.WRITES, *vectors.WRITES)

@@ -16,6 +16,8 @@ SUFFIXES = {
     "index": ".iqdb",
     "registry": ".zsm",
 }
+DIRECTORIES = frozenset({"warm"})
+"""The kinds of store that are a directory and not a file."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -17,7 +17,7 @@ ImageKind = Literal["kernel", "ebpf", "wasm", "dashboard"]
 IndexState = Literal["none", "building", "ready", "unavailable"]
 
 
-class VectorOptions(Message, frozen=True):
+class VectorOptions(Message, frozen=True, tag="vectors"):
     """What a vector store is made or opened with; None means: as it is, else the default."""
 
     dimension: int | None = None

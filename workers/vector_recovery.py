@@ -137,7 +137,7 @@ def _ensure_exists(disk: Disk, spec: StoreSpec) -> None:
             file.close()
     elif not spec.create:
         raise StoreNotFound(f"there is no vector store at {path!r}", store=spec.name, path=path)
-    options = spec.vectors or VectorOptions()
+    options = spec.options if isinstance(spec.options, VectorOptions) else VectorOptions()
     if options.dimension is None:
         raise InvalidArgument(
             f"{path!r} does not exist or is empty, and a new vector store needs a dimension",

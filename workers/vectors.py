@@ -75,7 +75,7 @@ _IMAGES = {
 
 def open_vectors(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "VectorsActor":
     """Recover the vector store that ``spec`` names."""
-    if spec.vectors is not None and spec.vectors.read_only:
+    if isinstance(spec.options, vector_messages.VectorOptions) and spec.options.read_only:
         return VectorsActor(disk, spec, None, None, open_read_only(disk, spec.path, tick), tick)
     policy = spec.durability or "always"
     try:

@@ -4,10 +4,10 @@ from typing import TypeAlias, cast
 
 from holdfast.call import Call, awaitable, operation
 from holdfast.handles.base import AsyncHandle, Handle
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from holdfast.workers.vector_messages import VectorStatus
 
-AnyStatus: TypeAlias = messages.Status | VectorStatus
+AnyStatus: TypeAlias = fold_messages.Status | VectorStatus
 
 
 class AnyStore(Handle):

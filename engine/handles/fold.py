@@ -9,7 +9,7 @@ from holdfast.formats.errors import InvalidArgument, LimitExceeded, from_os_erro
 from holdfast.formats.limits import KEY_BYTES_MAX, TOKEN_BYTES_MAX, VALUE_BYTES_MAX
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
 from holdfast.handles.base import AsyncHandle, Handle, expecting
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 
 T = TypeVar("T")
 StalePolicy = Literal["accept", "refuse"]
@@ -17,15 +17,15 @@ StalePolicy = Literal["accept", "refuse"]
 _bytes_like = (bytes, bytearray, memoryview)
 
 _done = expecting(messages.Done, lambda _: None)
-_entry = expecting(messages.Entry, lambda reply: reply.entry)
-_maybe_entries = expecting(messages.MaybeEntries, lambda reply: reply.entries)
-_entries = expecting(messages.Entries, lambda reply: reply.entries)
-_whole_page = expecting(messages.Page, lambda page: page)
-_cursor = expecting(messages.CursorIs, lambda reply: reply.cursor)
-_keys = expecting(messages.Keys, lambda reply: reply.keys)
+_entry = expecting(fold_messages.Entry, lambda reply: reply.entry)
+_maybe_entries = expecting(fold_messages.MaybeEntries, lambda reply: reply.entries)
+_entries = expecting(fold_messages.Entries, lambda reply: reply.entries)
+_whole_page = expecting(fold_messages.Page, lambda page: page)
+_cursor = expecting(fold_messages.CursorIs, lambda reply: reply.cursor)
+_keys = expecting(fold_messages.Keys, lambda reply: reply.keys)
 _compacted = expecting(messages.Compacted, lambda reply: reply)
-_exported = expecting(messages.Exported, lambda reply: reply)
-_status = expecting(messages.Status, lambda reply: reply)
+_exported = expecting(fold_messages.Exported, lambda reply: reply)
+_status = expecting(fold_messages.Status, lambda reply: reply)
 
 
 class Fold(Handle):
@@ -65,7 +65,7 @@ class Fold(Handle):
         if stale not in ("accept", "refuse"):
             raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
         return _call(
-            messages.FoldApply(batch, cursor, stale == "refuse"),
+            fold_messages.FoldApply(batch, cursor, stale == "refuse"),
             _done,
             timeout,
             explain=lambda: check_updates(batch),
@@ -75,7 +75,7 @@ class Fold(Handle):
     def get(self, key: str, *, timeout: float | None = None) -> Call[KvEntry | None]:
         """The entry under ``key``, or None. An empty value is a value."""
         _check_key("key", key)
-        return _call(messages.FoldGet(key), _entry, timeout)
+        return _call(fold_messages.FoldGet(key), _entry, timeout)
 
     @operation
     def get_many(
@@ -87,7 +87,7 @@ class Fold(Handle):
         """
         wanted = _checked_keys(keys)
         return _call(
-            messages.FoldGetMany(wanted),
+            fold_messages.FoldGetMany(wanted),
             _maybe_entries,
             timeout,
         )
@@ -104,7 +104,7 @@ class Fold(Handle):
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise InvalidArgument(f"limit={limit!r} is not a number of entries")
         return _call(
-            messages.FoldRange(prefix, limit),
+            fold_messages.FoldRange(prefix, limit),
             _entries,
             timeout,
         )
@@ -112,8 +112,8 @@ class Fold(Handle):
     @operation
     def _page(
         self, prefix: str, after: str | None, *, timeout: float | None = None
-    ) -> Call[messages.Page]:
-        return _call(messages.FoldScan(prefix, after), _whole_page, timeout)
+    ) -> Call[fold_messages.Page]:
+        return _call(fold_messages.FoldScan(prefix, after), _whole_page, timeout)
 
     def scan(self, prefix: str = "", *, timeout: float | None = None) -> Iterator[KvEntry]:
         """As ``range``, but streamed in pages: bounded memory, and stopping early costs nothing.
@@ -137,7 +137,7 @@ class Fold(Handle):
     def cursor(self, *, timeout: float | None = None) -> Call[Cursor]:
         """The cursor applied last, or ``Cursor.none()``: where to resume the stream."""
         return _call(
-            messages.FoldCursor(),
+            fold_messages.FoldCursor(),
             _cursor,
             timeout,
         )
@@ -146,7 +146,7 @@ class Fold(Handle):
     def stale_keys(self, keys: Iterable[str], *, timeout: float | None = None) -> Call[list[str]]:
         """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
         return _call(
-            messages.FoldStaleKeys(_checked_keys(keys)),
+            fold_messages.FoldStaleKeys(_checked_keys(keys)),
             _keys,
             timeout,
         )
@@ -161,7 +161,7 @@ class Fold(Handle):
         same bytes. ``progress`` is called about ten times a second.
         """
         return _call(
-            messages.FoldCompact(),
+            fold_messages.FoldCompact(),
             _compacted,
             timeout,
             progress,
@@ -174,21 +174,21 @@ class Fold(Handle):
         *,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
-    ) -> Call[messages.Exported]:
+    ) -> Call[fold_messages.Exported]:
         """Write the state at this moment as an artifact: manifest, digests, canonical log.
 
         ``directory`` must be absent or empty, its parent must exist. Raises ``ArtifactInvalid``
         when it is taken. The directory appears whole or not at all.
         """
         return _call(
-            messages.FoldExport(absolute(directory)),
+            fold_messages.FoldExport(absolute(directory)),
             _exported,
             timeout,
             progress,
         )
 
     @operation
-    def status(self, *, timeout: float | None = None) -> Call[messages.Status]:
+    def status(self, *, timeout: float | None = None) -> Call[fold_messages.Status]:
         """Figures of the store: entries, bytes, durability, last sync."""
         return _call(messages.StoreStatus(), _status, timeout)
 

@@ -6,8 +6,7 @@ from holdfast.call import Call, CallPolicy
 from holdfast.formats.errors import InvalidArgument, LimitExceeded, WorkerCrashed
 from holdfast.formats.limits import TRIES_PER_REQUEST_MAX
 from holdfast.formats.values import Cursor
-from holdfast.workers.messages import (
-    Exit,
+from holdfast.workers.fold_messages import (
     FoldApply,
     FoldCompact,
     FoldCursor,
@@ -17,8 +16,8 @@ from holdfast.workers.messages import (
     FoldRange,
     FoldScan,
     FoldStaleKeys,
-    StoreStatus,
 )
+from holdfast.workers.messages import Exit, StoreStatus
 
 CLIENT, REQUEST = 77, 5
 WRITE = FoldApply([], Cursor.none())

@@ -10,7 +10,7 @@ from holdfast.bench.faults import MemoryDisk
 from holdfast.formats import fold_log
 from holdfast.formats.errors import HoldfastError, InvalidFormat, StoreCorrupt
 from holdfast.formats.fold_log import HEADER_BYTES
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from tests.workers.fold_model import PATH, State, ask, opened, state_in, state_of
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -64,7 +64,7 @@ def _opened_and_compacted(content: bytes) -> tuple[State, bytes]:
     actor = opened(disk)
     state = state_of(actor)
     actor.check_invariants()
-    ask(actor, messages.FoldCompact(), messages.Compacted)
+    ask(actor, fold_messages.FoldCompact(), messages.Compacted)
     assert state_of(actor) == state
     actor.check_invariants()
     actor.close()

@@ -15,7 +15,8 @@ import holdfast
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame, encode_frame
-from holdfast.workers.messages import FoldGet, Hello, OpenStore
+from holdfast.workers.fold_messages import FoldGet
+from holdfast.workers.messages import Hello, OpenStore
 from tests.process.harness import (
     GONE_S,
     hear,

@@ -9,12 +9,13 @@ from holdfast.formats import fold_log
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending
 from holdfast.formats.values import Cursor, Put
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold import FoldActor, open_fold
+from holdfast.workers.fold_messages import FoldApply
 from holdfast.workers.message import Durability
-from holdfast.workers.messages import FoldApply, Reply, Request, StoreSpec
+from holdfast.workers.messages import Reply, Request, StoreSpec
 
 R = TypeVar("R")
 
@@ -76,12 +77,12 @@ def ask(actor: FoldActor, request: Request, kind: type[R], caller: Caller = READ
 
 def state_of(actor: FoldActor) -> State:
     """All that the actor answers with, each entry asked for in two ways."""
-    entries = ask(actor, messages.FoldRange(""), messages.Entries).entries
+    entries = ask(actor, fold_messages.FoldRange(""), fold_messages.Entries).entries
     keys = [entry.key.encode() for entry in entries]
     assert keys == sorted(set(keys))
     for entry in entries:
-        assert ask(actor, messages.FoldGet(entry.key), messages.Entry).entry == entry
-    cursor = ask(actor, messages.FoldCursor(), messages.CursorIs).cursor
+        assert ask(actor, fold_messages.FoldGet(entry.key), fold_messages.Entry).entry == entry
+    cursor = ask(actor, fold_messages.FoldCursor(), fold_messages.CursorIs).cursor
     return State({e.key: (e.value, e.version.token) for e in entries}, cursor.token)
 
 

@@ -7,12 +7,12 @@ from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold import FoldActor
+from holdfast.workers.fold_messages import FoldApply
 from holdfast.workers.message import Durability
-from holdfast.workers.messages import FoldApply
 from tests.workers.fold_model import PATH, History, State, ask, opened, state_in, state_of
 
 EXPORTED = "/data/out"
@@ -41,7 +41,7 @@ def writing(*requests: FoldApply) -> Step:
 def reading(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
     """Ask for everything in every way."""
     assert state_of(actor) == history.state
-    page = ask(actor, messages.FoldScan("k/"), messages.Page)
+    page = ask(actor, fold_messages.FoldScan("k/"), fold_messages.Page)
     assert [entry.key for entry in page.entries] == sorted(
         key for key in history.state.rows if key.startswith("k/")
     )
@@ -50,7 +50,7 @@ def reading(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
 
 def compacting(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
     """Compact, with a write in the midst of it."""
-    steps = actor.handle(messages.FoldCompact(), Caller(7, 1000))
+    steps = actor.handle(fold_messages.FoldCompact(), Caller(7, 1000))
     assert not isinstance(steps, messages.Reply)
     try:
         next(steps)
@@ -68,7 +68,7 @@ def compacting(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
 
 def exporting(disk: Disk, actor: FoldActor, history: History) -> FoldActor:
     """Export an artifact."""
-    ask(actor, messages.FoldExport(EXPORTED), messages.Exported)
+    ask(actor, fold_messages.FoldExport(EXPORTED), fold_messages.Exported)
     return actor
 
 

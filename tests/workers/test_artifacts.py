@@ -40,7 +40,8 @@ from holdfast.workers.artifacts import (
     inspect_artifact,
 )
 from holdfast.workers.disk import Buffer, OsDisk, OsFile
-from holdfast.workers.messages import ArtifactFile, Progress
+from holdfast.workers.fold_messages import ArtifactFile
+from holdfast.workers.messages import Progress
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "fold"
 GOLDEN = DATA / "artifacts"

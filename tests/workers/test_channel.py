@@ -20,7 +20,8 @@ from holdfast.formats.frame import (
 )
 from holdfast.formats.limits import FRAME_BULK_BYTES_MAX, FRAME_CONTROL_BYTES_MAX
 from holdfast.workers.channel import Channel, Frame, FrameReader, encode_frame, send_some
-from holdfast.workers.messages import FoldGet, Ping
+from holdfast.workers.fold_messages import FoldGet
+from holdfast.workers.messages import Ping
 
 MIB = 1 << 20
 BODIES = st.lists(st.text(max_size=200) | st.integers(0, 300_000).map("x".__mul__), max_size=6)

@@ -9,7 +9,7 @@ from holdfast.bench.faults import MemoryDisk
 from holdfast.formats.errors import HoldfastError, StoreCorrupt
 from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Ending
 from holdfast.formats.values import Delete, Put, Version
-from holdfast.workers import fold, messages
+from holdfast.workers import fold, fold_messages, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.fold_cache import INDEX_SUFFIX
 from tests.workers.fold_model import PATH, State, ask, opened, state_in, state_of
@@ -124,12 +124,12 @@ def _indexed() -> tuple[MemoryDisk, State]:
     actor = opened(disk)
     puts = [Put(f"key {n:03d}", b"value %d" % n) for n in range(70)]
     ask(actor, apply(*puts, cursor=1), messages.Done, Caller(1, 1))
-    ask(actor, messages.FoldCompact(), messages.Compacted)
+    ask(actor, fold_messages.FoldCompact(), messages.Compacted)
     while actor.step(idle=True):
         pass
     actor.close()
     actor = opened(disk)
-    assert ask(actor, messages.StoreStatus(), messages.Status).indexed_bytes > 0
+    assert ask(actor, messages.StoreStatus(), fold_messages.Status).indexed_bytes > 0
     more = apply(Delete("key 007"), Put("key 069", b"newer"), Put("new", b"key"), cursor=2)
     ask(actor, more, messages.Done, Caller(1, 2))
     actor.commit()
@@ -160,13 +160,13 @@ class TestWithIndexCache:
                 actor = opened(left)
             except HoldfastError:
                 continue
-            status = ask(actor, messages.StoreStatus(), messages.Status)
+            status = ask(actor, messages.StoreStatus(), fold_messages.Status)
             if not status.indexed_bytes:
                 assert state_of(actor).rows.keys() <= expected.rows.keys()
                 continue
             for key in keys:
                 try:
-                    entry = ask(actor, messages.FoldGet(key), messages.Entry).entry
+                    entry = ask(actor, fold_messages.FoldGet(key), fold_messages.Entry).entry
                 except StoreCorrupt:
                     continue
                 row = expected.rows.get(key)
@@ -177,7 +177,7 @@ class TestWithIndexCache:
     def _check_ranges(self, actor: fold.FoldActor, expected: State, bit: int) -> None:
         for prefix in ("", "key 01", "key 0345", "n"):
             try:
-                entries = ask(actor, messages.FoldRange(prefix), messages.Entries).entries
+                entries = ask(actor, fold_messages.FoldRange(prefix), fold_messages.Entries).entries
             except StoreCorrupt:
                 continue
             rows = {entry.key: (entry.value, entry.version.token) for entry in entries}
@@ -210,7 +210,7 @@ class TestWithIndexCache:
             left = disk.crash()
             left.place(PATH + INDEX_SUFFIX, content)
             actor = opened(left)
-            assert not ask(actor, messages.StoreStatus(), messages.Status).indexed_bytes
+            assert not ask(actor, messages.StoreStatus(), fold_messages.Status).indexed_bytes
             assert state_of(actor) == expected
 
     def test_cache_of_another_log_is_ignored(self) -> None:
@@ -220,7 +220,7 @@ class TestWithIndexCache:
         actor = opened(other)
         puts = [Put(f"key {n:03d}", b"VALUE %d" % n) for n in range(70)]
         ask(actor, apply(*puts, cursor=1), messages.Done, Caller(1, 1))
-        ask(actor, messages.FoldCompact(), messages.Compacted)
+        ask(actor, fold_messages.FoldCompact(), messages.Compacted)
         expected = state_of(actor)
         actor.commit()
         content = other.content(PATH)

@@ -14,10 +14,10 @@ from hypothesis.stateful import (
 from holdfast.bench.faults import Choice, Everything, MemoryDisk, Nothing, Sampled, Zeros
 from holdfast.formats.errors import StaleUpdate
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
-from holdfast.workers import fold, messages
+from holdfast.workers import fold, fold_messages, messages
 from holdfast.workers.actor import Caller, Steps
+from holdfast.workers.fold_messages import FoldApply
 from holdfast.workers.message import Durability
-from holdfast.workers.messages import FoldApply
 from tests.workers.fold_model import PATH, POLICIES, History, State, ask, opened, state_of
 
 KEYS = st.sampled_from(["", "a", "a/b", "a/c", "b", "\x00", "ü", "z" * 300])
@@ -115,7 +115,7 @@ class FoldMachine(RuleBasedStateMachine):
     @rule()
     def begin_compaction(self) -> None:
         """Start to rewrite the log."""
-        outcome = self.actor.handle(messages.FoldCompact(), Caller(9, 9))
+        outcome = self.actor.handle(fold_messages.FoldCompact(), Caller(9, 9))
         assert not isinstance(outcome, messages.Reply)
         self.compaction = outcome
 
@@ -149,7 +149,10 @@ class FoldMachine(RuleBasedStateMachine):
         self.exports += 1
         target = f"/data/out{self.exports}"
         exported = ask(
-            self.actor, messages.FoldExport(target), messages.Exported, Caller(10, self.exports)
+            self.actor,
+            fold_messages.FoldExport(target),
+            fold_messages.Exported,
+            Caller(10, self.exports),
         )
         assert exported.entries == len(self._possible_now().rows)
 

@@ -3,13 +3,13 @@
 from holdfast.bench.memory_disk import MemoryDisk
 from holdfast.formats.limits import LEDGER_SLOTS
 from holdfast.formats.values import Cursor, Put
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from holdfast.workers.actor import Caller
 from tests.workers.fold_model import ask, opened
 
 
-def _put(value: bytes, position: int) -> messages.FoldApply:
-    return messages.FoldApply([Put("k", value)], Cursor.from_u64(position))
+def _put(value: bytes, position: int) -> fold_messages.FoldApply:
+    return fold_messages.FoldApply([Put("k", value)], Cursor.from_u64(position))
 
 
 def test_a_held_request_outlives_the_ring() -> None:
@@ -23,7 +23,7 @@ def test_a_held_request_outlives_the_ring() -> None:
         ask(actor, _put(b"new", 2 + number), messages.Done, Caller(8, number + 1))
     actor = opened(disk.crash())
     ask(actor, _put(b"old", 1), messages.Done, slow)
-    entry = ask(actor, messages.FoldGet("k"), messages.Entry).entry
+    entry = ask(actor, fold_messages.FoldGet("k"), fold_messages.Entry).entry
     assert entry is not None
     assert entry.value == b"new"
 
@@ -37,6 +37,6 @@ def test_a_resend_may_come_late() -> None:
     for number in range(LEDGER_SLOTS + 10):
         ask(actor, _put(b"new", 2 + number), messages.Done, Caller(8, number + 1))
     ask(actor, _put(b"old", 1), messages.Done, Caller(7, 1))
-    entry = ask(actor, messages.FoldGet("k"), messages.Entry).entry
+    entry = ask(actor, fold_messages.FoldGet("k"), fold_messages.Entry).entry
     assert entry is not None
     assert entry.value == b"new"

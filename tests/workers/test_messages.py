@@ -10,6 +10,7 @@ import pytest
 from holdfast.formats import errors
 from holdfast.formats.errors import ALL_ERRORS, HoldfastError, InternalError, WorkerTraceback
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Version
+from holdfast.workers import fold_messages as f
 from holdfast.workers import messages as m
 from holdfast.workers import vector_messages as v
 
@@ -24,19 +25,19 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
     "Request": (
         m.Request,
         [
-            m.FoldApply(
+            f.FoldApply(
                 [Put("k", b"v"), Delete("k", Version.from_u64(1)), Purge("ü")],
                 Cursor.from_bytes(b"0123456789"),
                 True,
             ),
-            m.FoldGet("k"),
-            m.FoldGetMany(["", "k"]),
-            m.FoldRange("k", 10),
-            m.FoldScan("k", "k1"),
-            m.FoldCursor(),
-            m.FoldStaleKeys(["k"]),
-            m.FoldCompact(),
-            m.FoldExport("/x"),
+            f.FoldGet("k"),
+            f.FoldGetMany(["", "k"]),
+            f.FoldRange("k", 10),
+            f.FoldScan("k", "k1"),
+            f.FoldCursor(),
+            f.FoldStaleKeys(["k"]),
+            f.FoldCompact(),
+            f.FoldExport("/x"),
             m.StoreStatus(),
             m.StoreMayDrop(),
             v.VectorsInfo(),
@@ -67,15 +68,15 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
         m.Reply,
         [
             m.Done(),
-            m.Entry(ENTRY),
-            m.Entries([ENTRY]),
-            m.MaybeEntries([ENTRY, None]),
-            m.Page([ENTRY], more=True),
-            m.CursorIs(Cursor.none()),
-            m.Keys(["k"]),
+            f.Entry(ENTRY),
+            f.Entries([ENTRY]),
+            f.MaybeEntries([ENTRY, None]),
+            f.Page([ENTRY], more=True),
+            f.CursorIs(Cursor.none()),
+            f.Keys(["k"]),
             m.Compacted(2, 1),
-            m.Exported("/x", 1, Cursor.from_u64(1), [m.ArtifactFile("p", 1, "00")]),
-            m.Status(
+            f.Exported("/x", 1, Cursor.from_u64(1), [f.ArtifactFile("p", 1, "00")]),
+            f.Status(
                 "fold", "/d/a.snap", "always", 1, 2, 3, 4, Cursor.none(), None, 5, 6, 7, 8, 9
             ),
             v.VectorsAre(7, "cosine", "text", True),
@@ -109,7 +110,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
         [
             m.Hello(1, 2, (1 << 64) - 1, "python x.py"),
             m.OpenStore(SPEC, True, 5),
-            m.OpenStore(m.StoreSpec("v", "vectors", "/d/v.rvf", vectors=VECTORS)),
+            m.OpenStore(m.StoreSpec("v", "vectors", "/d/v.rvf", options=VECTORS)),
             m.Suspect("a", 5, 0.5),
             m.AskProcesses(),
             m.AskHealth(),

@@ -21,10 +21,11 @@ from holdfast.formats.errors import StoreFull
 from holdfast.formats.fold_log import HEADER
 from holdfast.formats.limits import LEDGER_SLOTS
 from holdfast.formats.values import Cursor, Delete, Put
-from holdfast.workers import messages
+from holdfast.workers import fold_messages, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, OsDisk
-from holdfast.workers.messages import Done, FoldApply
+from holdfast.workers.fold_messages import FoldApply
+from holdfast.workers.messages import Done
 from tests.workers.fold_model import PATH, State, ask, opened, state_of
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -64,7 +65,7 @@ class Machine:
 
     def compact(self) -> None:
         """Compact the log."""
-        ask(self.actor, messages.FoldCompact(), messages.Compacted)
+        ask(self.actor, fold_messages.FoldCompact(), messages.Compacted)
 
 
 MACHINES: dict[str, Callable[[Path], Machine]] = {

@@ -29,7 +29,7 @@ def opened(path: Path, disk: Disk | None = None, dimension: int | None = None) -
     """The store at ``path``, recovered; made if a dimension is given."""
     options = vm.VectorOptions(dimension=dimension)
     create = dimension is not None
-    spec = StoreSpec("v", "vectors", str(path), "never", create=create, vectors=options)
+    spec = StoreSpec("v", "vectors", str(path), "never", create=create, options=options)
     return open_vectors(OsDisk() if disk is None else disk, spec, tick)
 
 

@@ -59,7 +59,7 @@ def vectors_spec(
     """How the tests open a store; an interval is never over within a test."""
     options = vm.VectorOptions(dimension=dimension, metric=metric, read_only=read_only)
     return StoreSpec(
-        "v", "vectors", path, durability=durability, interval_s=3600.0, vectors=options
+        "v", "vectors", path, durability=durability, interval_s=3600.0, options=options
     )
 
 

@@ -1,0 +1,157 @@
+"""The engine for asyncio; every operation is defined in ``holdfast.engine``."""
+
+import asyncio
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from holdfast.async_coordinator import AsyncCoordinator
+from holdfast.call import Call, awaitable
+from holdfast.formats.errors import (
+    StoreFailed,
+)
+from holdfast.formats.rvf.terms import Metric, Profile
+from holdfast.handles.any_store import AnyStatus, AsyncAnyStore
+from holdfast.handles.fold import AsyncFold, absolute
+from holdfast.options import EngineOptions
+from holdfast.workers import messages
+from holdfast.workers.message import Durability
+from holdfast.workers.places import Places
+
+if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
+    from holdfast.handles.async_vectors import AsyncVectors
+
+from holdfast.engine import Engine
+from holdfast.engine_base import EngineBase
+
+T = TypeVar("T")
+
+
+class AsyncEngine(EngineBase):
+    """``Engine`` for asyncio: the same operations, awaitable, in one event loop."""
+
+    def __init__(self, places: Places, options: EngineOptions) -> None:
+        super().__init__(places, options)
+        self._async = AsyncCoordinator(self._coordinator)
+
+    async def _run(self, call: Call[T]) -> T:
+        self._coordinator.control.check_open()
+        deadline = self._coordinator.deadline(call.timeout)
+        assert isinstance(call.message, messages.Ask)
+        return call.unwrap((await self._async.ask(call.message, deadline)).answer)
+
+    async def connect(self) -> None:
+        """Join or start the supervisor; ``holdfast.aio.open`` has done so already."""
+        control = self._coordinator.control
+        await asyncio.to_thread(control.connection, self._coordinator.deadline(None))
+
+    async def fold(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncFold:
+        """See ``Engine.fold``."""
+        spec = self._spec("fold", name, path, durability, interval, create=create)
+        return AsyncFold(self._async, await self._open(spec, timeout=timeout))
+
+    async def import_fold(
+        self,
+        name: str,
+        directory: str | os.PathLike[str],
+        *,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        timeout: float | None = None,
+    ) -> AsyncFold:
+        """See ``Engine.import_fold``."""
+        spec = self._spec(
+            "fold", name, None, durability, interval, import_from=absolute(directory), create=False
+        )
+        return AsyncFold(self._async, await self._open(spec, timeout=timeout))
+
+    async def vectors(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric | None = None,
+        profile: Profile | None = None,
+        path: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "AsyncVectors":
+        """See ``Engine.vectors``."""
+        from holdfast.handles.async_vectors import AsyncVectorInfo, AsyncVectors
+        from holdfast.handles.vector_parts import agreed, options
+
+        asked = options(dimension, metric, profile, read_only)
+        spec = self._spec(
+            "vectors", name, path, durability, interval, create=create and not read_only,
+            options=asked,
+        )  # fmt: skip
+        opened = await self._open(spec, timeout=timeout)
+        found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
+        return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))
+
+    async def stores(self) -> dict[str, str]:
+        """See ``Engine.stores``."""
+        return await asyncio.to_thread(self._stores)
+
+    _open = awaitable(Engine._open)
+    processes = awaitable(Engine.processes)
+    health = awaitable(Engine.health)
+    restart = awaitable(Engine.restart)
+    _drop = awaitable(Engine._drop)
+
+    async def drop(self, name: str, *, timeout: float | None = None) -> None:
+        """See ``Engine.drop``."""
+        opened = await self._open(self._spec_of(name), timeout=timeout)
+        await AsyncAnyStore(self._async, opened).check_may_drop(timeout=timeout)
+        try:
+            await self._drop(name, timeout=timeout)
+        except StoreFailed:
+            if not os.path.exists(opened.path):
+                return
+            await self._open(opened, timeout=timeout)
+            await self._drop(name, timeout=timeout)
+
+    async def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
+        """See ``Engine.status``."""
+        return await AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
+
+    async def close(self) -> None:
+        """See ``Engine.close``."""
+        self._finalizer.detach()
+        await self._async.leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class _AsyncFamily:
+    """``_Family`` for asyncio."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    def path_of(self, name: str) -> str:
+        return self._engine._path_of(name)
+
+    async def open(self, name: str) -> "AsyncVectors":
+        return await self._engine.vectors(name, create=False)

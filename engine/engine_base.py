@@ -1,0 +1,151 @@
+"""What both faces of the engine share: the directory, its names, and who is left to whom."""
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from holdfast.control import Control
+from holdfast.coordinator import Coordinator
+from holdfast.formats.errors import (
+    InvalidArgument,
+    InvalidName,
+    StoreExists,
+    StoreNotFound,
+    WrongKind,
+    from_os_error,
+)
+from holdfast.handles.fold import absolute
+from holdfast.options import EngineOptions, check_seconds
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.message import Durability
+from holdfast.workers.messages import (
+    Kind,
+    Options,
+    StoreSpec,
+)
+from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
+
+if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
+    pass
+
+_DURABILITIES = ("always", "interval", "never")
+_SERVED: dict[str, Kind] = {"fold": "fold", "vectors": "vectors"}
+"""The kinds of store that this release serves."""
+_engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
+_fork_hook = threading.Lock()
+_fork_hook_set = False
+
+
+class EngineBase:
+    """What both faces of the engine share."""
+
+    def __init__(self, places: Places, options: EngineOptions) -> None:
+        self._places = places
+        self._coordinator = Coordinator(Control(places, options), options)
+        # An engine that is dropped without close, with its handles, leaves all the same, at exit
+        # at the latest.
+        control = self._coordinator.control
+        self._finalizer = weakref.finalize(self._coordinator, control.close)
+        _watch_forks()
+        _engines.add(self)
+
+    @property
+    def directory(self) -> str:
+        """The directory, as an absolute path."""
+        return self._places.directory
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.directory!r}>"
+
+    def _stores(self) -> dict[str, str]:
+        found = (split_store(name) for name in self._files())
+        return dict(sorted(store for store in found if store is not None))
+
+    def _files(self) -> list[str]:
+        """The names in the directory."""
+        self._coordinator.control.check_open()
+        try:
+            return [name for name, _ in OsDisk().list(self.directory)]
+        except OSError as error:
+            raise from_os_error(error, "list", self.directory) from error
+
+    def _spec(
+        self,
+        kind: Kind,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        *,
+        import_from: str | None = None,
+        create: bool = True,
+        options: Options | None = None,
+    ) -> StoreSpec:
+        """A checked description of a store."""
+        check_name(name)
+        if not isinstance(create, bool):
+            raise InvalidArgument(f"create is a bool, not {type(create).__name__}")
+        if durability is not None and durability not in _DURABILITIES:
+            raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
+        if interval is not None:
+            check_seconds("interval", interval)
+        if path is None:
+            self._check_free(name, kind)
+        where = self._places.store(name, kind) if path is None else absolute(path)
+        is_right = os.path.isdir if kind in DIRECTORIES else os.path.isfile
+        if os.path.exists(where) and not is_right(where):
+            wanted = "directory" if kind in DIRECTORIES else "regular file"
+            raise InvalidArgument(f"{where!r} is not a {wanted}", store=name, path=where)
+        return StoreSpec(
+            name, kind, os.path.realpath(where), durability, interval, import_from, create, options
+        )
+
+    def _path_of(self, name: str) -> str:
+        """Where a new vector store of this name would lie. Raises ``StoreExists`` if one does."""
+        path = self._spec("vectors", name).path
+        if os.path.exists(path):
+            raise StoreExists(f"store {name!r} exists", store=name, path=path)
+        return path
+
+    def _check_free(self, name: str, kind: Kind) -> None:
+        """Refuse a name that another kind of store has, or one that differs in case alone."""
+        for file_name in self._files():
+            store = split_store(file_name)
+            if store is None or store == (name, kind):
+                continue
+            held, held_kind = store
+            if held == name:
+                raise WrongKind(f"store {name!r} is a {held_kind}, not a {kind}", store=name)
+            if held.casefold() == name.casefold():
+                raise InvalidName(
+                    f"{name!r} differs from the store {held!r} in case alone, which some file "
+                    "systems cannot tell apart",
+                    store=name,
+                )
+
+    def _spec_of(self, name: str) -> StoreSpec:
+        """The description of a store that exists in the directory."""
+        check_name(name)
+        for file_name in self._files():
+            store = split_store(file_name)
+            if store is not None and store[0] == name and store[1] in _SERVED:
+                return self._spec(_SERVED[store[1]], name, create=False)
+        raise StoreNotFound(f"there is no store {name!r} in {self.directory!r}", store=name)
+
+    def _leave_to_parent(self) -> None:
+        self._coordinator.leave_to_parent()
+
+
+def _watch_forks() -> None:
+    """Have forked children let go of their parent's pipes. Set up by the first engine."""
+    global _fork_hook_set
+    with _fork_hook:
+        if not _fork_hook_set:
+            os.register_at_fork(after_in_child=_after_fork)
+            _fork_hook_set = True
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine._leave_to_parent()
