@@ -19,7 +19,9 @@ from holdfast.workers.message import Durability
 from holdfast.workers.places import Places
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
+    from holdfast.formats.warm_chunk import Compression
     from holdfast.handles.async_vectors import AsyncVectors
+    from holdfast.handles.async_warm import AsyncWarm
 
 from holdfast.engine import Engine
 from holdfast.engine_base import EngineBase
@@ -100,6 +102,28 @@ class AsyncEngine(EngineBase):
         opened = await self._open(spec, timeout=timeout)
         found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
         return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))
+
+    async def warm(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        compression: "Compression | None" = None,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "AsyncWarm":
+        """See ``Engine.warm``."""
+        from holdfast.handles.async_warm import AsyncWarm, AsyncWarmInfo
+        from holdfast.handles.warm_calls import agreed, options
+
+        asked = options(dimension, compression)
+        spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
+        opened = await self._open(spec, timeout=timeout)
+        found = await AsyncWarmInfo(self._async, opened).ask(timeout=timeout)
+        return AsyncWarm(self._async, opened, agreed(found, asked, name))
 
     async def stores(self) -> dict[str, str]:
         """See ``Engine.stores``."""

@@ -18,6 +18,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+
+class AnswerOutdated(Exception):
+    """An answer refers to a file that is gone by now."""
+
+
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -34,6 +39,8 @@ class Call(Generic[T_co]):
     timeout: float | None = None
     progress: ProgressCallback | None = None
     explain: Callable[[], None] | None = None
+    instead: "Callable[[], Call[T_co]] | None" = None
+    """What to call in its place when ``unwrap`` raises ``AnswerOutdated``."""
 
     def objection(self, error: Exception) -> InvalidArgument:
         """The clearest error for arguments that the encoder or the worker objected to."""

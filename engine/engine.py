@@ -25,7 +25,9 @@ from holdfast.workers.messages import (
 from holdfast.workers.places import check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
+    from holdfast.formats.warm_chunk import Compression
     from holdfast.handles.vectors import Vectors
+    from holdfast.handles.warm import Warm
 
 from holdfast.engine_base import EngineBase
 
@@ -121,6 +123,35 @@ class Engine(EngineBase):
         opened = self._open(spec, timeout=timeout)
         found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
         return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))
+
+    def warm(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        compression: "Compression | None" = None,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "Warm":
+        """Open the warm store ``name``, making it if ``create`` and it is absent.
+
+        A new store needs its ``dimension``, 1 to 65,535; ``compression`` of its chunks is
+        ``"none"`` (the default: large results are mapped and not copied), ``"lz4"`` or ``"zstd"``.
+        Both are kept, and opening with others raises ``OptionsConflict``.
+
+        ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
+        """
+        from holdfast.handles.warm import Warm, WarmInfo
+        from holdfast.handles.warm_calls import agreed, options
+
+        asked = options(dimension, compression)
+        spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
+        opened = self._open(spec, timeout=timeout)
+        found = WarmInfo(self._coordinator, opened).ask(timeout=timeout)
+        return Warm(self._coordinator, opened, agreed(found, asked, name))
 
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""

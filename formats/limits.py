@@ -12,6 +12,16 @@ BATCH_BYTES_MAX = GIB  # one apply, encoded; keeps a batch inside one frame
 RESYNC_BYTES_MAX = 4 * GIB  # checksummed while looking behind a damaged record: about a second
 COMPACT_GARBAGE_BYTES_MIN = 10 * MIB  # below this much garbage a fold is left alone
 
+# The warm store.
+DIMENSION_MAX = 65_535
+FLUSH_ROWS = 131_072  # points outside chunks, in memory and log, before they become a chunk
+FLUSH_BYTES = 32 * MIB
+CHUNK_ROWS_MAX = MIB
+CHUNK_BYTES_MAX = 64 * MIB  # of a chunk's vectors, times and keys; also what merging holds at once
+COMPRESSED_CHUNK_BYTES_MAX = 8 * MIB  # such a chunk is decompressed as a whole
+DEAD_BYTES_MIN = 2 * MIB  # below this much garbage chunks are left alone
+MAPPED_BYTES_MIN = 64 * KIB  # a part of an answer that is not sent but mapped by the reader
+
 # Names of stores: short enough for every file system once a suffix is added.
 NAME_CHARS_MAX = 100
 

@@ -55,6 +55,10 @@ class Actor(Protocol):
         """
         ...
 
+    def pressed(self) -> bool:
+        """Whether upkeep falls behind, so that each turn of the loop should do a slice of it."""
+        ...
+
     def close(self) -> None:
         """Sync and let go of everything."""
         ...

@@ -433,6 +433,9 @@ class FoldActor:
             pid=os.getpid(),
         )
 
+    def pressed(self) -> bool:
+        return False  # a slice every few turns keeps pace
+
     def close(self) -> None:
         if self._log.unsynced_bytes:
             self._group.sync()

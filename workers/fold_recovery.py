@@ -43,11 +43,10 @@ from holdfast.workers.ledger import SUFFIX, Ledger
 from holdfast.workers.log_file import (
     UNSYNCED_SUFFIX,
     LogFile,
-    clear_unsynced,
     guard,
     is_marked_unsynced,
 )
-from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, write_again, written_anew
+from holdfast.workers.mending import drop_cut_bytes, settled
 from holdfast.workers.messages import StoreSpec
 
 log = logging.getLogger("holdfast.fold")
@@ -163,28 +162,11 @@ def _recover_guarded(
         cursor = scan.cursor
     if scan.records:
         last_record = scan.last_record
-    end, torn_bytes = scan.end, len(view) - scan.end
-    if torn_bytes:
-        keep_cut_bytes(disk, path, view[end:], scan.verdict.offset, scan.verdict.reason)
-    synced = end
-    if sync_failed:
-        file = written_anew(disk, path, view[:end], file)
-        inode = file.inode()
-        clear_unsynced(disk, path)
-    elif torn_bytes:
-        file.truncate(end)
-    known_synced = ledger.known_synced(inode, end)
-    if torn_bytes or (sync and known_synced < end):
-        write_again(file, view, known_synced, end)
-        file.sync()
-    elif not sync_failed:
-        synced = known_synced
-    ledger.begin(view, inode, end, synced)
-    if sync_failed:
-        held.close()
-        held = guard(disk, path)
-    opened = LogFile(disk, file, end, held)
-    opened.synced_end = synced
+    opened = settled(
+        disk, file, held, ledger, view, scan.end, scan.verdict.reason,
+        sync=sync, sync_failed=sync_failed,
+    )  # fmt: skip
+    torn_bytes = len(view) - scan.end
     table.base.view = opened.view  # the file may be a new one by now
     return RecoveredFold(
         opened, ledger, table, cursor, last_record, torn_bytes, index.covered if index else 0

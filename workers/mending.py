@@ -4,12 +4,57 @@ import logging
 from collections.abc import Iterator
 
 from holdfast.workers.disk import Disk, File, put_in_place, remove_if_there, write_beside
+from holdfast.workers.ledger import Ledger
+from holdfast.workers.log_file import LogFile, clear_unsynced, guard
 
 log = logging.getLogger("holdfast.recovery")
 
 CUT_SUFFIX = ".cut"
 _CUTS_KEPT_MAX = 8
 _COPY_BYTES = 1 << 20
+
+
+def settled(
+    disk: Disk,
+    file: File,
+    held: File,
+    ledger: Ledger,
+    view: memoryview,
+    end: int,
+    reason: str,
+    *,
+    sync: bool,
+    sync_failed: bool,
+) -> LogFile:
+    """The log, good up to ``end`` of ``view``, once what lies behind that is cut and kept aside.
+
+    ``reason`` says why it is. With ``sync`` all of the log is synced then, and after a sync that
+    failed it is a new file. The ledger's term of service begins. ``held`` is the file's guard.
+    """
+    path, inode = file.path, file.inode()
+    torn_bytes = len(view) - end
+    if torn_bytes:
+        keep_cut_bytes(disk, path, view[end:], end, reason)
+    synced = end
+    if sync_failed:
+        file = written_anew(disk, path, view[:end], file)
+        inode = file.inode()
+        clear_unsynced(disk, path)
+    elif torn_bytes:
+        file.truncate(end)
+    known_synced = ledger.known_synced(inode, end)
+    if torn_bytes or (sync and known_synced < end):
+        write_again(file, view, known_synced, end)
+        file.sync()
+    elif not sync_failed:
+        synced = known_synced
+    ledger.begin(view, inode, end, synced)
+    if sync_failed:
+        held.close()
+        held = guard(disk, path)
+    opened = LogFile(disk, file, end, held)
+    opened.synced_end = synced
+    return opened
 
 
 def keep_cut_bytes(disk: Disk, path: str, tail: memoryview, offset: int, reason: str) -> None:

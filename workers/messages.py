@@ -15,6 +15,7 @@ from typing import Literal
 from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
 from holdfast.workers import fold_messages as fold
 from holdfast.workers import vector_messages as vectors
+from holdfast.workers import warm_messages as warm
 from holdfast.workers.message import Durability, Message
 from holdfast.workers.vector_messages import VectorOptions
 from holdfast.workers.warm_messages import WarmOptions
@@ -61,7 +62,7 @@ class StoreMayDrop(Message, frozen=True, tag=11):
     """Whether the store may be removed; the error that says why not."""
 
 
-Request = StoreStatus | StoreMayDrop | fold.FoldRequest | vectors.VectorRequest
+Request = StoreStatus | StoreMayDrop | fold.FoldRequest | vectors.VectorRequest | warm.WarmRequest
 
 
 class Done(Message, frozen=True, tag=1):
@@ -75,7 +76,7 @@ class Compacted(Message, frozen=True, tag=8):
     bytes_after: int
 
 
-Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply
+Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply | warm.WarmReply
 
 
 # --- what a store is opened with ---------------------------------------------------------------
@@ -298,4 +299,4 @@ class Phase(enum.IntEnum):
 
 
 # A write that dies with its worker may have happened; a read cannot have.
-WRITES = (*fold.WRITES, *vectors.WRITES)
+WRITES = (*fold.WRITES, *vectors.WRITES, *warm.WRITES)

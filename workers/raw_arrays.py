@@ -25,7 +25,7 @@ def matrix(data: memoryview, rows: int, dimension: int, what: str) -> NDArray[np
     return np.frombuffer(data, "<f4").reshape(rows, dimension)
 
 
-def raw(array: "NDArray[np.uint64] | NDArray[np.float32]") -> memoryview:
+def raw(array: NDArray[np.generic]) -> memoryview:
     """The array's bytes, little-endian and row-major."""
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data

@@ -45,11 +45,10 @@ from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import (
     UNSYNCED_SUFFIX,
     LogFile,
-    clear_unsynced,
     guard,
     is_marked_unsynced,
 )
-from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, write_again, written_anew
+from holdfast.workers.mending import drop_cut_bytes, settled
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.vector_catalog import Catalog, Commit
 from holdfast.workers.vector_loading import DamagedSegment, Loaded, end_with_witnesses, load
@@ -165,28 +164,11 @@ def _recover_guarded(
     ledger = Ledger(disk, path)
     sync_failed = is_marked_unsynced(disk, path)
     judged = judge(disk, path, view, evidence(ledger, view, inode, sync_failed), tick)
-    end, torn_bytes = judged.end, len(view) - judged.end
-    if torn_bytes:
-        keep_cut_bytes(disk, path, view[end:], end, judged.reason)
-    synced = end
-    if sync_failed:
-        file = written_anew(disk, path, view[:end], file)
-        inode = file.inode()
-        clear_unsynced(disk, path)
-    elif torn_bytes:
-        file.truncate(end)
-    known_synced = ledger.known_synced(inode, end)
-    if torn_bytes or (sync and known_synced < end):
-        write_again(file, view, known_synced, end)
-        file.sync()
-    elif not sync_failed:
-        synced = known_synced
-    ledger.begin(view, inode, end, synced)
-    if sync_failed:
-        held.close()
-        held = guard(disk, path)
-    opened = LogFile(disk, file, end, held)
-    opened.synced_end = synced
+    opened = settled(
+        disk, file, held, ledger, view, judged.end, judged.reason,
+        sync=sync, sync_failed=sync_failed,
+    )  # fmt: skip
+    torn_bytes = len(view) - judged.end
     return RecoveredVectors(opened, ledger, judged.loaded, torn_bytes)
 
 

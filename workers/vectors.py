@@ -431,6 +431,9 @@ class VectorsActor:
             pid=os.getpid(),
         )
 
+    def pressed(self) -> bool:
+        return False  # a slice every few turns keeps pace
+
     def close(self) -> None:
         if self._ledger is not None:
             self._sync()

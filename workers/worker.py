@@ -43,6 +43,7 @@ from holdfast.workers.vitals import Vitals
 OPENERS: dict[Kind, str] = {
     "fold": "holdfast.workers.fold:open_fold",
     "vectors": "holdfast.workers.vectors:open_vectors",
+    "warm": "holdfast.workers.warm:open_warm",
 }
 """One entry per kind of store: this is where a new kind plugs in."""
 
@@ -288,7 +289,7 @@ class Worker:
         for task in list(self._tasks):
             self._advance(task)
         idle = self._upkeep and self._is_quiet()
-        if idle or not self._turn % _UPKEEP_EVERY_TURNS:
+        if idle or not self._turn % _UPKEEP_EVERY_TURNS or self._actor.pressed():
             self._upkeep = self._actor.step(idle=idle)
         else:
             self._upkeep = True  # look again when nobody asks

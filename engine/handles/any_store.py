@@ -6,8 +6,9 @@ from holdfast.call import Call, awaitable, operation
 from holdfast.handles.base import AsyncHandle, Handle
 from holdfast.workers import fold_messages, messages
 from holdfast.workers.vector_messages import VectorStatus
+from holdfast.workers.warm_messages import WarmStatus
 
-AnyStatus: TypeAlias = fold_messages.Status | VectorStatus
+AnyStatus: TypeAlias = fold_messages.Status | VectorStatus | WarmStatus
 
 
 class AnyStore(Handle):

@@ -8,7 +8,7 @@ already has the right type and layout is passed on without copying. Every refusa
 import array
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,22 +29,40 @@ _IMPORT_ERRORS = (
 )
 
 
+class Integers(NamedTuple):
+    """Which integers are meant: what they are called, their type and their bounds."""
+
+    what: str
+    dtype: type[np.uint64] | type[np.int64]
+    low: int
+    high: int
+    bounds: str
+
+
+IDS = Integers("ids", np.uint64, 0, ID_MAX, "0 to 2**64 - 1")
+
+
 def as_ids(value: object) -> NDArray[np.uint64]:
-    """Ids as a contiguous array (n,).
+    """Ids as a contiguous array (n,); see ``as_integers``."""
+    return cast("NDArray[np.uint64]", as_integers(value, IDS))
+
+
+def as_integers(value: object, meant: Integers) -> "NDArray[np.uint64] | NDArray[np.int64]":
+    """Integers as a contiguous array (n,).
 
     Raises ``InvalidArgument`` for what is no list of integers, ``LimitExceeded`` for integers out
     of range, both naming index and value.
     """
     if isinstance(value, range):
-        return _ids_of_range(value)
+        return _of_range(value, meant)
     if isinstance(value, int | np.integer):
-        raise InvalidArgument(f"ids is a list of ids, for one write [{value}]")
-    values = imported(value, "ids")
+        raise InvalidArgument(f"{meant.what} is a list, for one of them write [{value}]")
+    values = imported(value, meant.what)
     if isinstance(values, pa.ChunkedArray):
-        return _ids_of_arrow(values)
+        return _of_arrow(values, meant)
     if isinstance(values, np.ndarray):
-        return _ids_of_numpy(values)
-    return _ids_of_list(values)
+        return _of_numpy(values, meant)
+    return _of_list(values, meant)
 
 
 def as_vectors(value: object, dimension: int | None, what: str = "vectors") -> NDArray[np.float32]:
@@ -134,77 +152,89 @@ def imported(value: object, what: str) -> "NDArray[np.generic] | pa.ChunkedArray
     )
 
 
-# --- ids ----------------------------------------------------------------------------------------
+# --- integers -----------------------------------------------------------------------------------
+
+_Array = NDArray[np.uint64] | NDArray[np.int64]
 
 
-def _ids_of_range(value: range) -> NDArray[np.uint64]:
+def _of_range(value: range, meant: Integers) -> _Array:
     if not value:
-        return np.empty(0, np.uint64)
+        return np.empty(0, meant.dtype)
     for index in (0, len(value) - 1):
-        if not 0 <= value[index] <= ID_MAX:
-            _refuse_id(index if index == 0 else _first_outside(value), value)
+        if not meant.low <= value[index] <= meant.high:
+            _refuse_integer(index if index == 0 else _first_outside(value, meant), value, meant)
     # Modulo 2**64, where a step down is a large step up.
     steps = np.arange(len(value), dtype=np.uint64) * np.uint64(value.step % (1 << 64))
-    return steps + np.uint64(value.start)
+    return (steps + np.uint64(value.start % (1 << 64))).view(meant.dtype)
 
 
-def _first_outside(value: range) -> int:
+def _first_outside(value: range, meant: Integers) -> int:
     """The first index of a range that starts within the limits at which it leaves them."""
-    bound = ID_MAX if value.step > 0 else 0
+    bound = meant.high if value.step > 0 else meant.low
     return (bound - value.start) // value.step + 1
 
 
-def _ids_of_numpy(values: NDArray[np.generic]) -> NDArray[np.uint64]:
+def _of_numpy(values: NDArray[np.generic], meant: Integers) -> _Array:
     if values.ndim != 1:
-        raise InvalidArgument(f"ids is a list of integers, not an array of shape {values.shape}")
+        raise InvalidArgument(
+            f"{meant.what} is a list of integers, not an array of shape {values.shape}"
+        )
     kind = values.dtype.kind
     if kind == "O":
-        return _ids_of_list(values.tolist())
+        return _of_list(values.tolist(), meant)
     if kind not in "iu" and values.size:
-        _refuse_id(0, values)
-    if kind == "i" and values.size and values.min() < 0:
-        _refuse_id(int(np.argmax(np.less(values, 0))), values)
-    return np.require(values, np.uint64, ("C", "A"))
+        _refuse_integer(0, values, meant)
+    if values.size and kind == "i" and meant.low == 0 and values.min() < 0:
+        _refuse_integer(int(np.argmax(np.less(values, 0))), values, meant)
+    if values.size and kind == "u" and values.max() > meant.high:
+        _refuse_integer(int(np.argmax(np.greater(values, np.uint64(meant.high)))), values, meant)
+    return np.require(values, meant.dtype, ("C", "A"))
 
 
-def _ids_of_arrow(values: pa.ChunkedArray) -> NDArray[np.uint64]:
+def _of_arrow(values: pa.ChunkedArray, meant: Integers) -> _Array:
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if values.null_count:
-        _refuse_id(values.is_null().index(True).as_py(), values)
+        _refuse_integer(values.is_null().index(True).as_py(), values, meant)
     if len(values) and not pa.types.is_integer(values.type):
-        _refuse_id(0, values)
-    parts = [_ids_of_numpy(part.to_numpy(zero_copy_only=False)) for part in values.chunks]
-    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint64), *parts])
+        _refuse_integer(0, values, meant)
+    parts = [_of_numpy(part.to_numpy(zero_copy_only=False), meant) for part in values.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, meant.dtype), *parts])
 
 
-def _ids_of_list(values: Sequence[object]) -> NDArray[np.uint64]:
+def _of_list(values: Sequence[object], meant: Integers) -> _Array:
     if set(map(type, values)) <= {int}:
         numbers: list[int] = list(values)  # type: ignore[arg-type]  # checked in bulk just above
     else:
         numbers = []
         for index, value in enumerate(values):
             if isinstance(value, bool | np.bool_):
-                _refuse_id(index, values)
+                _refuse_integer(index, values, meant)
             try:
                 numbers.append(operator.index(value))  # type: ignore[arg-type]  # raises TypeError
             except TypeError:
-                _refuse_id(index, values)
-    if numbers and not (min(numbers) >= 0 and max(numbers) <= ID_MAX):
-        _refuse_id(next(i for i, n in enumerate(numbers) if not 0 <= n <= ID_MAX), numbers)
-    return np.array(numbers, np.uint64)
+                _refuse_integer(index, values, meant)
+    low, high = meant.low, meant.high
+    if numbers and not (min(numbers) >= low and max(numbers) <= high):
+        outside = next(i for i, n in enumerate(numbers) if not low <= n <= high)
+        _refuse_integer(outside, numbers, meant)
+    return np.array(numbers, meant.dtype)
 
 
-def _refuse_id(index: int, values: "Sequence[object] | NDArray[np.generic]") -> NoReturn:
+def _refuse_integer(
+    index: int, values: "Sequence[object] | NDArray[np.generic]", meant: Integers
+) -> NoReturn:
     value = values[index]
     if isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, pa.Scalar):
         value = value.as_py()
+    what = meant.what
     if isinstance(value, int) and not isinstance(value, bool):
-        raise LimitExceeded(f"ids[{index}] is {value}, ids are from 0 to 2**64 - 1")
+        raise LimitExceeded(f"{what}[{index}] is {value}, {what} are from {meant.bounds}")
     raise InvalidArgument(
-        f"ids[{index}] is {value!r} ({type(value).__name__}), ids are integers from 0 to 2**64 - 1"
+        f"{what}[{index}] is {value!r} ({type(value).__name__}), {what} are integers from "
+        f"{meant.bounds}"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
-from holdfast.call import Call
+from holdfast.call import AnswerOutdated, Call
 from holdfast.coordinator import Coordinator
 from holdfast.workers.messages import StoreSpec
 
@@ -41,7 +41,13 @@ class Handle(_StoreHandle):
         self._pool = coordinator.pool(spec)
 
     def _run(self, call: Call[T]) -> T:
-        return self._coordinator.run(self._pool, call)
+        while True:
+            try:
+                return self._coordinator.run(self._pool, call)
+            except AnswerOutdated:
+                if call.instead is None:
+                    raise
+                call = call.instead()
 
 
 class AsyncHandle(_StoreHandle):
@@ -52,7 +58,13 @@ class AsyncHandle(_StoreHandle):
         self._coordinator = coordinator
 
     async def _run(self, call: Call[T]) -> T:
-        return await self._coordinator.run(self._spec, call)
+        while True:
+            try:
+                return await self._coordinator.run(self._spec, call)
+            except AnswerOutdated:
+                if call.instead is None:
+                    raise
+                call = call.instead()
 
 
 def expecting(kind: type[M], take: Callable[[M], T]) -> Callable[[object], T]:

@@ -1,0 +1,339 @@
+"""A warm store's files at work: logging changes, writing chunks, replacing the manifest.
+
+What must hold at any moment, whatever a crash leaves:
+
+- The manifest lists only chunks and dead rows that were synced, with their names, before it was.
+- It is replaced only when the log is synced, so that no row is dead there whose successor is lost.
+- The log holds every change that is not in what the manifest lists: records up to ``flushed`` are,
+  and are passed over when the log is replayed. Later ones change nothing when they are done again.
+- Files that the manifest does not list are leftovers, and are removed when the store is opened.
+"""
+
+from collections.abc import Generator, Sequence
+
+from holdfast.formats import dead_rows, warm_chunk, warm_log, warm_manifest, zone_map
+from holdfast.formats.checksum import crc32
+from holdfast.formats.errors import HoldfastError
+from holdfast.formats.points import Points
+from holdfast.formats.warm_manifest import ChunkEntry, DeadFile, Manifest
+from holdfast.workers.actor import Caller
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Buffer,
+    Disk,
+    put_in_place,
+    remove_if_there,
+    write_beside,
+)
+from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.ledger import Ledger
+from holdfast.workers.lock import Lock
+from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
+from holdfast.workers.messages import Progress
+from holdfast.workers.warm_chunks import ChunkRun
+from holdfast.workers.warm_files import WarmFiles
+from holdfast.workers.warm_merge import Merge
+from holdfast.workers.warm_runs import Run
+from holdfast.workers.warm_table import Plan, WarmTable
+
+_WRITE_BYTES = 4 << 20
+_SYNC_EVERY_BYTES = 16 << 20
+
+Steps = Generator[Progress | None, None, None]
+
+
+class WarmStore:
+    """Files and table of a store that was recovered."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        files: WarmFiles,
+        lock: Lock,
+        manifest: Manifest,
+        log: LogFile,
+        ledger: Ledger,
+        group: GroupCommit,
+        table: WarmTable,
+        sequence: int,
+    ) -> None:
+        self.disk = disk
+        self.files = files
+        self.lock = lock
+        self.manifest = manifest
+        self.log = log
+        self.ledger = ledger
+        self.group = group
+        self.table = table
+        self.sequence = sequence
+        """Of the last record in the log."""
+        self.store_id = bytes.fromhex(manifest.store_id)
+        self.flushes = 0
+        self.compactions = 0
+        self._next_number = manifest.next_number
+        self._written_bytes = manifest.written_bytes
+        self._ingested_bytes = manifest.ingested_bytes
+        self._obsolete: list[str] = []
+        """Files to be removed once a manifest is in place that does not list them."""
+
+    # --- changes ---------------------------------------------------------------------------
+
+    def log_change(self, record: list[Buffer], plan: Plan, caller: Caller | None) -> None:
+        """Log a change that was planned, and then make it.
+
+        Without a caller it is a part of long work, which is done again as a whole if need be.
+        """
+        if not self.lock.is_held():
+            raise RuntimeError(f"the lock file of {self.files.directory} was removed or replaced")
+        if not self.log.is_in_place():
+            raise RuntimeError(f"{self.log.path} was removed or replaced")
+        data = b"".join(record)
+        start = self.log.end
+        counted = (len(plan.points) if plan.points is not None else 0, plan.replaced)
+        first_crc = int.from_bytes(data[:4], "little")
+        if caller is not None:
+            try:
+                self.ledger.note(*caller, start, start + len(data), first_crc, counted)
+            except OSError as error:
+                raise self.log.error(error, "note a write to") from error
+        try:
+            self.log.append(data)
+        except HoldfastError:
+            if caller is not None:
+                self.ledger.void()
+            raise
+        if caller is not None:
+            self.ledger.logged(*caller, counted)
+        self.sequence += 1
+        self._ingested_bytes += len(data)
+        self._written_bytes += len(data)
+        self.table.apply(plan)
+
+    @property
+    def write_amplification(self) -> float:
+        """Bytes written for each byte of points, over the store's life."""
+        return self._written_bytes / self._ingested_bytes if self._ingested_bytes else 0.0
+
+    # --- flushing and compacting -----------------------------------------------------------
+
+    def flush(self) -> Steps:
+        """Write to chunks what is in memory, and shorten the log. In slices."""
+        frozen = self.table.freeze()
+        sequence, offset = self.sequence, self.log.end
+        try:
+            yield from self._merge(frozen, "flush", sequence)
+        except BaseException:
+            self.table.thaw()
+            raise
+        self.flushes += 1
+        self._shorten_log(sequence, offset)
+
+    def compact(self, runs: Sequence[ChunkRun]) -> Steps:
+        """Write the live rows of some chunks to new ones. In slices."""
+        yield from self._merge(runs, "compact", self.manifest.flushed)
+        self.compactions += 1
+
+    def _merge(self, runs: Sequence[Run], stage: str, flushed: int) -> Steps:
+        merge = Merge(runs, self.table.dimension, self.manifest.compression, stage)
+        made: list[ChunkRun] = []
+        run_number = self._next_number
+        try:
+            for step in merge.chunks():
+                if isinstance(step, Progress):
+                    yield step
+                else:
+                    made.append((yield from self._write_chunk(step, run_number)))
+            merge.pass_on(made)
+            gone = {id(run) for run in runs}
+            kept = [chunk for chunk in self.table.chunks if id(chunk) not in gone]
+            self.replace_manifest([*kept, *made], flushed)
+        except Fatal:
+            raise
+        except BaseException:
+            for chunk in made:
+                self._discard(chunk.entry.number)
+            raise
+        finally:
+            merge.close()
+        self.table.exchange(runs, made)
+        for run in runs:
+            if isinstance(run, ChunkRun):
+                self._forget(run.entry)
+        self._remove_obsolete()
+
+    def _write_chunk(
+        self, points: Points, run_number: int
+    ) -> Generator[Progress | None, None, ChunkRun]:
+        """Write a chunk and its zone map, both synced; nothing lists them yet."""
+        number = self._take_number()
+        compression = self.manifest.compression
+        pieces = warm_chunk.encode(points, compression)
+        yield None
+        size = sum(map(len, pieces))
+        series = zone_map.series_of(points.spaces, points.entities, points.timestamps)
+        zone = zone_map.encode(
+            zone_map.ZoneMap(
+                self.table.dimension, self.store_id, number, run_number, size,
+                points.metadata is not None, compression != "none", series,
+                zone_map.block_checksums(pieces),
+            )
+        )  # fmt: skip
+        try:
+            yield from self._write(self.files.chunk(number), pieces)
+            yield from self._write(self.files.zone(number), [memoryview(zone)])
+        except BaseException:
+            self._discard(number)
+            raise
+        entry = ChunkEntry(
+            number, run_number, len(points), size, len(zone), crc32(zone),
+            int(series.first_times.min()), int(series.last_times.max()),
+        )  # fmt: skip
+        return ChunkRun(self.disk, self.files, entry, self.store_id, self.table.dimension)
+
+    def _write(self, path: str, pieces: Sequence[memoryview]) -> Generator[None, None, None]:
+        """Write and sync a new file, a part at a time."""
+        remove_if_there(self.disk, path)
+        file = self.disk.create(path)
+        try:
+            unsynced = offset = 0
+            for piece in pieces:
+                for start in range(0, len(piece), _WRITE_BYTES):
+                    part = piece[start : start + _WRITE_BYTES]
+                    file.write_at(offset, part)
+                    offset += len(part)
+                    unsynced += len(part)
+                    if len(part) == _WRITE_BYTES:
+                        yield None
+                    if unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync is a long one
+                        file.sync()
+                        unsynced = 0
+                        yield None
+            file.sync()
+        finally:
+            file.close()
+        self._written_bytes += offset
+
+    def _take_number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+    def _discard(self, number: int) -> None:
+        """Remove the files of a chunk that came to nothing."""
+        for path in (self.files.chunk(number), self.files.zone(number)):
+            try:
+                remove_if_there(self.disk, path)
+            except OSError:
+                self._obsolete.append(path)
+
+    def _forget(self, entry: ChunkEntry) -> None:
+        self._obsolete += [self.files.chunk(entry.number), self.files.zone(entry.number)]
+        if entry.dead is not None:
+            self._obsolete.append(self.files.dead(entry.dead.number))
+
+    def _remove_obsolete(self) -> None:
+        """Remove what no manifest lists any more; what cannot be removed now is tried again."""
+        left = []
+        for path in self._obsolete:
+            try:
+                remove_if_there(self.disk, path)
+            except OSError:
+                left.append(path)
+        self._obsolete = left
+
+    # --- the manifest ----------------------------------------------------------------------
+
+    def replace_manifest(self, chunks: Sequence[ChunkRun], flushed: int) -> None:
+        """Have a new manifest list these chunks, with their dead rows as they are now."""
+        replaced = self._write_dead_rows(chunks)
+        if self.log.unsynced_bytes:
+            self.group.sync()
+        self.disk.sync_directory(self.files.directory)
+        old = self.manifest
+        manifest = Manifest(
+            old.store_id, old.dimension, old.generation + 1, flushed, self.sequence,
+            self._next_number, old.compression, [chunk.entry for chunk in chunks],
+            self._ingested_bytes, self._written_bytes,
+        )  # fmt: skip
+        try:
+            write_beside(self.disk, self.files.manifest, [warm_manifest.encode(manifest)]).close()
+        except OSError:
+            remove_if_there(self.disk, self.files.manifest + TEMPORARY_SUFFIX)
+            raise
+        try:
+            put_in_place(self.disk, self.files.manifest)
+        except OSError as error:
+            raise Fatal(f"cannot put {self.files.manifest!r} in place: {error}") from error
+        self.manifest = manifest
+        self._obsolete += replaced
+        self._remove_obsolete()
+
+    def _write_dead_rows(self, chunks: Sequence[ChunkRun]) -> list[str]:
+        """Write the dead rows of the chunks where they changed; returns the files replaced."""
+        replaced = []
+        for chunk in chunks:
+            if not chunk.dead_changed:
+                continue
+            assert chunk.dead is not None
+            data = dead_rows.encode(self.store_id, chunk.entry.number, chunk.dead)
+            number = self._take_number()
+            for _ in self._write(self.files.dead(number), [memoryview(data)]):
+                pass
+            if chunk.entry.dead is not None:
+                replaced.append(self.files.dead(chunk.entry.dead.number))
+            chunk.written(DeadFile(number, chunk.dead_rows, len(data), crc32(data)))
+        return replaced
+
+    # --- the log ---------------------------------------------------------------------------
+
+    def _shorten_log(self, sequence: int, offset: int) -> None:
+        """Rewrite the log without the records up to ``sequence``, which end at ``offset``.
+
+        They are in chunks. Without this the log is only longer than it has to be.
+        """
+        log, path = self.log, self.log.path
+        temporary = path + TEMPORARY_SUFFIX
+        header = warm_log.encode_header(self.table.dimension, self.store_id, sequence + 1)
+        try:
+            file = write_beside(self.disk, path, self._log_from(header, offset))
+        except OSError:
+            remove_if_there(self.disk, temporary)
+            raise
+        try:
+            held = guard(self.disk, temporary)
+            self.ledger.forget_offsets()  # valid for the old log and the new one
+        except (HoldfastError, OSError):
+            file.close()
+            remove_if_there(self.disk, temporary)
+            raise
+        end = len(header) + log.end - offset
+        try:
+            put_in_place(self.disk, path)
+            file.path = path
+            log.swap(file, end, held)
+            self.ledger.bind(file.inode(), end)
+        except OSError as error:
+            mark_unsynced(self.disk, path)
+            raise Fatal(f"cannot put the shortened {path!r} in place: {error}") from error
+
+    def _log_from(self, header: bytes, offset: int) -> Generator[Buffer, None, None]:
+        yield header
+        while offset < self.log.end:
+            part = self.log.read(offset, min(_WRITE_BYTES, self.log.end - offset))
+            offset += len(part)
+            yield part
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sync, and let go of everything."""
+        if self.log.unsynced_bytes:
+            self.group.sync()
+        self.log.close()
+        self.ledger.discard()
+        self.lock.release()
+
+    def abandon(self) -> None:
+        """Let go of everything as a crash would: nothing is synced, nothing tidied up."""
+        self.log.close()
+        self.ledger.close()
+        self.lock.file.close()
