@@ -30,7 +30,7 @@ from holdfast.formats.postcard import (
     FLOAT_BYTES,
     VARINT_BITS_MAX,
     UndecodablePoint,
-    locate,
+    decode_point,
     read_metadata,
 )
 from holdfast.formats.rvf.scan import skip_zeros
@@ -168,9 +168,10 @@ def _decode(data: memoryview, walked: _Walked) -> Block:
     undecodable = walked.empty
     for row in np.flatnonzero(~read.good | has_metadata).tolist():
         try:
-            layout = locate(data, walked.starts[row], walked.ends[row])
-            _, stops[row] = read_metadata(data, layout.metadata_at, walked.ends[row])
-            assert read.good[row], "one by one and all at once, points are the same"
+            if not read.good[row]:
+                decode_point(data, walked.starts[row], walked.ends[row])
+                raise AssertionError("one by one and all at once, the same bytes are points")
+            _, stops[row] = read_metadata(data, int(metadata_at[row]), walked.ends[row])
         except UndecodablePoint as error:
             read.good[row] = False
             place = walked.starts[row] - LENGTH_BYTES

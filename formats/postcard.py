@@ -114,6 +114,8 @@ def _read_text(data: Buffer, at: int, end: int, what: str) -> tuple[str, int]:
 
 def read_varint(data: Buffer, at: int, end: int, what: str) -> tuple[int, int]:
     """A u64 and where it ends. Raises ``UndecodablePoint``, which says ``what`` was to be read."""
+    if at < end and (byte := data[at]) < 0x80:
+        return byte, at + 1  # as nearly all are
     value = 0
     for shift in range(0, VARINT_BITS_MAX, 7):
         if at + shift // 7 >= end:
