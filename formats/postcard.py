@@ -19,7 +19,7 @@ can be; read ones may be padded (``81 00`` is 1). The pairs are in no order; of 
 last value counts. Whatever follows the pairs is not looked at here.
 
 Numbers of things are believed only as far as there are bytes for them, so memory is bounded by the
-bytes that are given.
+bytes that are given; and a point may have ``PAIRS_MAX`` pairs.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,8 @@ from holdfast.formats.errors import InvalidArgument
 
 FLOAT_BYTES = 4
 VARINT_BITS_MAX = 64
+PAIRS_MAX = 65_536
+"""Of metadata in one point. The format has no bound; decoding must not be silent for minutes."""
 _PAIR_BYTES_MIN = 2
 Buffer = bytes | bytearray | memoryview
 
@@ -93,6 +95,8 @@ def read_metadata(data: Buffer, at: int, end: int) -> tuple[dict[str, str], int]
     pairs, behind = read_varint(data, at, end, "number of metadata pairs")
     if pairs > (end - behind) // _PAIR_BYTES_MIN:
         raise UndecodablePoint(at, f"{pairs} pairs of metadata in the {end - behind} bytes left")
+    if pairs > PAIRS_MAX:
+        raise UndecodablePoint(at, f"{pairs} pairs of metadata, the most is {PAIRS_MAX}")
     metadata = {}
     at = behind
     for _ in range(pairs):

@@ -110,7 +110,14 @@ POINTS = st.builds(
     st.just({}) | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
 )
 PADDED = st.integers(0, 8).map(lambda more: b"\x81" + b"\x80" * more + b"\x00\x02\x00\x80\x00")
-LONG = st.sampled_from([b"\xff" * 9 + b"\x02\x02\x00\x00", b"\x80" * 10 + b"\x01\x02\x00\x00"])
+LONG = st.sampled_from(
+    [
+        b"\xff" * 9 + b"\x02\x02\x00\x00",
+        b"\x80" * 10 + b"\x01\x02\x00\x00",
+        b"\x01\x02" + b"\x80" * 8 + b"\x40\x00",  # 4 bytes each for 1 << 62 floats: 0 in 64 bits
+        b"\x01\x02" + b"\xff" * 9 + b"\x01" + bytes(9),
+    ]
+)
 FRAMES = st.one_of(
     POINTS,
     POINTS,
@@ -139,10 +146,9 @@ def test_with_flipped_bits(frames: list[bytes], drawn: st.DataObject) -> None:
     assert all_at_once(bytes(data)) == one_by_one(bytes(data))
 
 
-@pytest.mark.parametrize("dimension", [1, 32])
-def test_more_frames_than_a_block_has(dimension: int) -> None:
-    """Blocks follow each other without a gap, whichever bound ends them."""
-    count = 2 * FRAMES_PER_BLOCK + 5
+@pytest.mark.parametrize(("dimension", "count"), [(1, 2 * FRAMES_PER_BLOCK + 5), (1000, 3000)])
+def test_more_frames_than_a_block_has(dimension: int, count: int) -> None:
+    """Blocks follow each other without a gap, whether many frames end them or long ones."""
     vectors = np.arange(count * dimension, dtype=np.float32).reshape(count, dimension)
     frames = [
         encode_frame(encode_point(7, number - 20, vectors[number])) for number in range(count)

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats.errors import InvalidArgument
-from holdfast.formats.postcard import Point, UndecodablePoint, decode_point, encode_point
+from holdfast.formats.postcard import (
+    PAIRS_MAX,
+    Point,
+    UndecodablePoint,
+    decode_point,
+    encode_point,
+)
 
 DATA = Path(__file__).parent.parent / "data" / "warm"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -141,6 +147,14 @@ def test_reasons(data: bytes, offset: int, reason: str) -> None:
     assert refused.value.offset == offset
     assert refused.value.reason.startswith(reason)
     assert peak < 1 << 20
+
+
+def test_the_most_pairs() -> None:
+    """A point may have as much metadata as anybody writes, and not as much as takes minutes."""
+    metadata = {str(number): "" for number in range(PAIRS_MAX)}
+    assert decode_point(encode_point(1, 1, [], metadata)).metadata == metadata
+    with pytest.raises(UndecodablePoint, match="65537 pairs of metadata, the most is 65536"):
+        decode_point(encode_point(1, 1, [], metadata | {"one": "more"}))
 
 
 @pytest.mark.parametrize(

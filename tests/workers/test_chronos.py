@@ -366,6 +366,19 @@ def test_large_series(dimension: int) -> None:
     assert all(batch.metadata is None for batch in batches)
 
 
+@pytest.mark.parametrize("duplicates", ["first", "last"])
+def test_many_duplicates(duplicates: Duplicates) -> None:
+    """Of many points with the same time it is the very first or last that counts."""
+    order = np.random.default_rng(4).integers(0, 3, 5000).tolist()
+    content = b"".join(frame(time, float(number)) for number, time in enumerate(order))
+    disk, report = surveyed({path_of(): content})
+    found, dropped = read(disk, report, duplicates=duplicates)
+    values = [np.frombuffer(row.vector, "<f4").item() for row in found[0, 1]]
+    places = [[number for number, at in enumerate(order) if at == time] for time in range(3)]
+    assert values == [place[0 if duplicates == "first" else -1] for place in places]
+    assert dropped == 5000 - 3
+
+
 # --- what the world may do meanwhile -----------------------------------------------------------
 
 
@@ -400,7 +413,9 @@ def test_every_failing_call() -> None:
         assert disk.struck == 1
 
 
-@pytest.mark.parametrize("now", [WHOLE[:-3], WHOLE + POINTS[0], b"", b"\xff" + WHOLE[1:]])
+@pytest.mark.parametrize(
+    "now", [WHOLE[:-3], WHOLE + POINTS[0], WHOLE + b"\0", b"", b"\xff" + WHOLE[1:]]
+)
 def test_files_that_change_after_the_survey(now: bytes) -> None:
     """A file that is not what was surveyed any more is refused, even when salvaging."""
     _, report = surveyed({path_of(): WHOLE})
