@@ -218,11 +218,10 @@ class _Varints:
             self.at += more
             if shift + 7 > VARINT_BITS_MAX:
                 self.good &= byte >> (VARINT_BITS_MAX - shift) == 0
-                return values
             more &= byte >= 0x80
             if not more.any():
-                return values
-        raise AssertionError("the tenth byte is the last")
+                break
+        return values
 
 
 def _signed(zigzag: NDArray[np.uint64]) -> NDArray[np.int64]:
