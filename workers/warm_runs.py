@@ -224,6 +224,7 @@ def live_rows_of(run: Run, keys: Series, timestamps: Times) -> Rows:
     if not len(mine):
         return np.empty(0, np.int64)
     times = run.timestamps
+    rows: Rows
     if len(mine) == 1:
         low, high = run.series.starts[mine[0]], run.series.starts[mine[0] + 1]
         wanted = timestamps[keys.starts[theirs[0]] : keys.starts[theirs[0] + 1]]
@@ -244,7 +245,8 @@ def ranges(starts: Rows, counts: Rows) -> Rows:
     """The numbers from each start on, so many of each, one behind the other."""
     total = int(counts.sum())
     before = np.cumsum(counts) - counts
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - before, counts)
+    numbers: Rows = np.arange(total, dtype=np.int64) + np.repeat(starts - before, counts)
+    return numbers
 
 
 def _bisect(times: Times, low: Rows, high: Rows, wanted: Times) -> Rows:
@@ -287,17 +289,14 @@ def key_order(
     spaces: NDArray[np.uint32] | None, entities: NDArray[np.uint64] | None, times: Times
 ) -> Rows:
     """Puts rows in order of key, equal ones as they came; None means: all the same."""
-    order: Rows
     if entities is None and spaces is None:
-        order = np.argsort(times, kind="stable")
-        return order
+        return np.argsort(times, kind="stable")
     keys: list[NDArray[np.generic]] = [times]
     if entities is not None:
         keys.append(entities)
     if spaces is not None:
         keys.append(spaces)
-    order = np.lexsort(keys)
-    return order
+    return np.lexsort(keys)
 
 
 def live_points(run: Run) -> int:

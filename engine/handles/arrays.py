@@ -159,13 +159,13 @@ _Array = NDArray[np.uint64] | NDArray[np.int64]
 
 def _of_range(value: range, meant: Integers) -> _Array:
     if not value:
-        return np.empty(0, meant.dtype)
+        return cast("_Array", np.empty(0, meant.dtype))
     for index in (0, len(value) - 1):
         if not meant.low <= value[index] <= meant.high:
             _refuse_integer(index if index == 0 else _first_outside(value, meant), value, meant)
     # Modulo 2**64, where a step down is a large step up.
     steps = np.arange(len(value), dtype=np.uint64) * np.uint64(value.step % (1 << 64))
-    return (steps + np.uint64(value.start % (1 << 64))).view(meant.dtype)
+    return _typed(steps + np.uint64(value.start % (1 << 64)), meant)
 
 
 def _first_outside(value: range, meant: Integers) -> int:
@@ -188,7 +188,7 @@ def _of_numpy(values: NDArray[np.generic], meant: Integers) -> _Array:
         _refuse_integer(int(np.argmax(np.less(values, 0))), values, meant)
     if values.size and kind == "u" and values.max() > meant.high:
         _refuse_integer(int(np.argmax(np.greater(values, np.uint64(meant.high)))), values, meant)
-    return np.require(values, meant.dtype, ("C", "A"))
+    return _typed(values, meant)
 
 
 def _of_arrow(values: pa.ChunkedArray, meant: Integers) -> _Array:
@@ -218,7 +218,12 @@ def _of_list(values: Sequence[object], meant: Integers) -> _Array:
     if numbers and not (min(numbers) >= low and max(numbers) <= high):
         outside = next(i for i, n in enumerate(numbers) if not low <= n <= high)
         _refuse_integer(outside, numbers, meant)
-    return np.array(numbers, meant.dtype)
+    return cast("_Array", np.array(numbers, meant.dtype))
+
+
+def _typed(values: NDArray[np.generic], meant: Integers) -> _Array:
+    """Integers that are within the bounds, as the type they are meant to have."""
+    return cast("_Array", np.require(values, meant.dtype, ("C", "A")))
 
 
 def _refuse_integer(

@@ -74,7 +74,9 @@ class ChunkMaps:
 
 def schema_of(columns: Sequence[str], dimension: int) -> pa.Schema:
     """The schema of a table of these columns."""
-    return pa.schema([pa.field(name, _TYPES[name](dimension), nullable=False) for name in columns])
+    return pa.schema(
+        [pa.field(name, _type_of(name, dimension), nullable=False) for name in columns]
+    )
 
 
 def table_of(
@@ -113,7 +115,7 @@ def _batch_of(
             arrays.append(pa.array(np.full(rows, entity, np.uint64)))
         else:
             raw = segment.entities if name == ENTITY else segment.spaces
-            arrays.append(_numbers(raw, _TYPES[name](dimension)))
+            arrays.append(_numbers(raw, _type_of(name, dimension)))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -128,12 +130,17 @@ def vectors_of(raw: memoryview, dimension: int) -> pa.FixedSizeListArray:
     return pa.Array.from_buffers(type_, len(values) // dimension, [None], children=[values])
 
 
+def _type_of(column: str, dimension: int) -> pa.DataType:
+    if column == VECTOR:
+        return vector_type(dimension)
+    return _TYPES[column]
+
+
 _TYPES = {
-    SPACE: lambda _: pa.uint32(),
-    ENTITY: lambda _: pa.uint64(),
-    TIMESTAMP: lambda _: pa.int64(),
-    VECTOR: vector_type,
-    METADATA: lambda _: METADATA_TYPE,
+    SPACE: pa.uint32(),
+    ENTITY: pa.uint64(),
+    TIMESTAMP: pa.int64(),
+    METADATA: METADATA_TYPE,
 }
 
 
