@@ -34,6 +34,7 @@ from holdfast.workers.warm_runs import (
 from holdfast.workers.warm_tail import Key, Tail
 
 _TAIL_BATCH_ROWS_MAX = 64
+_MERGED_ROWS_MAX = 16_384  # larger runs wait for the flush, which merges them all
 _CACHED_SERIES_MAX = 1 << 16
 _FORGOTTEN_ONE_BY_ONE_MAX = 256
 
@@ -241,7 +242,10 @@ class WarmTable:
         self._forget(run.series)
         merged = 1
         rows = run.rows
-        while len(self.memory) - merged > self.frozen and self.memory[-merged - 1].rows < 2 * rows:
+        while len(self.memory) - merged > self.frozen:
+            older = self.memory[-merged - 1].rows
+            if older >= 2 * rows or rows + older > _MERGED_ROWS_MAX:
+                break
             merged += 1
             rows += self.memory[-merged].rows
         if merged > 1:
