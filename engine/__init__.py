@@ -56,13 +56,18 @@ if TYPE_CHECKING:
     from holdfast.engine import open_engine as open
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
     from holdfast.handles.async_vectors import AsyncVectors
+    from holdfast.handles.async_warm import AsyncWarm
     from holdfast.handles.fold import AsyncFold, Fold
     from holdfast.handles.results import QueryResult, Rows
     from holdfast.handles.vector_parts import Difference, Membership
     from holdfast.handles.vectors import Vectors
+    from holdfast.handles.warm import Warm
+    from holdfast.handles.warm_input import TemporalPoint
+    from holdfast.handles.warm_transfer import WarmExported
     from holdfast.workers.fold_messages import Exported, Status
     from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
     from holdfast.workers.vector_messages import Ingested, VectorStatus
+    from holdfast.workers.warm_messages import WarmImported, WarmStatus, WarmVerified, WarmWritten
 
 __version__ = "0.1.0"
 
@@ -73,6 +78,7 @@ logging.getLogger("holdfast").addHandler(logging.NullHandler())
 _ON_FIRST_USE = {
     "AsyncEngine": ("holdfast.async_engine", "AsyncEngine"),
     "AsyncFold": ("holdfast.handles.fold", "AsyncFold"),
+    "AsyncWarm": ("holdfast.handles.async_warm", "AsyncWarm"),
     "AsyncVectors": ("holdfast.handles.async_vectors", "AsyncVectors"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
     "Dashboard": ("holdfast.formats.rvf.images", "Dashboard"),
@@ -93,6 +99,13 @@ _ON_FIRST_USE = {
     "StoreHealth": ("holdfast.workers.messages", "StoreHealth"),
     "VectorStatus": ("holdfast.workers.vector_messages", "VectorStatus"),
     "Vectors": ("holdfast.handles.vectors", "Vectors"),
+    "TemporalPoint": ("holdfast.handles.warm_input", "TemporalPoint"),
+    "Warm": ("holdfast.handles.warm", "Warm"),
+    "WarmExported": ("holdfast.handles.warm_transfer", "WarmExported"),
+    "WarmImported": ("holdfast.workers.warm_messages", "WarmImported"),
+    "WarmStatus": ("holdfast.workers.warm_messages", "WarmStatus"),
+    "WarmVerified": ("holdfast.workers.warm_messages", "WarmVerified"),
+    "WarmWritten": ("holdfast.workers.warm_messages", "WarmWritten"),
     "Wasm": ("holdfast.formats.rvf.images", "Wasm"),
     "aio": ("holdfast.aio", None),
     "open": ("holdfast.engine", "open_engine"),
@@ -114,6 +127,7 @@ __all__ = [
     "AsyncEngine",
     "AsyncFold",
     "AsyncVectors",
+    "AsyncWarm",
     "CallTimeout",
     "Compacted",
     "Cursor",
@@ -160,11 +174,18 @@ __all__ = [
     "StoreLocked",
     "StoreNotFound",
     "StoreReadOnly",
+    "TemporalPoint",
     "UnsafeFileSystem",
     "Update",
     "VectorStatus",
     "Vectors",
     "Version",
+    "Warm",
+    "WarmExported",
+    "WarmImported",
+    "WarmStatus",
+    "WarmVerified",
+    "WarmWritten",
     "Wasm",
     "WorkerCrashed",
     "WorkerTraceback",

@@ -11,7 +11,14 @@ import time
 from collections.abc import Callable, Generator
 
 from holdfast.formats.errors import HoldfastError, InvalidArgument, from_os_error
-from holdfast.workers import warm_check, warm_messages, warm_policy, warm_queries, warm_writes
+from holdfast.workers import (
+    warm_check,
+    warm_import,
+    warm_messages,
+    warm_policy,
+    warm_queries,
+    warm_writes,
+)
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk, directory_of
 from holdfast.workers.messages import (
@@ -102,6 +109,8 @@ class WarmActor:
                 return self._flush_now()
             case warm_messages.WarmCompact():
                 return self._compact_now()
+            case warm_messages.WarmImport():
+                return warm_import.import_steps(self._store, request, self._relief, self._tick)
             case warm_messages.WarmVerify():
                 return warm_check.verify_steps(self._store)
             case StoreStatus():
@@ -121,6 +130,11 @@ class WarmActor:
         before = self._chunk_bytes()
         yield from self._alone(self._compact_all)
         return Compacted(before, self._chunk_bytes())
+
+    def _relief(self) -> Slices:
+        """Flush in the middle of other work, if what has collected is enough."""
+        if self._is_full():
+            yield from self._alone(self._store.flush)
 
     def _compact_all(self) -> Slices:
         if self._table.memory_rows:

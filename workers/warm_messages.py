@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.warm_chunk import Compression
+from holdfast.workers.chronos_report import ChronosReport
 from holdfast.workers.message import Durability, Message
 
 U64 = Annotated[int, msgspec.Meta(ge=0)]
@@ -308,8 +309,23 @@ class WarmStatus(Message, frozen=True, tag=59):
     pid: int
 
 
+class WarmImported(Message, frozen=True, tag=60):
+    """What an import did: points written, and of these, in place of others that were there.
+
+    ``duplicates`` were dropped because another point of the directory has their key; ``skipped``
+    have another dimension. ``report`` has what was found, file by file.
+    """
+
+    points: int
+    replaced: int
+    duplicates: int
+    skipped: int
+    report: ChronosReport
+
+
 WarmReply = (
-    WarmIs
+    WarmImported
+    | WarmIs
     | WarmWritten
     | WarmPoint
     | WarmRows

@@ -1,8 +1,9 @@
 """The warm store's handle for asyncio; every operation is defined in ``handles.warm``."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,11 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.warm_chunk import ENTITY, SPACE
 from holdfast.handles.base import AsyncHandle
+from holdfast.handles.fold import absolute
 from holdfast.handles.vector_parts import check_count
 from holdfast.handles.warm import Warm, WarmInfo
 from holdfast.handles.warm_calls import ALL_COLUMNS, WarmCalls, check_columns, cut, last_series
+from holdfast.handles.warm_transfer import FileFormat, PartitionWriter, WarmExported, batches_of
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.messages import StoreSpec
 
@@ -54,6 +57,7 @@ class AsyncWarm(WarmCalls, AsyncHandle):
     compact = awaitable(Warm.compact)
     verify = awaitable(Warm.verify)
     status = awaitable(Warm.status)
+    import_chronos = awaitable(Warm.import_chronos)
     _page = awaitable(Warm._page)
     _series_page = awaitable(Warm._series_page)
 
@@ -94,6 +98,40 @@ class AsyncWarm(WarmCalls, AsyncHandle):
 
         table = await self.to_table(timeout=timeout)
         return await asyncio.to_thread(pyarrow.dataset.dataset, table)
+
+    async def import_file(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        space: int | None = None,
+        format: FileFormat | None = None,
+        non_finite: Literal["refuse", "accept"] = "refuse",
+        timeout: float | None = None,
+    ) -> int:
+        """See ``Warm.import_file``."""
+        written = 0
+        batches = batches_of(absolute(source), space, format)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            done = await self.write_batch(*batch, non_finite=non_finite, timeout=timeout)
+            written += done.points
+        return written
+
+    async def export(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        format: FileFormat = "parquet",
+        timeout: float | None = None,
+    ) -> WarmExported:
+        """See ``Warm.export``."""
+        writer = await asyncio.to_thread(PartitionWriter, absolute(directory), format)
+        try:
+            async for table in self._scan(ALL_COLUMNS, 0, timeout):
+                await asyncio.to_thread(writer.write, table)
+            return await asyncio.to_thread(writer.finish)
+        except BaseException:
+            await asyncio.to_thread(writer.discard)
+            raise
 
     async def series(self, space: int | None = None, *, timeout: float | None = None) -> pa.Table:
         """See ``Warm.series``."""

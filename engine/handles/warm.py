@@ -1,7 +1,8 @@
 """The warm store's blocking handle; ``async_warm`` has the other."""
 
+import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.warm_chunk import ENTITY, SPACE, VECTOR
 from holdfast.handles.arrays import as_queries, first_non_finite
 from holdfast.handles.base import Handle, expecting
+from holdfast.handles.fold import absolute
 from holdfast.handles.vector_parts import check_choice, check_count
 from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
@@ -39,6 +41,7 @@ from holdfast.handles.warm_input import (
     series_batch,
 )
 from holdfast.handles.warm_results import hits_of, point_of, series_of
+from holdfast.handles.warm_transfer import FileFormat, PartitionWriter, WarmExported, batches_of
 from holdfast.workers import messages
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.messages import StoreSpec
@@ -387,6 +390,85 @@ class Warm(WarmCalls, Handle):
         return Call(
             message, expecting(wm.WarmHits, lambda r: hits_of(r, dimension)), timeout, progress
         )
+
+    # --- to and from elsewhere -------------------------------------------------------------
+
+    @operation
+    def import_chronos(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        duplicates: Literal["first", "last"] = "last",
+        damaged: Literal["refuse", "salvage"] = "refuse",
+        other_dimensions: Literal["refuse", "skip"] = "refuse",
+        non_finite: Literal["refuse", "accept"] = "refuse",
+        progress: ProgressCallback | None = None,
+        timeout: float | None = None,
+    ) -> Call[wm.WarmImported]:
+        """Read a directory of chronos-vector's warm tier, which is not changed.
+
+        Of points with the same key the ``duplicates`` one counts, as the files have them in order.
+        Damage, points of ``other_dimensions`` and values that are not finite are refused before
+        anything is written, unless asked for otherwise; the report says what was found in each
+        file. What its program deleted comes back, since its deletes are in no file.
+
+        Raises ``StoreCorrupt`` with file and offset of the first damage, or ``InvalidFormat``.
+        """
+        check_choice("duplicates", duplicates, ("first", "last"))
+        check_choice("damaged", damaged, ("refuse", "salvage"))
+        check_choice("other_dimensions", other_dimensions, ("refuse", "skip"))
+        check_choice("non_finite", non_finite, ("refuse", "accept"))
+        message = wm.WarmImport(
+            absolute(directory),
+            duplicates,
+            damaged == "salvage",
+            other_dimensions,
+            non_finite == "accept",
+        )
+        return Call(message, expecting(wm.WarmImported, lambda reply: reply), timeout, progress)
+
+    def import_file(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        space: int | None = None,
+        format: FileFormat | None = None,
+        non_finite: Literal["refuse", "accept"] = "refuse",
+        timeout: float | None = None,
+    ) -> int:
+        """Write the points of a Parquet or Arrow file, or of a directory such as ``export`` makes.
+
+        Columns as for ``write_batch``, and ``space`` unless it is given. Returns how many points
+        were written. Each batch of up to 65,536 is a durable unit of its own, and ``timeout`` is
+        per batch; importing again what was imported changes nothing.
+        """
+        written = 0
+        for number, points in batches_of(absolute(source), space, format):
+            done = self.write_batch(number, points, non_finite=non_finite, timeout=timeout)
+            written += done.points
+        return written
+
+    def export(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        format: FileFormat = "parquet",
+        timeout: float | None = None,
+    ) -> WarmExported:
+        """Write all points to a directory that is absent or empty, one folder a space.
+
+        ``format`` is ``"parquet"`` or ``"arrow"``. Any reader of partitioned datasets reads it, and
+        so does ``import_file``. It is there as a whole or not at all; as with ``scan``, each table
+        in it is one moment's state. Raises ``StoreExists``, ``StoreFull``, ``StoreIOError``.
+        """
+        writer = PartitionWriter(absolute(directory), format)
+        try:
+            for table in self._scan(ALL_COLUMNS, 0, timeout):
+                writer.write(table)
+            return writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
 
     # --- the files -------------------------------------------------------------------------
 
