@@ -1,5 +1,7 @@
 """The demonstration: real files into a fold and a vector store, then processes killed meanwhile.
 
+A warm store samples what the engine's processes use, all the while.
+
 Every promise is checked on the machine it runs on, and by comparing contents, not by trusting
 replies: what the fold holds after each step is compared with what was read from the files or
 acknowledged to the writers. The directory that is followed is only read.
@@ -27,6 +29,7 @@ from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.limits import MIB
 from holdfast.handles.fold import absolute
 from holdfast.resemblance import compare_files
+from holdfast.sampling import Sampler, examine
 from holdfast.storm import ROUNDS, WRITERS, Storm, milliseconds
 
 _PREFIXES = 20
@@ -114,12 +117,15 @@ class _Demo:
             with open_engine(self._stores) as engine:
                 first = self._follow(engine)
             with open_engine(self._stores) as engine:
+                sampler = Sampler(engine)
+                sampler.start()
                 self._resume(engine, first)
                 self._look_up(engine)
                 self._export_and_import(engine)
                 self._resemble(engine)
                 storm = Storm(engine, "storm", ROUNDS)
                 storm.rage(self._bar("killing", len(ROUNDS)))
+                self._look_at_samples(sampler)
             with open_engine(self._stores) as engine:
                 self._count_losses(engine, storm)
 
@@ -243,6 +249,21 @@ class _Demo:
         self._promise("the nearest files are the nearest", found.right)
         self._promise("a branch and its parent do not disturb each other", found.apart)
         self._promise("compaction loses nothing", found.compacted_right)
+
+    def _look_at_samples(self, sampler: Sampler) -> None:
+        """What the processes used all the while, as the warm store gives it back."""
+        found = examine(sampler.stop(), sampler.points, sampler.failed)
+        if found is None:
+            return
+        self._report.sections["samples"] = asdict(found)
+        total = f"{found.samples:,} points of {found.processes} processes"
+        self._line("processes sampled", f"{total} over {found.seconds:.1f} s")
+        self._line("busiest process", f"{found.busiest}; largest {found.largest_mib:.0f} MiB")
+        self._line("most similar moments", ", ".join(found.similar))
+        self._promise("no sample is refused", found.failed == 0)
+        self._promise("a range gives a series back as it was sampled", found.range_right)
+        self._promise("the newest point as of a moment is the right one", found.as_of_right)
+        self._promise("the nearest moments are the nearest", found.nearest_right)
 
     def _count_losses(self, engine: Engine, storm: Storm) -> None:
         lost = storm.lost(engine.fold("storm", create=False))
