@@ -65,6 +65,8 @@ class WarmActor:
         self._busy = False
         """Work that was asked for is writing chunks, and upkeep waits."""
         self._not_before = 0.0
+        self._decision: warm_policy.Decision | None = None
+        self._decision_at = 0
 
     # --- requests --------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class WarmActor:
             case warm_messages.WarmImport():
                 return warm_import.import_steps(self._store, request, self._relief, self._tick)
             case warm_messages.WarmVerify():
-                return warm_check.verify_steps(self._store)
+                return warm_check.verify_steps(self._store, self._tick)
             case StoreStatus():
                 return self._status()
             case StoreMayDrop():
@@ -172,8 +174,14 @@ class WarmActor:
         return full and time.monotonic() >= self._not_before
 
     def _is_overdue(self) -> bool:
-        overdue = warm_policy.is_overdue(self._table.chunks)
-        return overdue and time.monotonic() >= self._not_before
+        return self._decided().overdue and time.monotonic() >= self._not_before
+
+    def _decided(self) -> warm_policy.Decision:
+        """What to merge next, looked at again only when chunks have changed."""
+        if self._decision is None or self._decision_at != self._table.chunk_changes:
+            self._decision_at = self._table.chunk_changes
+            self._decision = warm_policy.decide(self._table.chunks)
+        return self._decision
 
     def step(self, *, idle: bool) -> bool:
         if self._busy:
@@ -195,7 +203,7 @@ class WarmActor:
     def _next_compaction(self) -> Slices | None:
         if time.monotonic() < self._not_before:
             return None
-        chunks = warm_policy.next_compaction(self._table.chunks)
+        chunks = self._decided().chunks
         return self._quietly(self._store.compact(chunks), "compaction") if chunks else None
 
     def _quietly(self, work: Slices, what: str) -> Slices:

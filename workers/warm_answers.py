@@ -87,6 +87,7 @@ class Answer:
         self._here: list[Points] = []
         self._budget = RESULT_BYTES_MAX
         self.sent_bytes = 0
+        self.mapped_bytes = 0
 
     def add(self, piece: Piece) -> None:
         """Add the rows of a piece."""
@@ -100,6 +101,7 @@ class Answer:
         self._flush()
         for start, stop in spans:
             piece.run.check_columns(start, stop, vectors=self._vectors, metadata=self._metadata)
+            self.mapped_bytes += (stop - start) * self.row_bytes
             self._segments.append(RowsInChunk(piece.run.entry.number, start, stop))
 
     def _mapped_spans(self, piece: Piece) -> list[tuple[int, int]] | None:

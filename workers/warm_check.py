@@ -1,6 +1,6 @@
 """Checking every file of a warm store: of one that is served, and of one that is only looked at."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from holdfast.formats import warm_log
@@ -34,7 +34,7 @@ def check_chunks(chunks: Iterable[ChunkRun]) -> Iterator[Checked]:
             yield Checked(chunk, None)
 
 
-def verify_steps(store: WarmStore) -> Generator[None, None, WarmVerified]:
+def verify_steps(store: WarmStore, tick: Callable[[], None]) -> Generator[None, None, WarmVerified]:
     """Check every file of a store that is served, a chunk at a time."""
     manifest, points = store.manifest, store.table.points
     files, size = 2, store.log.end
@@ -42,7 +42,7 @@ def verify_steps(store: WarmStore) -> Generator[None, None, WarmVerified]:
     found = (_manifest_flaw(store.disk, store.files), _log_flaw(log, store.files, manifest))
     flaws = [flaw for flaw in found if flaw is not None]
     yield None
-    for checked in check_chunks(table_of(store.disk, store.files, manifest).chunks):
+    for checked in check_chunks(table_of(store.disk, store.files, manifest, tick).chunks):
         entry = checked.chunk.entry
         if checked.flaw is not None and entry.number in _listed(store.manifest):
             flaws.append(checked.flaw)  # unless it was merged away meanwhile

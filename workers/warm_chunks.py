@@ -4,6 +4,9 @@ What is wrong with a chunk shows as ``StoreCorrupt`` naming the file and the off
 that chunk: everything else can be read.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -20,20 +23,46 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_runs import Mask, Rows, Times, mark
 
+_DECOMPRESSED_MAX = 16
+_BLOCKS_PER_TICK = 64
 
-class ChunkRun:
-    """A chunk that the manifest lists. ``files`` are its store's."""
+
+class ChunkFiles:
+    """What the chunks of a store have in common. ``tick`` is called while much is checked."""
 
     def __init__(
-        self, disk: Disk, files: WarmFiles, entry: ChunkEntry, store_id: bytes, dimension: int
+        self,
+        disk: Disk,
+        files: WarmFiles,
+        store_id: bytes,
+        dimension: int,
+        tick: Callable[[], None],
     ) -> None:
+        self.disk = disk
+        self.files = files
+        self.store_id = store_id
+        self.dimension = dimension
+        self.tick = tick
+        self._decompressed: OrderedDict[int, ChunkRun] = OrderedDict()
+
+    def used(self, run: "ChunkRun") -> None:
+        """A decompressed chunk is being used: others that were not lately may be let go of."""
+        self._decompressed[run.entry.number] = run
+        self._decompressed.move_to_end(run.entry.number)
+        while len(self._decompressed) > _DECOMPRESSED_MAX:
+            self._decompressed.popitem(last=False)[1].let_go()
+
+
+class ChunkRun:
+    """A chunk that the manifest lists."""
+
+    def __init__(self, common: ChunkFiles, entry: ChunkEntry) -> None:
         self.entry = entry
         self.late: list[Rows] | None = None
         self.dead_changed = False
-        self._disk = disk
-        self._files = files
-        self._store_id = store_id
-        self._dimension = dimension
+        self._common = common
+        self._files = common.files
+        self._dimension = common.dimension
         self._zone: ZoneMap | None = None
         self._data: pa.Buffer | None = None
         self._checked = np.empty(0, np.bool_)
@@ -47,6 +76,10 @@ class ChunkRun:
         return f"<chunk {self.entry.number} of {self.rows} rows>"
 
     # --- a run -----------------------------------------------------------------------------
+
+    @property
+    def lane(self) -> object:
+        return self.entry.run
 
     @property
     def rows(self) -> int:
@@ -118,7 +151,14 @@ class ChunkRun:
         """The columns; times are checked, the others are when they are asked for."""
         if self._chunk is None:
             self._chunk = self._open()
+        if self.zone.compressed:
+            self._common.used(self)
         return self._chunk
+
+    def let_go(self) -> None:
+        """Forget the columns, which can be read again; who uses them now keeps them."""
+        self._chunk = self._data = None
+        self._metadata_checked = False
 
     def check_whole(self) -> None:
         """Check every byte and every value; raises ``StoreCorrupt``."""
@@ -169,7 +209,7 @@ class ChunkRun:
             zone = zone_map.decode(data)
         except InvalidFormat as error:
             raise self._corrupt(path, error.offset, error.reason or str(error)) from error
-        expected = (self._store_id, self.entry.number, self.entry.rows, self.entry.bytes)
+        expected = (self._common.store_id, self.entry.number, self.entry.rows, self.entry.bytes)
         if (zone.store_id, zone.chunk, zone.rows, zone.chunk_bytes) != expected:
             raise self._corrupt(path, 16, "it belongs to another chunk")
         if zone.dimension != self._dimension:
@@ -180,7 +220,7 @@ class ChunkRun:
         path = self._files.dead(file.number)
         data = self._read(path, file.bytes, file.checksum)
         try:
-            mask = dead_rows.decode(data, self._store_id, self.entry.number, self.entry.rows)
+            mask = dead_rows.decode(data, self._common.store_id, self.entry.number, self.entry.rows)
         except InvalidFormat as error:
             raise self._corrupt(path, error.offset, error.reason or str(error)) from error
         if np.count_nonzero(mask) != file.rows:
@@ -195,7 +235,7 @@ class ChunkRun:
 
     def _map(self, path: str, size: int) -> memoryview:
         try:
-            file = self._disk.open(path)
+            file = self._common.disk.open(path)
         except FileNotFoundError:
             raise self._corrupt(path, None, "the file is missing") from None
         try:
@@ -250,6 +290,8 @@ class ChunkRun:
             if crc32(data[offset : offset + BLOCK_BYTES]) != checksums[block]:
                 raise self._corrupt(self.path, offset, "a block does not match its checksum")
             self._checked[block] = True
+            if not block % _BLOCKS_PER_TICK:
+                self._common.tick()
 
     def _corrupt(self, path: str, offset: int | None, reason: str) -> StoreCorrupt:
         place = "" if offset is None else f" at offset {offset}"

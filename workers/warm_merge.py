@@ -50,7 +50,26 @@ def key_at(run: Run, row: int) -> tuple[int, int, int]:
     """Space, entity and timestamp of a row."""
     series = run.series
     place = int(series.starts.searchsorted(row, "right")) - 1
-    return int(series.spaces[place]), int(series.entities[place]), int(run.timestamps[row])
+    if row == series.starts[place]:  # the zone map knows; a chunk need not be opened for it
+        time = series.first_times[place]
+    elif row + 1 == series.starts[place + 1]:
+        time = series.last_times[place]
+    else:
+        time = run.timestamps[row]
+    return int(series.spaces[place]), int(series.entities[place]), int(time)
+
+
+def heads(cursors: Sequence[C]) -> list[C]:
+    """The cursors whose next row may be the next of all: of each lane the first one not done.
+
+    Runs of a lane come in their order. What lies behind in a lane is not touched, so that merging
+    and scanning hold few chunks open, whatever the size of the store.
+    """
+    found: dict[object, C] = {}
+    for cursor in cursors:
+        if not cursor.is_done:
+            found.setdefault(cursor.run.lane, cursor)
+    return list(found.values())
 
 
 def rows_up_to(run: Run, key: tuple[int, int, int]) -> int:
@@ -86,7 +105,7 @@ def points_of(run: Run, start: int, stop: int, rows: Rows | None) -> Points:
 
 def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
     """The next rows of every run up to the same key, about ``rows_max`` in all; moves on."""
-    open_cursors = [cursor for cursor in cursors if not cursor.is_done]
+    open_cursors = heads(cursors)
     step = max(1, rows_max // max(1, len(open_cursors)))
     pivots = [
         key_at(cursor.run, min(cursor.row + step, cursor.run.rows) - 1) for cursor in open_cursors

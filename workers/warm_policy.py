@@ -10,6 +10,7 @@ of them are written anew without: so a store is no larger than twice its live by
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from holdfast.formats.limits import DEAD_BYTES_MIN, FLUSH_BYTES, FLUSH_ROWS
 from holdfast.workers.warm_chunks import ChunkRun
@@ -34,6 +35,18 @@ def live_bytes(chunk: ChunkRun) -> int:
 def dead_bytes(chunk: ChunkRun) -> int:
     """Of a chunk's file, for the rows that do not."""
     return chunk.entry.bytes * chunk.dead_rows // chunk.rows
+
+
+class Decision(NamedTuple):
+    """The chunks to be merged next, if any, and whether reads suffer already."""
+
+    chunks: list[ChunkRun]
+    overdue: bool
+
+
+def decide(chunks: Sequence[ChunkRun]) -> Decision:
+    """What to merge next."""
+    return Decision(next_compaction(chunks), is_overdue(chunks))
 
 
 def next_compaction(chunks: Sequence[ChunkRun]) -> list[ChunkRun]:

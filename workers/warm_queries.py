@@ -13,7 +13,7 @@ from holdfast.workers import search, warm_messages
 from holdfast.workers.messages import Progress
 from holdfast.workers.raw_arrays import raw
 from holdfast.workers.warm_answers import Answer, Piece
-from holdfast.workers.warm_merge import Cursor, key_at, points_of, rows_up_to, take_slice
+from holdfast.workers.warm_merge import Cursor, heads, key_at, points_of, rows_up_to, take_slice
 from holdfast.workers.warm_messages import WarmPoint, WarmRows, WarmSeriesAre
 from holdfast.workers.warm_runs import (
     Run,
@@ -28,6 +28,7 @@ from holdfast.workers.warm_store import WarmStore
 from holdfast.workers.warm_table import WarmTable
 
 _PAGE_BYTES = 4 << 20
+_PAGE_MAPPED_BYTES = 64 << 20  # which may have to be checked first
 _PAGE_STEPS = 256
 _SLICE_ROWS = 8192
 _SERIES_PAGE = 1 << 18
@@ -176,7 +177,12 @@ def scan(store: WarmStore, request: warm_messages.WarmScan) -> WarmRows:
     )
     limit = request.limit or sys.maxsize
     added = steps = 0
-    while added < limit and answer.sent_bytes < _PAGE_BYTES and steps < _PAGE_STEPS:
+    while (
+        added < limit
+        and answer.sent_bytes < _PAGE_BYTES
+        and answer.mapped_bytes < _PAGE_MAPPED_BYTES
+        and steps < _PAGE_STEPS
+    ):
         taken = _next_rows(cursors, limit - added, answer.row_bytes)
         if not taken:
             break
@@ -196,16 +202,16 @@ def _next_rows(
     cursors: Sequence[Cursor], limit: int, row_bytes: int
 ) -> list[tuple[Cursor, int, int]]:
     """The rows that come next in order of key: many of one run if they lie together there."""
-    waiting = [cursor for cursor in cursors if not cursor.is_done]
+    waiting = heads(cursors)
     if not waiting:
         return []
-    heads = sorted((key_at(cursor.run, cursor.row), n) for n, cursor in enumerate(waiting))
-    first = waiting[heads[0][1]]
+    keys = sorted((key_at(cursor.run, cursor.row), n) for n, cursor in enumerate(waiting))
+    first = waiting[keys[0][1]]
     start = first.row
-    stop = first.run.rows if len(heads) == 1 else rows_up_to(first.run, heads[1][0])
+    stop = first.run.rows if len(keys) == 1 else rows_up_to(first.run, keys[1][0])
     stop = min(stop, start + limit)
-    if len(heads) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN:
-        return take_slice(waiting, min(limit, _SLICE_ROWS))
+    if len(keys) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN:
+        return take_slice(cursors, min(limit, _SLICE_ROWS))
     first.row = stop
     return [(first, start, stop)]
 

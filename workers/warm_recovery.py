@@ -55,7 +55,7 @@ from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import UNSYNCED_SUFFIX, guard, is_marked_unsynced
 from holdfast.workers.mending import drop_cut_bytes, settled
 from holdfast.workers.messages import DEFAULT_DURABILITY, StoreSpec
-from holdfast.workers.warm_chunks import ChunkRun
+from holdfast.workers.warm_chunks import ChunkFiles, ChunkRun
 from holdfast.workers.warm_files import (
     CHUNK_SUFFIX,
     DEAD_SUFFIX,
@@ -321,7 +321,7 @@ def _recover_log(
         refuse_damage(files.log, verdict)
         end = ledger.cut(view, inode, scan.end)
         records = [record for record in scan.records if record.end <= end]
-        table = table_of(disk, files, manifest)
+        table = table_of(disk, files, manifest, tick)
         last = replay(table, records, manifest.flushed, tick)
         torn_bytes = len(view) - end
         policy = spec.durability or DEFAULT_DURABILITY
@@ -334,7 +334,7 @@ def _recover_log(
         raise
     sequence = max(last, header.first_sequence - 1)
     group = GroupCommit(spec, log, ledger)
-    store = WarmStore(disk, files, lock, manifest, log, ledger, group, table, sequence)
+    store = WarmStore(disk, files, lock, manifest, log, ledger, group, table, sequence, tick)
     return RecoveredWarm(store, torn_bytes)
 
 
@@ -350,13 +350,13 @@ def refuse_damage(path: str, verdict: Verdict) -> None:
     )
 
 
-def table_of(disk: Disk, files: WarmFiles, manifest: Manifest) -> WarmTable:
+def table_of(
+    disk: Disk, files: WarmFiles, manifest: Manifest, tick: Callable[[], None]
+) -> WarmTable:
     """The chunks that a manifest lists, none of them opened yet."""
     store_id = bytes.fromhex(manifest.store_id)
-    chunks = [
-        ChunkRun(disk, files, entry, store_id, manifest.dimension) for entry in manifest.chunks
-    ]
-    return WarmTable(manifest.dimension, chunks)
+    common = ChunkFiles(disk, files, store_id, manifest.dimension, tick)
+    return WarmTable(manifest.dimension, [ChunkRun(common, entry) for entry in manifest.chunks])
 
 
 def replay(table: WarmTable, records: list[Record], flushed: int, tick: Callable[[], None]) -> int:

@@ -29,6 +29,11 @@ class Run(Protocol):
     """While the run is being merged: the rows that died since."""
 
     @property
+    def lane(self) -> object:
+        """The same for runs that lie one behind the other in order of key."""
+        ...
+
+    @property
     def series(self) -> Series:
         """Its series and where their rows lie."""
         ...
@@ -85,6 +90,10 @@ class MemoryRun:
         self.dead: Mask | None = None
         self.dead_rows = 0
         self.late: list[Rows] | None = None
+
+    @property
+    def lane(self) -> object:
+        return self  # alone
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ What must hold at any moment, whatever a crash leaves:
 - Files that the manifest does not list are leftovers, and are removed when the store is opened.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from holdfast.formats import dead_rows, warm_chunk, warm_log, warm_manifest, zone_map
 from holdfast.formats.checksum import crc32
@@ -30,7 +30,7 @@ from holdfast.workers.ledger import Ledger
 from holdfast.workers.lock import Lock
 from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
 from holdfast.workers.messages import Progress
-from holdfast.workers.warm_chunks import ChunkRun
+from holdfast.workers.warm_chunks import ChunkFiles, ChunkRun
 from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_merge import Merge
 from holdfast.workers.warm_runs import Run
@@ -56,6 +56,7 @@ class WarmStore:
         group: GroupCommit,
         table: WarmTable,
         sequence: int,
+        tick: Callable[[], None],
     ) -> None:
         self.disk = disk
         self.files = files
@@ -70,6 +71,7 @@ class WarmStore:
         self.store_id = bytes.fromhex(manifest.store_id)
         self.flushes = 0
         self.compactions = 0
+        self._common = ChunkFiles(disk, files, self.store_id, manifest.dimension, tick)
         self._next_number = manifest.next_number
         self._written_bytes = manifest.written_bytes
         self._ingested_bytes = manifest.ingested_bytes
@@ -188,7 +190,7 @@ class WarmStore:
             number, run_number, len(points), size, len(zone), crc32(zone),
             int(series.first_times.min()), int(series.last_times.max()),
         )  # fmt: skip
-        return ChunkRun(self.disk, self.files, entry, self.store_id, self.table.dimension)
+        return ChunkRun(self._common, entry)
 
     def _write(self, path: str, pieces: Sequence[memoryview]) -> Generator[None, None, None]:
         """Write and sync a new file, a part at a time."""

@@ -75,6 +75,8 @@ class WarmTable:
         self.frozen = 0
         """So many of the first runs in memory are being written to chunks, and stay as they are."""
         self.tail = Tail(dimension)
+        self.chunk_changes = 0
+        """Grows whenever there are other chunks, or more dead rows in one."""
         self._spans: dict[tuple[int, int], list[Span]] = {}
 
     # --- figures ---------------------------------------------------------------------------
@@ -218,6 +220,8 @@ class WarmTable:
         """Do what was planned."""
         for run, rows in plan.kills:
             run.kill(rows)
+            if isinstance(run, ChunkRun):
+                self.chunk_changes += 1
         for key in plan.from_tail:
             self.tail.remove(key)
         if plan.points is None:
@@ -275,6 +279,7 @@ class WarmTable:
 
     def exchange(self, gone: Sequence[Run], come: Sequence[ChunkRun]) -> None:
         """Take chunks in place of the runs that they were merged from."""
+        self.chunk_changes += 1
         lost = {id(run) for run in gone}
         self.chunks = [run for run in self.chunks if id(run) not in lost] + list(come)
         kept = [run for run in self.memory if id(run) not in lost]

@@ -115,7 +115,7 @@ class WarmCalls:
 
     def __init__(self, spec: StoreSpec, properties: wm.WarmIs) -> None:
         self._properties = properties
-        self._maps = ChunkMaps(spec.path)
+        self._maps = ChunkMaps(spec.path, compressed=properties.compression != "none")
 
     @property
     def dimension(self) -> int:

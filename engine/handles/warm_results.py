@@ -23,13 +23,15 @@ from holdfast.workers.disk import OsDisk
 from holdfast.workers.warm_files import WarmFiles
 
 _MAPS_MAX = 64
+_DECOMPRESSED_MAX = 8
 DISTANCE = "distance"
 
 
 class ChunkMaps:
     """The chunks of a store that were mapped lately. Not thread-safe; losing one does no harm."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, compressed: bool) -> None:
+        self._most = _DECOMPRESSED_MAX if compressed else _MAPS_MAX
         self._files = WarmFiles(directory)
         self._maps: OrderedDict[int, pa.RecordBatch] = OrderedDict()
         self._generation = -1
@@ -50,7 +52,7 @@ class ChunkMaps:
         if batch is None:
             batch = self._open(segment.chunk)
         self._maps[segment.chunk] = batch
-        while len(self._maps) > _MAPS_MAX:
+        while len(self._maps) > self._most:
             self._maps.popitem(last=False)
         return batch.slice(segment.start, segment.stop - segment.start)
 
