@@ -12,10 +12,16 @@ STORES: tuple[StoreKind, ...] = get_args(StoreKind)
 
 FaultKind = Literal["crash", "kill", "damage", "errors", "processes", "time", "soak"]
 FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
-"""``crash``: states that a crash or power loss may leave. ``kill``: the process dies at a file call.
-``damage``: bytes torn, flipped, exchanged. ``errors``: file calls that fail. ``processes``: those of
-the engine are killed, stopped, raced. ``time``: the wall clock jumps. ``soak``: clients at a steady
-load while faults arrive at random."""
+"""What is broken:
+
+``crash``      states that a crash or power loss may leave
+``kill``       the process dies at a file call
+``damage``     bytes torn, flipped, exchanged
+``errors``     file calls that fail
+``processes``  those of the engine are killed, stopped, raced
+``time``       the wall clock jumps
+``soak``       clients at a steady load while faults arrive at random
+"""
 
 
 @dataclass(frozen=True, slots=True)
