@@ -284,10 +284,11 @@ def nearest(
     table: WarmTable, request: warm_messages.WarmNearest, tick: Callable[[], None]
 ) -> Generator[Progress | None, None, warm_messages.WarmHits]:
     """The points nearest to a vector within a range of time, exactly; equally near ones by key."""
-    query = np.frombuffer(request.query, "<f4").reshape(1, -1)
+    query = np.frombuffer(bytes(request.query), "<f4").reshape(1, -1)  # its frame goes meanwhile
     best: list[tuple[Points, NDArray[np.float32]]] = []
-    for run in table.runs():
-        rows = _rows_in_window(run, request)
+    # All of one moment: a point that is written again later is in a run that is not looked at.
+    windows = [(run, _rows_in_window(run, request)) for run in table.runs()]
+    for run, rows in windows:
         for start in range(0, len(rows), _NEAREST_ROWS):
             part = rows[start : start + _NEAREST_ROWS]
             found = _nearest_of(run, part, query, request, tick)
