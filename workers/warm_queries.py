@@ -202,7 +202,11 @@ def _next_rows(
     heads = sorted((key_at(cursor.run, cursor.row), n) for n, cursor in enumerate(waiting))
     first = waiting[heads[0][1]]
     start = first.row
-    stop = first.run.rows if len(heads) == 1 else rows_up_to(first.run, heads[1][0])
+    stop = first.run.rows
+    if len(heads) > 1:
+        stop = rows_up_to(first.run, heads[1][0])
+        if stop > start and key_at(first.run, stop - 1) == heads[1][0]:
+            stop -= 1  # dead here or there, and a page that ended with it would pass the other over
     stop = min(stop, start + limit)
     if len(heads) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN:
         return take_slice(waiting, min(limit, _SLICE_ROWS))
