@@ -62,8 +62,8 @@ class WarmActor:
         self._tick = tick
         self._flush: Slices | None = None
         self._compaction: Slices | None = None
-        self._busy = False
-        """Work that was asked for is writing chunks, and upkeep waits."""
+        self._asked: Slices | None = None
+        """Work that was asked for and is writing chunks, while upkeep waits."""
         self._not_before = 0.0
         self._decision: warm_policy.Decision | None = None
         self._decision_at = 0
@@ -147,18 +147,18 @@ class WarmActor:
 
     def _alone(self, work: Callable[[], Slices]) -> Slices:
         """Do such work instead of the upkeep under way, and after other work of this sort."""
-        while self._busy:
+        while self._asked is not None:
             yield None
         self._drop_upkeep()
-        self._busy = True
+        self._asked = slices = work()
         try:
-            yield from work()
+            yield from slices
         except HoldfastError:
             raise  # some are an OSError, too
         except OSError as error:
             raise from_os_error(error, "write to", self._store.files.directory) from error
         finally:
-            self._busy = False
+            self._asked = None
 
     def _drop_upkeep(self) -> None:
         for upkeep in (self._flush, self._compaction):
@@ -167,7 +167,7 @@ class WarmActor:
         self._flush = self._compaction = None
 
     def pressed(self) -> bool:
-        return not self._busy and (self._is_full() or self._is_overdue())
+        return self._asked is None and (self._is_full() or self._is_overdue())
 
     def _is_full(self) -> bool:
         full = warm_policy.is_full(self._table, self._store.log.end)
@@ -184,7 +184,7 @@ class WarmActor:
         return self._decision
 
     def step(self, *, idle: bool) -> bool:
-        if self._busy:
+        if self._asked is not None:
             return False
         if self._flush is None and self._is_full():
             self._flush = self._quietly(self._store.flush(), "flush")
@@ -261,6 +261,8 @@ class WarmActor:
 
     def close(self) -> None:
         self._drop_upkeep()
+        if self._asked is not None:  # nobody waits for it any more
+            self._asked.close()
         if self._table.memory_rows >= _WORTH_A_CHUNK_ROWS:
             for _ in self._quietly(self._store.flush(), "flush"):
                 self._tick()

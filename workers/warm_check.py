@@ -3,6 +3,8 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
+from msgspec import structs
+
 from holdfast.formats import warm_log
 from holdfast.formats.errors import StoreCorrupt
 from holdfast.formats.fold_log import Ending
@@ -42,18 +44,18 @@ def verify_steps(store: WarmStore, tick: Callable[[], None]) -> Generator[None, 
     found = (_manifest_flaw(store.disk, store.files), _log_flaw(log, store.files, manifest))
     flaws = [flaw for flaw in found if flaw is not None]
     yield None
-    for checked in check_chunks(table_of(store.disk, store.files, manifest, tick).chunks):
-        entry = checked.chunk.entry
-        if checked.flaw is not None and entry.number in _listed(store.manifest):
-            flaws.append(checked.flaw)  # unless it was merged away meanwhile
-        files += 2 + (entry.dead is not None)
-        size += entry.bytes + entry.zone_bytes + (entry.dead.bytes if entry.dead else 0)
+    for number in [chunk.number for chunk in manifest.chunks]:
+        # As it is listed now: it may have been merged away, or have other dead rows, meanwhile.
+        listed = [chunk for chunk in store.manifest.chunks if chunk.number == number]
+        now = structs.replace(store.manifest, chunks=listed)
+        for checked in check_chunks(table_of(store.disk, store.files, now, tick).chunks):
+            entry = checked.chunk.entry
+            if checked.flaw is not None:
+                flaws.append(checked.flaw)
+            files += 2 + (entry.dead is not None)
+            size += entry.bytes + entry.zone_bytes + (entry.dead.bytes if entry.dead else 0)
         yield None
     return WarmVerified(files, size, points, flaws)
-
-
-def _listed(manifest: Manifest) -> set[int]:
-    return {chunk.number for chunk in manifest.chunks}
 
 
 def _manifest_flaw(disk: Disk, files: WarmFiles) -> WarmFlaw | None:

@@ -208,7 +208,11 @@ def _next_rows(
     keys = sorted((key_at(cursor.run, cursor.row), n) for n, cursor in enumerate(waiting))
     first = waiting[keys[0][1]]
     start = first.row
-    stop = first.run.rows if len(keys) == 1 else rows_up_to(first.run, keys[1][0])
+    stop = first.run.rows
+    if len(keys) > 1:
+        stop = rows_up_to(first.run, keys[1][0])
+        if stop > start and key_at(first.run, stop - 1) == keys[1][0]:
+            stop -= 1  # dead here or there, and a page that ended with it would pass the other over
     stop = min(stop, start + limit)
     if len(keys) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN:
         return take_slice(cursors, min(limit, _SLICE_ROWS))
@@ -290,10 +294,11 @@ def nearest(
     table: WarmTable, request: warm_messages.WarmNearest, tick: Callable[[], None]
 ) -> Generator[Progress | None, None, warm_messages.WarmHits]:
     """The points nearest to a vector within a range of time, exactly; equally near ones by key."""
-    query = np.frombuffer(request.query, "<f4").reshape(1, -1)
+    query = np.frombuffer(bytes(request.query), "<f4").reshape(1, -1)  # its frame goes meanwhile
     best: list[tuple[Points, NDArray[np.float32]]] = []
-    for run in table.runs():
-        rows = _rows_in_window(run, request)
+    # All of one moment: a point that is written again later is in a run that is not looked at.
+    windows = [(run, _rows_in_window(run, request)) for run in table.runs()]
+    for run, rows in windows:
         for start in range(0, len(rows), _NEAREST_ROWS):
             part = rows[start : start + _NEAREST_ROWS]
             found = _nearest_of(run, part, query, request, tick)

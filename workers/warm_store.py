@@ -77,6 +77,8 @@ class WarmStore:
         self._ingested_bytes = manifest.ingested_bytes
         self._obsolete: list[str] = []
         """Files to be removed once a manifest is in place that does not list them."""
+        self._superseded: list[str] = []
+        """Files of dead rows that the next manifest does not list."""
 
     # --- changes ---------------------------------------------------------------------------
 
@@ -132,10 +134,15 @@ class WarmStore:
 
     def compact(self, runs: Sequence[ChunkRun]) -> Steps:
         """Write the live rows of some chunks to new ones. In slices."""
-        yield from self._merge(runs, "compact", self.manifest.flushed)
+        yield from self._merge(runs, "compact")
         self.compactions += 1
 
-    def _merge(self, runs: Sequence[Run], stage: str, flushed: int) -> Steps:
+    def _merge(self, runs: Sequence[Run], stage: str, flushed: int | None = None) -> Steps:
+        """Write the live rows of runs to chunks that take their place.
+
+        Records up to ``flushed`` are in chunks then; None means: as many as are by then, since
+        chunks may have been flushed while others were merged.
+        """
         merge = Merge(runs, self.table.dimension, self.manifest.compression, stage)
         made: list[ChunkRun] = []
         run_number = self._next_number
@@ -148,19 +155,21 @@ class WarmStore:
             merge.pass_on(made)
             gone = {id(run) for run in runs}
             kept = [chunk for chunk in self.table.chunks if id(chunk) not in gone]
-            self.replace_manifest([*kept, *made], flushed)
+            self.replace_manifest(
+                [*kept, *made], self.manifest.flushed if flushed is None else flushed
+            )
         except Fatal:
             raise
         except BaseException:
             for chunk in made:
-                self._discard(chunk.entry.number)
+                self._discard(self._files_of(chunk.entry))
             raise
         finally:
             merge.close()
         self.table.exchange(runs, made)
         for run in runs:
             if isinstance(run, ChunkRun):
-                self._forget(run.entry)
+                self._obsolete += self._files_of(run.entry)
         self._remove_obsolete()
 
     def _write_chunk(
@@ -180,11 +189,12 @@ class WarmStore:
                 zone_map.block_checksums(pieces),
             )
         )  # fmt: skip
+        files = [self.files.chunk(number), self.files.zone(number)]
         try:
-            yield from self._write(self.files.chunk(number), pieces)
-            yield from self._write(self.files.zone(number), [memoryview(zone)])
+            yield from self._write(files[0], pieces)
+            yield from self._write(files[1], [memoryview(zone)])
         except BaseException:
-            self._discard(number)
+            self._discard(files)
             raise
         entry = ChunkEntry(
             number, run_number, len(points), size, len(zone), crc32(zone),
@@ -219,18 +229,17 @@ class WarmStore:
         self._next_number += 1
         return self._next_number - 1
 
-    def _discard(self, number: int) -> None:
-        """Remove the files of a chunk that came to nothing."""
-        for path in (self.files.chunk(number), self.files.zone(number)):
+    def _discard(self, paths: Sequence[str]) -> None:
+        """Remove files that no manifest came to list."""
+        for path in paths:
             try:
                 remove_if_there(self.disk, path)
             except OSError:
                 self._obsolete.append(path)
 
-    def _forget(self, entry: ChunkEntry) -> None:
-        self._obsolete += [self.files.chunk(entry.number), self.files.zone(entry.number)]
-        if entry.dead is not None:
-            self._obsolete.append(self.files.dead(entry.dead.number))
+    def _files_of(self, entry: ChunkEntry) -> list[str]:
+        dead = [] if entry.dead is None else [self.files.dead(entry.dead.number)]
+        return [self.files.chunk(entry.number), self.files.zone(entry.number), *dead]
 
     def _remove_obsolete(self) -> None:
         """Remove what no manifest lists any more; what cannot be removed now is tried again."""
@@ -246,7 +255,7 @@ class WarmStore:
 
     def replace_manifest(self, chunks: Sequence[ChunkRun], flushed: int) -> None:
         """Have a new manifest list these chunks, with their dead rows as they are now."""
-        replaced = self._write_dead_rows(chunks)
+        self._write_dead_rows(chunks)
         if self.log.unsynced_bytes:
             self.group.sync()
         self.disk.sync_directory(self.files.directory)
@@ -266,24 +275,27 @@ class WarmStore:
         except OSError as error:
             raise Fatal(f"cannot put {self.files.manifest!r} in place: {error}") from error
         self.manifest = manifest
-        self._obsolete += replaced
+        self._obsolete += self._superseded
+        self._superseded = []
         self._remove_obsolete()
 
-    def _write_dead_rows(self, chunks: Sequence[ChunkRun]) -> list[str]:
-        """Write the dead rows of the chunks where they changed; returns the files replaced."""
-        replaced = []
+    def _write_dead_rows(self, chunks: Sequence[ChunkRun]) -> None:
+        """Write the dead rows of the chunks where they changed."""
         for chunk in chunks:
             if not chunk.dead_changed:
                 continue
             assert chunk.dead is not None
             data = dead_rows.encode(self.store_id, chunk.entry.number, chunk.dead)
             number = self._take_number()
-            for _ in self._write(self.files.dead(number), [memoryview(data)]):
-                pass
+            try:
+                for _ in self._write(self.files.dead(number), [memoryview(data)]):
+                    pass
+            except BaseException:
+                self._discard([self.files.dead(number)])
+                raise
             if chunk.entry.dead is not None:
-                replaced.append(self.files.dead(chunk.entry.dead.number))
+                self._superseded.append(self.files.dead(chunk.entry.dead.number))
             chunk.written(DeadFile(number, chunk.dead_rows, len(data), crc32(data)))
-        return replaced
 
     # --- the log ---------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ class WarmTable:
         rows = len(points)
         if not rows:
             return Plan()
-        if rows <= _TAIL_BATCH_ROWS_MAX:
+        if rows <= min(_TAIL_BATCH_ROWS_MAX, self.tail.rows_max):
             if not self.tail.has_room(rows):
                 self.seal()
             return self._plan_small(points)

@@ -19,12 +19,12 @@ class Tail:
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
-        self._rows_max = max(1, min(_ROWS_MAX, _BYTES_MAX // (4 * dimension)))
+        self.rows_max = max(1, min(_ROWS_MAX, _BYTES_MAX // (4 * dimension)))
         self._clear()
 
     def _clear(self) -> None:
         self._places: dict[Key, int] = {}
-        self._vectors = np.empty((self._rows_max, self._dimension), np.float32)
+        self._vectors = np.empty((self.rows_max, self._dimension), np.float32)
         self._metadata: list[dict[str, str]] = []
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Tail:
 
     def has_room(self, rows: int) -> bool:
         """Whether so many more points fit."""
-        return len(self._metadata) + rows <= self._rows_max
+        return len(self._metadata) + rows <= self.rows_max
 
     def get(
         self, key: Key

@@ -37,20 +37,27 @@ def write(store: WarmStore, request: WarmWrite, caller: Caller) -> WarmWritten:
 
 
 def checked(request: WarmWrite, dimension: int) -> Points:
-    """The points of a request, as views of it. Raises ``InvalidArgument`` or ``LimitExceeded``."""
-    entities, timestamps = _keys(request.entities, request.timestamps)
+    """The points of a request. Raises ``InvalidArgument`` or ``LimitExceeded``.
+
+    They are copies: the table keeps them, and the request's bytes go with its frame.
+    """
+    entities, timestamps = _keys(_copied(request.entities), _copied(request.timestamps))
     rows = len(timestamps)
     size = sum(map(len, (request.timestamps, request.entities, request.vectors, request.metadata)))
     if size > BATCH_BYTES_MAX:
         raise LimitExceeded(f"a batch of {size} bytes is over the limit of {BATCH_BYTES_MAX}")
-    vectors = matrix(request.vectors, rows, dimension, "vectors")
+    vectors = matrix(_copied(request.vectors), rows, dimension, "vectors")
     if not request.accept_non_finite:
         _refuse_non_finite(vectors)
     try:
-        metadata = metadata_from_ipc(request.metadata, rows)
+        metadata = metadata_from_ipc(_copied(request.metadata), rows)
     except InvalidFormat as error:
         raise InvalidArgument(str(error)) from error
     return Points(np.full(rows, request.space, np.uint32), entities, timestamps, vectors, metadata)
+
+
+def _copied(data: memoryview) -> memoryview:
+    return memoryview(bytes(data))
 
 
 def _keys(entities: memoryview, timestamps: memoryview) -> tuple[
