@@ -20,6 +20,7 @@ TIME_MIN, TIME_MAX = -(1 << 63), (1 << 63) - 1
 
 METADATA = "metadata"
 METADATA_TYPE = pa.map_(pa.string(), pa.string())
+_METADATA_SCHEMA = pa.schema([(METADATA, METADATA_TYPE)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +109,10 @@ def metadata_from_ipc(data: memoryview, rows: int) -> pa.MapArray | None:
     if not len(data):
         return None
     table = ipc_to_table(data)
-    if table.schema.names != [METADATA] or table.schema.field(0).type != METADATA_TYPE:
+    if not table.schema.equals(_METADATA_SCHEMA):
         raise InvalidFormat(
-            f"metadata is a column of {METADATA_TYPE}, not {table.schema.to_string()!r}",
+            f"metadata is one column {METADATA!r} of {METADATA_TYPE}, and these "
+            f"{table.num_columns} are not",
             reason="not a column of metadata",
         )
     column = table.column(0)
