@@ -331,7 +331,7 @@ def _judge(
         return Verdict(Ending.CORRUPT, offset, f"{reason}; this was synced")
     if unsynced_from is not None and offset >= unsynced_from:
         return Verdict(Ending.TORN, offset, reason)
-    behind = _record_behind(log, offset + _ALIGNMENT, sequence, header.dimension, tick)
+    behind = _record_behind(log, offset, sequence, header.dimension, tick)
     if behind is None:
         return Verdict(Ending.TORN, offset, reason)
     return Verdict(Ending.CORRUPT, offset, f"{reason}; {behind}")
@@ -340,7 +340,7 @@ def _judge(
 def _record_behind(
     log: memoryview, start: int, sequence: int, dimension: int, tick: Callable[[], None]
 ) -> str | None:
-    """Says that an intact record of this sequence or a later one lies behind ``start``, if so."""
+    """Says that an intact record of this sequence or a later one lies from ``start`` on, if so."""
     budget = RESYNC_BYTES_MAX
     for found in _FIND_MARKER(log, start + _CRC.size):
         offset = found.start() - _CRC.size
