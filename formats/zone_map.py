@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import InvalidFormat
+from holdfast.formats.limits import CHUNK_ROWS_MAX
 
 Buffer = bytes | bytearray | memoryview
 
@@ -148,6 +149,8 @@ def decode(data: Buffer) -> ZoneMap:
         raise _refusal("the head does not match its checksum")
     if version != FORMAT_VERSION:
         raise _refusal(f"format version {version}, this release reads {FORMAT_VERSION}")
+    if not 1 <= rows <= CHUNK_ROWS_MAX:
+        raise _refusal(f"{rows} rows are not within 1 to {CHUNK_ROWS_MAX}")
     if block_bytes != BLOCK_BYTES:
         raise _refusal(f"blocks of {block_bytes} bytes, this release reads {BLOCK_BYTES}")
     blocks = -(-chunk_bytes // BLOCK_BYTES)
@@ -159,13 +162,13 @@ def decode(data: Buffer) -> ZoneMap:
         raise InvalidFormat(
             "the zone map does not match its checksum", offset=HEADER_BYTES, reason="checksum"
         )
-    starts = np.empty(count + 1, np.int64)
-    starts[:-1] = np.frombuffer(body, "<u8", count, count * 8).astype(np.int64)
-    starts[-1] = rows
+    starts = np.append(np.frombuffer(body, "<u8", count, count * 8), np.uint64(rows))
+    if (starts > rows).any():
+        raise _refusal("a series begins behind the last row")
     series = Series(
         np.frombuffer(body, "<u4", count, count * 32),
         np.frombuffer(body, "<u8", count),
-        starts,
+        starts.astype(np.int64),
         np.frombuffer(body, "<i8", count, count * 16),
         np.frombuffer(body, "<i8", count, count * 24),
     )
