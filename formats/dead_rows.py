@@ -40,7 +40,7 @@ _BITMAP, _NUMBERS = 0, 1
 def encode(store_id: bytes, chunk: int, dead: Mask) -> bytes:
     """The dead rows as a file's bytes; ``dead`` is (n,)."""
     rows = np.flatnonzero(dead)
-    form = _NUMBERS if len(rows) * 4 < len(dead) // 8 else _BITMAP
+    form = _NUMBERS if len(rows) * 4 < -(-len(dead) // 8) else _BITMAP
     head = _HEAD.pack(MAGIC, FORMAT_VERSION, form, store_id, chunk, len(dead), len(rows))
     if form == _NUMBERS:
         body = rows.astype("<u4").tobytes()
