@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import InvalidFormat
-from holdfast.formats.limits import DIMENSION_MAX
+from holdfast.formats.limits import CHUNK_ROWS_MAX, DIMENSION_MAX
 from holdfast.formats.warm_chunk import Compression
 
 FORMAT = "holdfast-warm"
@@ -22,17 +22,18 @@ VERSION = 1
 _CHECK = b"crc32 "
 _CHECK_LINE_BYTES = len(_CHECK) + 9
 
-U64 = Annotated[int, msgspec.Meta(ge=0)]  # msgspec takes no bound of 2**64; larger is refused below
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 I64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=(1 << 48))]
+RowCount = Annotated[int, msgspec.Meta(ge=1, le=CHUNK_ROWS_MAX)]
 
 
 class DeadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file that lists a chunk's dead rows: its number, how many they are, size and checksum."""
 
-    number: U64
-    rows: Positive
+    number: Number
+    rows: RowCount
     bytes: Positive
     checksum: U32
 
@@ -40,10 +41,10 @@ class DeadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChunkEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A chunk that counts. ``checksum`` is the zone map's, which has those of the chunk."""
 
-    number: U64
-    run: U64
+    number: Number
+    run: Number
     """Chunks of the same run were made together, one behind the other in order of key."""
-    rows: Positive
+    rows: RowCount
     bytes: Positive
     zone_bytes: Positive
     checksum: U32
@@ -58,19 +59,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store_id: str
     """32 hexadecimal digits"""
     dimension: Annotated[int, msgspec.Meta(ge=1, le=DIMENSION_MAX)]
-    generation: U64
+    generation: Number
     """One more each time."""
-    flushed: U64
+    flushed: Number
     """Records of the log up to this sequence are in the chunks."""
-    logged: U64
+    logged: Number
     """The log had records up to this sequence, and they were synced."""
-    next_number: U64
+    next_number: Number
     """Of the next file."""
     compression: Compression
     chunks: list[ChunkEntry]
-    ingested_bytes: U64 = 0
+    ingested_bytes: Number = 0
     """Bytes of points given to the store so far."""
-    written_bytes: U64 = 0
+    written_bytes: Number = 0
     """Bytes written to files for them."""
     dropped: bool = False
     """The store is being removed, and counts as absent."""
@@ -79,6 +80,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(Manifest).decode
+# Neither text that is not UTF-8 nor deep nesting is a DecodeError.
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -97,7 +100,7 @@ def decode(data: bytes) -> Manifest:
     _check_version(line)
     try:
         manifest = _decode(line)
-    except msgspec.DecodeError as error:
+    except _REFUSALS as error:
         raise _refusal(str(error), 0) from error
     reason = _contradiction(manifest)
     if reason is not None:
@@ -113,7 +116,7 @@ class _Version(msgspec.Struct):
 def _check_version(line: bytes) -> None:
     try:
         found = msgspec.json.decode(line, type=_Version)
-    except msgspec.DecodeError as error:
+    except _REFUSALS as error:
         raise _refusal(str(error), 0) from error
     if found.format != FORMAT or found.version != VERSION:
         raise _refusal(
@@ -129,10 +132,12 @@ def _contradiction(manifest: Manifest) -> str | None:
             return f"store_id {manifest.store_id!r} is not of 16 bytes"
     except ValueError:
         return f"store_id {manifest.store_id!r} is not hexadecimal"
+    if manifest.flushed > manifest.logged:
+        return f"record {manifest.flushed} is in a chunk, and {manifest.logged} was the last"
     numbers = [chunk.number for chunk in manifest.chunks]
-    if len(set(numbers)) != len(numbers):
-        return "a chunk is listed twice"
     numbers += [chunk.dead.number for chunk in manifest.chunks if chunk.dead is not None]
+    if len(set(numbers)) != len(numbers):
+        return "a file is listed twice"
     if numbers and max(numbers) >= manifest.next_number:
         return f"file {max(numbers)} is not below the next number {manifest.next_number}"
     for chunk in manifest.chunks:
