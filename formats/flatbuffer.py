@@ -69,6 +69,16 @@ class FlatTable(NamedTuple):
         for element in range(vector + 4, vector + 4 + 4 * count, 4):
             yield FlatTable(self.data, _follow(self.data, element))
 
+    def structs(self, field: int, form: struct.Struct) -> Iterator[tuple[int, ...]]:
+        """A field that is a vector of structs of numbers, each of this form."""
+        place = self._place(field)
+        if place is None:
+            return
+        vector = _follow(self.data, place)
+        (count,) = _U32.unpack_from(self.data, vector)
+        for element in range(count):
+            yield form.unpack_from(self.data, vector + 4 + element * form.size)
+
     def text(self, field: int) -> str:
         """A string field, empty when left out."""
         place = self._place(field)

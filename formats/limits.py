@@ -19,6 +19,7 @@ FLUSH_BYTES = 32 * MIB
 CHUNK_ROWS_MAX = MIB
 CHUNK_BYTES_MAX = 32 * MIB  # of a chunk's vectors, times and keys; also what merging holds at once
 COMPRESSED_CHUNK_BYTES_MAX = 8 * MIB  # such a chunk is decompressed as a whole
+DECOMPRESSED_BYTES_MAX = 2 * GIB  # what a compressed chunk may announce, metadata included
 DEAD_BYTES_MIN = 2 * MIB  # below this much garbage chunks are left alone
 MAPPED_BYTES_MIN = 64 * KIB  # a part of an answer that is not sent but mapped by the reader
 

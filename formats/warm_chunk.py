@@ -14,6 +14,7 @@ zone map beside it (``formats.zone_map``), and nothing here is given a byte befo
 compared. Rows that were deleted or written again are listed beside it (``formats.dead_rows``).
 """
 
+import struct
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidFormat
+from holdfast.formats.flatbuffer import FlatTable
+from holdfast.formats.limits import DECOMPRESSED_BYTES_MAX
 from holdfast.formats.points import METADATA, METADATA_TYPE, Points, no_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
 
@@ -28,6 +31,13 @@ Compression = Literal["none", "zstd", "lz4"]
 COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd", "lz4")
 
 SPACE, ENTITY, TIMESTAMP, VECTOR = "space", "entity", "timestamp", "vector"
+
+# Arrow's own marks and structs, for what has to be known before Arrow takes memory for it.
+_FOOTER_SIZE = struct.Struct("<i6s")
+_MESSAGE = struct.Struct("<4si")
+_BLOCK = struct.Struct("<qi4xq")
+_BUFFER = struct.Struct("<qq")
+_LENGTH = struct.Struct("<q")
 
 
 def schema(dimension: int) -> pa.Schema:
@@ -119,14 +129,13 @@ def decode(data: pa.Buffer, dimension: int, rows: int) -> Chunk:
     Only the structure is looked at, and no value.
     """
     try:
+        _check_sizes(memoryview(data).cast("B"))
         reader = pa.ipc.open_file(data)
-        if reader.num_record_batches != 1:
-            raise _refusal(f"{reader.num_record_batches} record batches instead of one")
         if not reader.schema.equals(schema(dimension)):
             raise _refusal(f"its columns are {reader.schema.to_string()!r}")
         batch = reader.get_batch(0)
         batch.validate()
-    except (*ARROW_REFUSALS, ValueError) as error:
+    except (*ARROW_REFUSALS, MemoryError, struct.error, ValueError) as error:
         if isinstance(error, InvalidFormat):
             raise
         raise _refusal(str(error)) from error
@@ -136,8 +145,45 @@ def decode(data: pa.Buffer, dimension: int, rows: int) -> Chunk:
     if any(column.null_count for column in batch.columns) or vector.values.null_count:
         raise _refusal("null values")
     timestamps = batch.column(TIMESTAMP).to_numpy()
-    vectors = vector.values.to_numpy().reshape(-1, dimension)[vector.offset :][:rows]
+    vectors = vector.flatten().to_numpy().reshape(rows, dimension)
     return Chunk(batch, timestamps, vectors)
+
+
+def _check_sizes(data: memoryview) -> None:
+    """Raise ``InvalidFormat`` for a file that takes far more memory once it is decompressed.
+
+    Footer: 2 dictionaries, 3 record batches. Message: 2 header. RecordBatch: 2 buffers,
+    3 compression. A compressed buffer begins with its length, or with -1 if it is not after all.
+    """
+    if len(data) < _FOOTER_SIZE.size:
+        raise _refusal(f"{len(data)} bytes are no Arrow file")
+    end = len(data) - _FOOTER_SIZE.size
+    size, mark = _FOOTER_SIZE.unpack_from(data, end)
+    if mark != b"ARROW1":
+        raise _refusal("it does not end as an Arrow file")
+    if not 0 < size <= end:
+        raise _refusal(f"a footer of {size} bytes in {len(data)}")
+    footer = FlatTable.root(data[end - size : end])
+    if any(footer.structs(2, _BLOCK)):
+        raise _refusal("it has dictionaries")
+    blocks = list(footer.structs(3, _BLOCK))
+    if len(blocks) != 1:
+        raise _refusal(f"{len(blocks)} record batches instead of one")
+    ((at, head_bytes, _),) = blocks
+    if not 0 <= at <= at + head_bytes <= end:
+        raise _refusal(f"a record batch at {at} with a head of {head_bytes} bytes")
+    mark, _ = _MESSAGE.unpack_from(data, at)
+    if mark != b"\xff" * 4:
+        raise _refusal(f"no record batch begins at {at}")
+    batch = FlatTable.root(data[at + _MESSAGE.size : at + head_bytes]).table(2)
+    if batch is None or not batch.has(3):
+        return
+    announced = 0
+    for place, length in batch.structs(2, _BUFFER):
+        if length:
+            announced += max(length, _LENGTH.unpack_from(data, at + head_bytes + place)[0])
+    if announced > DECOMPRESSED_BYTES_MAX:
+        raise _refusal(f"{announced} bytes once it is decompressed")
 
 
 def buffer_span(array: pa.Array, data: pa.Buffer) -> tuple[int, int]:
