@@ -51,6 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.checksum import crc32
+from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.fold_log import Ending, Verdict
 from holdfast.formats.limits import RESYNC_BYTES_MAX
 from holdfast.formats.points import Points, metadata_from_ipc
@@ -204,14 +205,21 @@ def _record(
 
 
 def write_of(record: Record, dimension: int) -> Points:
-    """The points of a write, as views of the record; ``InvalidFormat`` for broken metadata."""
+    """The points of a write, as views of the record.
+
+    ``InvalidFormat`` for broken metadata, with their offset in the log.
+    """
     rows, body = record.rows, record.body
     timestamps = np.frombuffer(body, "<i8", rows)
     entities, at = _entities(record, rows * 8)
     vectors = np.frombuffer(body, "<f4", rows * dimension, at).reshape(rows, dimension)
     at += rows * dimension * 4
     at += -at % _ALIGNMENT
-    metadata = metadata_from_ipc(body[at : at + record.metadata_bytes], rows)
+    try:
+        metadata = metadata_from_ipc(body[at : at + record.metadata_bytes], rows)
+    except InvalidFormat as error:
+        error.offset = record.offset + HEAD_BYTES + at
+        raise
     spaces = np.full(rows, record.space, np.uint32)
     return Points(spaces, entities, timestamps, vectors, metadata)
 

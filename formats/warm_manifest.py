@@ -140,7 +140,11 @@ def _contradiction(manifest: Manifest) -> str | None:
         return "a file is listed twice"
     if numbers and max(numbers) >= manifest.next_number:
         return f"file {max(numbers)} is not below the next number {manifest.next_number}"
+    last_of_run: dict[int, int] = {}
     for chunk in manifest.chunks:
+        if last_of_run.get(chunk.run, -1) >= chunk.number:
+            return f"chunk {chunk.number} of run {chunk.run} is not in order"
+        last_of_run[chunk.run] = chunk.number
         if chunk.dead is not None and chunk.dead.rows > chunk.rows:
             return f"chunk {chunk.number} has {chunk.dead.rows} dead rows of {chunk.rows}"
         if chunk.min_time > chunk.max_time:

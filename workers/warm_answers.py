@@ -100,7 +100,9 @@ class Answer:
         assert isinstance(piece.run, ChunkRun)
         self._flush()
         for start, stop in spans:
-            piece.run.check_columns(start, stop, vectors=self._vectors, metadata=self._metadata)
+            piece.run.check_columns(
+                start, stop, keys=self._keys, vectors=self._vectors, metadata=self._metadata
+            )
             self.mapped_bytes += (stop - start) * self.row_bytes
             self._segments.append(RowsInChunk(piece.run.entry.number, start, stop))
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from holdfast.formats import dead_rows, warm_chunk, zone_map
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import InvalidFormat, StoreCorrupt
-from holdfast.formats.points import METADATA
+from holdfast.formats.points import METADATA, check_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
-from holdfast.formats.warm_chunk import TIMESTAMP, VECTOR, Chunk
+from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR, Chunk
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile
 from holdfast.formats.zone_map import BLOCK_BYTES, Series, ZoneMap
 from holdfast.workers.disk import Disk
@@ -114,7 +114,8 @@ class ChunkRun:
             self._check(*self._span(column))
             try:
                 column.validate(full=True)
-            except ARROW_REFUSALS as error:
+                check_metadata(column)
+            except (*ARROW_REFUSALS, InvalidFormat) as error:
                 raise self._corrupt(self.path, None, f"metadata: {error}") from error
             self._metadata_checked = True
         return column.slice(start, stop - start)
@@ -166,11 +167,12 @@ class ChunkRun:
         self._check(0, self.entry.bytes)
         try:
             batch.validate(full=True)
-        except ARROW_REFUSALS as error:
+            check_metadata(batch.column(METADATA))
+        except (*ARROW_REFUSALS, InvalidFormat) as error:
             raise self._corrupt(self.path, None, str(error)) from error
         series = zone_map.series_of(
-            batch.column(warm_chunk.SPACE).to_numpy(),
-            batch.column(warm_chunk.ENTITY).to_numpy(),
+            batch.column(SPACE).to_numpy(),
+            batch.column(ENTITY).to_numpy(),
             self.chunk.timestamps,
         )
         expected = self.zone.series
@@ -184,8 +186,14 @@ class ChunkRun:
             raise self._corrupt(self.path, None, "its rows are not in order of time")
         _ = self.dead
 
-    def check_columns(self, start: int, stop: int, *, vectors: bool, metadata: bool) -> None:
+    def check_columns(
+        self, start: int, stop: int, *, keys: bool, vectors: bool, metadata: bool
+    ) -> None:
         """Check what another process is about to read of these rows."""
+        if keys:
+            batch = self.chunk.batch
+            self._check_rows(batch.column(SPACE), start, stop, 4)
+            self._check_rows(batch.column(ENTITY), start, stop, 8)
         if vectors:
             self.vectors(start, stop)
         if metadata:
@@ -212,6 +220,8 @@ class ChunkRun:
         expected = (self._common.store_id, self.entry.number, self.entry.rows, self.entry.bytes)
         if (zone.store_id, zone.chunk, zone.rows, zone.chunk_bytes) != expected:
             raise self._corrupt(path, 16, "it belongs to another chunk")
+        if zone.run != self.entry.run:
+            raise self._corrupt(path, 72, f"run {zone.run}, the manifest has {self.entry.run}")
         if zone.dimension != self._dimension:
             raise self._corrupt(path, 12, f"dimension {zone.dimension}, not {self._dimension}")
         return zone
@@ -261,7 +271,12 @@ class ChunkRun:
             chunk = warm_chunk.decode(self._data, self._dimension, self.rows)
         except InvalidFormat as error:
             raise self._corrupt(self.path, None, error.reason or str(error)) from error
-        self._check(*self._span(chunk.batch.column(TIMESTAMP)))
+        first, last = self._span(chunk.batch.column(TIMESTAMP))
+        if first == last and not zone.compressed:  # or its bytes would never be checked
+            raise self._corrupt(
+                self.path, None, "it is compressed, and the zone map says it is not"
+            )
+        self._check(first, last)
         return chunk
 
     def _span(self, column: pa.Array) -> tuple[int, int]:

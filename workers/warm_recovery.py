@@ -251,8 +251,8 @@ def remove_leftovers(disk: Disk, files: WarmFiles, manifest: Manifest) -> None:
     """Remove what a crash left in the middle of writing or removing."""
     listed = {chunk.number for chunk in manifest.chunks}
     dead = {chunk.dead.number for chunk in manifest.chunks if chunk.dead is not None}
-    for name, _ in disk.list(files.directory):
-        if not is_numbered(name):
+    for name, kind in disk.list(files.directory):
+        if kind == "directory" or not is_numbered(name):
             continue
         keep = (
             number_of(name, CHUNK_SUFFIX) in listed
@@ -329,6 +329,14 @@ def _recover_log(
             disk, file, held, ledger, view, end, verdict.reason,
             sync=policy != "never", sync_failed=sync_failed,
         )  # fmt: skip
+    except InvalidFormat as error:  # of a record whose checksum holds
+        held.close()
+        raise StoreCorrupt(
+            f"{files.log!r} is damaged at offset {error.offset}: {error.reason}",
+            path=files.log,
+            offset=error.offset,
+            reason=error.reason,
+        ) from error
     except BaseException:
         held.close()
         raise

@@ -194,7 +194,7 @@ def test_decompressed_size_is_bounded(
     compression: Compression, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would take far more memory than its bytes is refused before it does."""
-    some = {(0, 0, time): (bytes(12), {}) for time in range(5000)}
+    some: Rows = {(0, 0, time): (bytes(12), {}) for time in range(5000)}
     data = _file(some, compression)
     size = 5000 * (4 + 8 + 8 + 12) + 5001 * 4
     assert len(data) < size // 2

@@ -333,8 +333,9 @@ def test_broken_metadata(metadata: bytes) -> None:
     pieces = warm_log.encode_write(5, 0, bytes(8), bytes(8), ONE, metadata)
     found = _scan(HEADER + b"".join(pieces))
     assert found.verdict.ending is Ending.CLEAN
-    with pytest.raises(InvalidFormat):
+    with pytest.raises(InvalidFormat) as caught:
         write_of(found.records[0], DIMENSION)
+    assert caught.value.offset == HEADER_BYTES + 48 + 32  # behind the arrays and their padding
 
 
 def test_search_behind_damage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

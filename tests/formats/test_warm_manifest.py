@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from holdfast.formats import warm_manifest
 from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.limits import CHUNK_ROWS_MAX, DIMENSION_MAX
+from holdfast.formats.warm_chunk import Compression
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile, Manifest
 from tests.formats.warm_samples import STORE_ID, flips
 
@@ -88,15 +89,17 @@ def _files(chunk: ChunkEntry) -> tuple[int, int]:
     st.booleans(),
 )  # fmt: skip
 def test_round_trip(
-    chunks: list[ChunkEntry],
+    some: list[ChunkEntry],
     dimension: int,
-    compression: warm_manifest.Compression,
+    compression: Compression,
     sequences: list[int],
     dropped: bool,
 ) -> None:
     """What was encoded is decoded."""
+    flushed, logged = sequences
+    chunks = sorted(some, key=lambda chunk: chunk.number)
     manifest = Manifest(
-        STORE_ID.hex(), dimension, 1, *sequences, 100, compression, chunks, dropped=dropped
+        STORE_ID.hex(), dimension, 1, flushed, logged, 100, compression, chunks, dropped=dropped
     )
     assert warm_manifest.decode(warm_manifest.encode(manifest)) == manifest
 
@@ -146,6 +149,7 @@ DEAD = {"number": 7, "rows": 10, "bytes": 62, "checksum": 79}
         (_with(1, dead=DEAD | {"number": 9}), "file 9 is not below the next number 8"),
         (_with(1, dead=DEAD | {"rows": 11}), "chunk 5 has 11 dead rows of 10"),
         (_with(1, dead=DEAD | {"rows": 0}), "rows"),
+        (_with(0, run=4, number=6), "chunk 5 of run 4 is not in order"),
         (_with(0, min_time=6), "chunk 3 ends before it begins"),
         (_with(0, rows=0), "rows"),
         (_with(0, rows=CHUNK_ROWS_MAX + 1), "rows"),

@@ -162,7 +162,13 @@ def test_contradictions(data: bytes, reason: str) -> None:
 
 def test_no_series() -> None:
     """A chunk without rows is none."""
-    empty = {"entities": [], "first_rows": [], "first_times": [], "last_times": [], "spaces": []}
+    empty: dict[str, list[int]] = {
+        "entities": [],
+        "first_rows": [],
+        "first_times": [],
+        "last_times": [],
+        "spaces": [],
+    }
     with pytest.raises(InvalidFormat, match="a chunk without series"):
         zone_map.decode(_head(series=0) + _body(**empty))
 
