@@ -189,14 +189,18 @@ def _fills(seed: int) -> list[bytes]:
     return [b"", bytes(600), np.random.default_rng(seed).bytes(90)]
 
 
+def _shared(one: bytes, other: bytes) -> int:
+    """How many bytes two logs have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def test_every_cut() -> None:
     """A log cut anywhere, with anything behind the cut, has the records before it, and is torn."""
     for cut in range(HEADER_BYTES, len(LOG) + 1):
         for fill in _fills(cut):
             log = LOG[:cut] + fill
-            same = next(
-                (n for n in range(cut, len(log)) if log[n : n + 1] != LOG[n : n + 1]), len(log)
-            )
+            same = _shared(log, LOG)  # a fill may begin with what was cut
             whole = max(n for n, bound in enumerate(BOUNDS) if bound <= same)
             found = _scan(log)
             assert [_change(record) for record in found.records] == list(SAMPLE[:whole])
