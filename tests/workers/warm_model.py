@@ -1,5 +1,6 @@
 """What a warm store must hold, as a plain dictionary, and how a test talks to its actor."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from holdfast.bench.faults import Crash
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.points import (
     METADATA,
@@ -426,6 +428,14 @@ def check_nearest(
     vectors = np.frombuffer(hits.vectors, "<f4").reshape(len(keys), DIMENSION).tolist()
     metadata = metadata_from_ipc(hits.metadata, len(keys)) or no_metadata(len(keys))
     assert list(_points(vectors, metadata)) == [counted[key] for key in keys]
+
+
+def let_go(actor: WarmActor) -> None:
+    """Have a dead process's work come to nothing now, and not whenever it is collected."""
+    for work in (actor._flush, actor._compaction, actor._asked):
+        if work is not None:
+            with contextlib.suppress(Crash):
+                work.close()
 
 
 def stray_files(disk: Disk, actor: WarmActor) -> list[str]:
