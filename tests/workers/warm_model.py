@@ -507,7 +507,7 @@ class History:
             if handled and not sent.op.changes(sent.before):
                 continue  # it left no trace, so it would count as having come later
             reply = ask(actor, sent.op.request(), wm.WarmWritten | wm.WarmDeleted, sent.caller)  # type: ignore[arg-type]  # a union will do
-            assert reply == sent.op.reply(sent.before)
+            assert reply == sent.op.reply(sent.before), (reply, sent)
             self.sent[number] = sent._replace(reply=reply)
 
     def commit(self, actor: WarmActor) -> None:

@@ -66,11 +66,13 @@ def working(request: wm.WarmFlush | wm.WarmCompact, *ops: Op) -> Step:
     def step(disk: Disk, actor: WarmActor, history: History) -> WarmActor:
         steps = actor.handle(request, Caller(7, 1000))
         assert not isinstance(steps, messages.Reply)
+        ended = object()
         try:
-            next(steps)
+            place: object = next(steps, ended)
             for op in ops:
                 history.send(actor, op)
-                next(steps)
+                place = next(steps, ended)
+            assert place is not ended or _is_broken(disk), "writes come in its midst"
             history.commit(actor)
             for _ in steps:
                 pass
