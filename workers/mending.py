@@ -31,7 +31,8 @@ def settled(
     ``reason`` says why it is. With ``sync`` all of the log is synced then, and after a sync that
     failed it is a new file. The ledger's term of service begins. ``held`` is the file's guard.
     """
-    path, inode = file.path, file.inode()
+    path = file.path
+    inode = found_inode = file.inode()
     torn_bytes = len(view) - end
     if torn_bytes:
         keep_cut_bytes(disk, path, view[end:], end, reason)
@@ -48,7 +49,7 @@ def settled(
         file.sync()
     elif not sync_failed:
         synced = known_synced
-    ledger.begin(view, inode, end, synced)
+    ledger.begin(view, inode, end, synced, copied_from=found_inode)
     if sync_failed:
         held.close()
         held = guard(disk, path)

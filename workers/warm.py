@@ -106,20 +106,29 @@ class WarmActor:
             case warm_messages.WarmSeries():
                 return warm_queries.series(self._table, request)
             case warm_messages.WarmNearest():
-                return warm_queries.nearest(self._table, request, self._tick)
+                return self._typed(warm_queries.nearest(self._table, request, self._tick))
             case warm_messages.WarmFlush():
-                return self._flush_now()
+                return self._typed(self._flush_now())
             case warm_messages.WarmCompact():
-                return self._compact_now()
+                return self._typed(self._compact_now())
             case warm_messages.WarmImport():
-                return warm_import.import_steps(self._store, request, self._relief, self._tick)
+                imported = warm_import.import_steps(self._store, request, self._relief, self._tick)
+                return self._typed(imported)
             case warm_messages.WarmVerify():
-                return warm_check.verify_steps(self._store, self._tick)
+                return self._typed(warm_check.verify_steps(self._store, self._tick))
             case StoreStatus():
                 return self._status()
             case StoreMayDrop():
                 return Done()
         raise InvalidArgument(f"a warm store does not answer {type(request).__name__}")
+
+    def _typed(self, steps: Steps) -> Steps:
+        try:
+            return (yield from steps)
+        except HoldfastError:
+            raise  # some are an OSError, too
+        except OSError as error:
+            raise from_os_error(error, "use", self._store.files.directory) from error
 
     # --- flushing and compacting -----------------------------------------------------------
 
@@ -153,10 +162,6 @@ class WarmActor:
         self._asked = slices = work()
         try:
             yield from slices
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "write to", self._store.files.directory) from error
         finally:
             self._asked = None
 

@@ -106,7 +106,6 @@ def _ensure_directory(disk: Disk, spec: StoreSpec) -> None:
             raise StoreNotFound(f"there is no warm store at {spec.path!r}", path=spec.path)
         _options_for_new(spec)  # before anything is made
         disk.make_directory(spec.path)
-        disk.sync_directory(directory_of(spec.path))
         return
     if not disk.is_directory(spec.path):
         raise InvalidFormat(f"{spec.path!r} is not a directory", path=spec.path)
@@ -178,6 +177,8 @@ def _create(disk: Disk, spec: StoreSpec, files: WarmFiles, tick: Callable[[], No
         raise StoreNotFound(f"there is no warm store at {spec.path!r}", path=spec.path)
     options = _options_for_new(spec)
     assert options.dimension is not None
+    # Whoever made the directory may have been killed before its name was synced.
+    disk.sync_directory(directory_of(files.directory))
     store_id = os.urandom(_STORE_ID_BYTES)
     replace(disk, files.log, [warm_log.encode_header(options.dimension, store_id, 1)])
     manifest = Manifest(

@@ -8,22 +8,11 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import settings
 
-from holdfast.bench.faults import (
-    Call,
-    Choice,
-    Crash,
-    Everything,
-    FaultyDisk,
-    Kill,
-    MemoryDisk,
-    Nothing,
-    Sampled,
-    Zeros,
-)
+from holdfast.bench.faults import Call, Crash, FaultyDisk, Kill, MemoryDisk, Sampled
 from holdfast.bench.memory_file import SECTOR_BYTES
 from holdfast.workers.message import Durability
+from tests.workers.interruptions import choices_of, is_exhaustive, kills_of
 from tests.workers.vector_model import (
     PATH,
     POLICIES,
@@ -44,19 +33,12 @@ from tests.workers.vector_workload import (
     check_after_power_loss,
     check_state,
     checked_state,
-    cuts,
     root_workload,
 )
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
 WORKLOADS: dict[str, Callable[[], Workload]] = {"root": root_workload, "branch": branch_workload}
-
-
-def is_exhaustive() -> bool:
-    """Whether there is time for everything."""
-    return settings().max_examples >= 1000
 
 
 @pytest.fixture(autouse=True)
@@ -72,26 +54,6 @@ def _recorded(workload: Workload, durability: Durability) -> list[Call]:
     return disk.calls
 
 
-def _kills(calls: list[Call]) -> Iterator[list[Kill]]:
-    """For each call the ways to interrupt it that leave another disk behind."""
-    for call in calls:
-        if call.name not in QUIET:  # else the disk is as before the next call that is not
-            written = [Kill(call.number, written=count) for count in cuts(call)]
-            yield [Kill(call.number), *written]
-    yield [Kill(calls[-1].number, after=True)]
-
-
-def _choices(seed: int) -> list[Choice]:
-    return [
-        Nothing(),
-        Everything(),
-        Zeros(),
-        Sampled(seed, kept=0.5),
-        Sampled(seed + 1, kept=0.8, ordered=True),
-        Sampled(seed + 2, kept=0.2),
-    ]
-
-
 def _killed(workload: Workload, durability: Durability, kill: Kill) -> tuple[MemoryDisk, History]:
     memory, history = workload.begin(durability)
     with pytest.raises(Crash):
@@ -104,8 +66,8 @@ def test_interrupted_at_every_file_call(name: str) -> None:
     """Wherever the process or the machine stops, what was promised is there and no more."""
     workload = WORKLOADS[name]()
     for durability in POLICIES:
-        for number, kills in enumerate(_kills(_recorded(workload, durability))):
-            choices = _choices(7 * number)
+        for number, kills in enumerate(kills_of(_recorded(workload, durability))):
+            choices = choices_of(7 * number)
             if is_exhaustive():
                 for which, kill in enumerate(kills):
                     memory, history = _killed(workload, durability, kill)
@@ -127,7 +89,7 @@ def test_recovery_interrupted_at_every_file_call(name: str) -> None:
     workload = WORKLOADS[name]()
     for durability in POLICIES:
         every = 9 if is_exhaustive() else 240
-        for number, kills in enumerate(_kills(_recorded(workload, durability))):
+        for number, kills in enumerate(kills_of(_recorded(workload, durability))):
             if number % every != POLICIES.index(durability) * every // 3:
                 continue
             memory, history = _killed(workload, durability, kills[-1])
@@ -147,7 +109,7 @@ def test_recovery_interrupted_at_every_file_call(name: str) -> None:
 def _recovery_kills(workload: Workload, left: MemoryDisk, durability: Durability) -> Iterator[Kill]:
     recording = FaultyDisk(left.crash())
     opened(recording, workload.path, durability)
-    for number, kills in enumerate(_kills(recording.calls)):
+    for number, kills in enumerate(kills_of(recording.calls)):
         yield from kills if is_exhaustive() else kills[-1:] * (number % 2)
 
 

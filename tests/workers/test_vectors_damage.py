@@ -16,7 +16,7 @@ from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.actor import Caller
 from holdfast.workers.vectors import VectorsActor
-from tests.workers.test_vectors_crash import is_exhaustive
+from tests.workers.interruptions import is_exhaustive
 from tests.workers.vector_model import (
     PATH,
     Branch,

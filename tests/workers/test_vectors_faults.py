@@ -27,7 +27,8 @@ from holdfast.workers.actor import Caller
 from holdfast.workers.log_file import Fatal
 from holdfast.workers.message import Durability
 from holdfast.workers.vectors import VectorsActor
-from tests.workers.test_vectors_crash import WORKLOADS, is_exhaustive
+from tests.workers.interruptions import cuts, is_exhaustive
+from tests.workers.test_vectors_crash import WORKLOADS
 from tests.workers.vector_model import (
     PATH,
     POLICIES,
@@ -56,7 +57,6 @@ from tests.workers.vector_workload import (
     Workload,
     check_state,
     checked_state,
-    cuts,
     reopening,
 )
 

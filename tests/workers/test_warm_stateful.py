@@ -46,6 +46,7 @@ from tests.workers.warm_model import (
     ask,
     check_nearest,
     get,
+    let_go,
     opened,
     pages,
     point_in,
@@ -227,6 +228,7 @@ class WarmMachine(RuleBasedStateMachine):
             self.disk.arm()
         except Crash:
             possible = self.history.after_death()
+            let_go(self.actor)
             self.memory = self.memory.crash()
             self._open()
             assert state_of(self.disk, self.actor) in possible

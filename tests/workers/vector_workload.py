@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from holdfast.bench.faults import Call, Choice, Crash, FaultyDisk, MemoryDisk, Nothing
+from holdfast.bench.faults import Choice, Crash, FaultyDisk, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError, StoreFrozen
 from holdfast.formats.rvf.terms import Metric
 from holdfast.workers import messages
@@ -279,16 +279,3 @@ def check_state(
     assert seen is None or seen == replace(found, children={})
     assert found in possible, (found, possible)
     return found
-
-
-def cuts(call: Call) -> list[int]:
-    """After how many bytes of a write the end may come.
-
-    The ledger's slots lie within pages, and a write is cut by a kill between pages only.
-    """
-    if call.name not in ("append", "write_at") or call.size < 2:
-        return []
-    if call.path.endswith(".ledger"):
-        page = 4096 - call.offset % 4096
-        return [page, page + 8 * 4096] if page + 8 * 4096 < call.size else []
-    return sorted({1, call.size // 3, call.size // 2, call.size - 1})
