@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from holdfast.formats.errors import (
     ArtifactInvalid,
     CallTimeout,
+    Duplicate,
     EngineClosed,
     EngineUnavailable,
     HasBranches,
@@ -28,6 +29,7 @@ from holdfast.formats.errors import (
     InvalidFormat,
     InvalidName,
     LimitExceeded,
+    NotFound,
     OptionsConflict,
     ParentChanged,
     ProtocolError,
@@ -54,18 +56,25 @@ if TYPE_CHECKING:
     from holdfast.async_engine import AsyncEngine
     from holdfast.engine import Engine
     from holdfast.engine import open_engine as open
+    from holdfast.formats.iqdb_snapshot import SnapshotHeader
+    from holdfast.formats.iqdb_values import HnswParameters
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
     from holdfast.handles.async_vectors import AsyncVectors
     from holdfast.handles.async_warm import AsyncWarm
     from holdfast.handles.fold import AsyncFold, Fold
+    from holdfast.handles.index import AsyncIndex, Index
+    from holdfast.handles.index_parts import IndexHits, IndexRow
     from holdfast.handles.results import QueryResult, Rows
     from holdfast.handles.vector_parts import Difference, Membership
     from holdfast.handles.vectors import Vectors
     from holdfast.handles.warm import Warm
     from holdfast.handles.warm_input import TemporalPoint
     from holdfast.handles.warm_transfer import WarmExported
+    from holdfast.persisted_index import PersistedIndex
     from holdfast.workers.fold_messages import Exported, Status
+    from holdfast.workers.index_messages import IndexInserted, IndexStatus, SnapshotInfo
     from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
+    from holdfast.workers.persistable import Persistable
     from holdfast.workers.vector_messages import Ingested, VectorStatus
     from holdfast.workers.warm_messages import WarmImported, WarmStatus, WarmVerified, WarmWritten
 
@@ -79,6 +88,7 @@ _ON_FIRST_USE = {
     "AsyncEngine": ("holdfast.async_engine", "AsyncEngine"),
     "AsyncFold": ("holdfast.handles.fold", "AsyncFold"),
     "AsyncWarm": ("holdfast.handles.async_warm", "AsyncWarm"),
+    "AsyncIndex": ("holdfast.handles.index", "AsyncIndex"),
     "AsyncVectors": ("holdfast.handles.async_vectors", "AsyncVectors"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
     "Dashboard": ("holdfast.formats.rvf.images", "Dashboard"),
@@ -87,14 +97,24 @@ _ON_FIRST_USE = {
     "Engine": ("holdfast.engine", "Engine"),
     "Exported": ("holdfast.workers.fold_messages", "Exported"),
     "Fold": ("holdfast.handles.fold", "Fold"),
+    "HnswParameters": ("holdfast.formats.iqdb_values", "HnswParameters"),
+    "Index": ("holdfast.handles.index", "Index"),
+    "IndexHits": ("holdfast.handles.index_parts", "IndexHits"),
+    "IndexInserted": ("holdfast.workers.index_messages", "IndexInserted"),
+    "IndexRow": ("holdfast.handles.index_parts", "IndexRow"),
+    "IndexStatus": ("holdfast.workers.index_messages", "IndexStatus"),
     "Ingested": ("holdfast.workers.vector_messages", "Ingested"),
     "Kernel": ("holdfast.formats.rvf.images", "Kernel"),
     "KernelBinding": ("holdfast.formats.rvf.images", "KernelBinding"),
     "Membership": ("holdfast.handles.vector_parts", "Membership"),
+    "Persistable": ("holdfast.workers.persistable", "Persistable"),
+    "PersistedIndex": ("holdfast.persisted_index", "PersistedIndex"),
     "ProcessInfo": ("holdfast.workers.messages", "ProcessInfo"),
     "Progress": ("holdfast.workers.messages", "Progress"),
     "QueryResult": ("holdfast.handles.results", "QueryResult"),
     "Rows": ("holdfast.handles.results", "Rows"),
+    "SnapshotHeader": ("holdfast.formats.iqdb_snapshot", "SnapshotHeader"),
+    "SnapshotInfo": ("holdfast.workers.index_messages", "SnapshotInfo"),
     "Status": ("holdfast.workers.fold_messages", "Status"),
     "StoreHealth": ("holdfast.workers.messages", "StoreHealth"),
     "VectorStatus": ("holdfast.workers.vector_messages", "VectorStatus"),
@@ -126,6 +146,7 @@ __all__ = [
     "ArtifactInvalid",
     "AsyncEngine",
     "AsyncFold",
+    "AsyncIndex",
     "AsyncVectors",
     "AsyncWarm",
     "CallTimeout",
@@ -134,6 +155,7 @@ __all__ = [
     "Dashboard",
     "Delete",
     "Difference",
+    "Duplicate",
     "Ebpf",
     "Engine",
     "EngineClosed",
@@ -141,7 +163,13 @@ __all__ = [
     "Exported",
     "Fold",
     "HasBranches",
+    "HnswParameters",
     "HoldfastError",
+    "Index",
+    "IndexHits",
+    "IndexInserted",
+    "IndexRow",
+    "IndexStatus",
     "Ingested",
     "InternalError",
     "InvalidArgument",
@@ -152,8 +180,11 @@ __all__ = [
     "KvEntry",
     "LimitExceeded",
     "Membership",
+    "NotFound",
     "OptionsConflict",
     "ParentChanged",
+    "Persistable",
+    "PersistedIndex",
     "ProcessInfo",
     "Progress",
     "ProtocolError",
@@ -162,6 +193,8 @@ __all__ = [
     "QueryResult",
     "ResultTooLarge",
     "Rows",
+    "SnapshotHeader",
+    "SnapshotInfo",
     "StaleUpdate",
     "Status",
     "StoreCorrupt",

@@ -10,11 +10,14 @@ from holdfast.call import Call, awaitable
 from holdfast.formats.errors import (
     StoreFailed,
 )
+from holdfast.formats.iqdb_values import HnswParameters
+from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.any_store import AnyStatus, AsyncAnyStore
 from holdfast.handles.fold import AsyncFold, absolute
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
+from holdfast.workers.index_messages import CompressionName
 from holdfast.workers.message import Durability
 from holdfast.workers.places import Places
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_chunk import Compression
     from holdfast.handles.async_vectors import AsyncVectors
     from holdfast.handles.async_warm import AsyncWarm
+    from holdfast.handles.index import AsyncIndex
 
 from holdfast.engine import Engine
 from holdfast.engine_base import EngineBase
@@ -124,6 +128,39 @@ class AsyncEngine(EngineBase):
         opened = await self._open(spec, timeout=timeout)
         found = await AsyncWarmInfo(self._async, opened).ask(timeout=timeout)
         return AsyncWarm(self._async, opened, agreed(found, asked, name))
+
+    async def index(
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        dimension: int | None = None,
+        metric: IndexMetric | None = None,
+        hnsw: HnswParameters | None = None,
+        compression: CompressionName = "none",
+        level: int = 3,
+        checkpoint_bytes: int | None = None,
+        stamps: bool = True,
+        salvage: bool = False,
+        ratio_guard: bool = True,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "AsyncIndex":
+        """See ``Engine.index``."""
+        from holdfast.handles.index import AsyncIndex, AsyncIndexInfo, agreed
+        from holdfast.handles.index_parts import options
+
+        asked = options(
+            kind, dimension, metric, hnsw, compression, level, checkpoint_bytes, stamps, salvage,
+            ratio_guard,
+        )  # fmt: skip
+        spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
+        opened = await self._open(spec, timeout=timeout)
+        found = await AsyncIndexInfo(self._async, opened).ask(timeout=timeout)
+        return AsyncIndex(self._async, opened, agreed(found, asked, name))
 
     async def stores(self) -> dict[str, str]:
         """See ``Engine.stores``."""

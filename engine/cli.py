@@ -26,7 +26,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 
@@ -47,15 +47,12 @@ from holdfast.formats.errors import (
     StoreNotFound,
     WrongKind,
 )
-from holdfast.handles.fold import Fold, absolute
+from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.inspection import Report, examine
 from holdfast.workers.places import Places
 from holdfast.workers.repair import repair as repair_file
 from holdfast.workers.standing import Standing
-
-if TYPE_CHECKING:
-    from holdfast.handles.vectors import Vectors
 
 P = ParamSpec("P")
 
@@ -170,10 +167,15 @@ def inspect(
     rows: Annotated[
         bool, typer.Option("--rows", help="Print the entries by key, the rows by id.")
     ] = False,
+    wal: Annotated[
+        bool, typer.Option("--wal", help="Of an index, the rows with its log applied.")
+    ] = False,
     json_: JsonFlag = False,
 ) -> int:
     """Show what a file or artifact holds, damaged or not; never writes."""
     report = _examine(path)
+    if wal:
+        report = _with_log(report)
     if json_:
         print_report_json(report, rows)
     else:
@@ -194,6 +196,15 @@ def verify(path: PathArgument, json_: JsonFlag = False) -> int:
 
 def _examine(path: str) -> Report:
     return examine(OsDisk(), _real(path))
+
+
+def _with_log(report: Report) -> Report:
+    """The report on an index whose rows are those with its log applied."""
+    from holdfast.workers.index_inspection import IndexReport
+
+    if not isinstance(report, IndexReport):
+        raise InvalidArgument(f"--wal is for indexes; {report.path!r} is none", path=report.path)
+    return report.applied()
 
 
 def _real(path: str) -> str:
@@ -289,10 +300,12 @@ def export(
     """Write a store as an artifact: complete, checkable, and importable anywhere."""
     places = _existing(directory)
     with holdfast.open(places.directory) as engine, progress_bar(f"export {name}", json_) as report:
-        if engine.stores().get(name) == "vectors":
+        kind = engine.stores().get(name)
+        if kind in ("vectors", "index"):
+            path = places.store(name, "vectors" if kind == "vectors" else "index")
             raise WrongKind(
-                f"store {name!r} is a vector store, and only folds are exported; its file "
-                f"{places.store(name, 'vectors')!r} can be copied as it is while nobody writes",
+                f"store {name!r} is of kind {kind!r}, and only folds are exported; its file "
+                f"{path!r} can be copied as it is while nobody writes",
                 store=name,
             )
         fold = engine.fold(name, create=False)
@@ -337,17 +350,19 @@ def import_(
 
 @_command
 def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = False) -> int:
-    """Rewrite a store without what is dead."""
+    """Rewrite a store without what is dead; of an index, begin the log anew behind a snapshot."""
     places = _existing(directory)
     with (
         holdfast.open(places.directory) as engine,
         progress_bar(f"compact {name}", json_) as report,
     ):
-        if engine.stores().get(name) == "vectors":
-            store: Fold | Vectors = engine.vectors(name, create=False)
+        kind = engine.stores().get(name)
+        if kind == "index":
+            done = engine.index(name, create=False).checkpoint(progress=report, timeout=_LONG_S)
+        elif kind == "vectors":
+            done = engine.vectors(name, create=False).compact(progress=report, timeout=_LONG_S)
         else:
-            store = engine.fold(name, create=False)
-        done = store.compact(progress=report, timeout=_LONG_S)
+            done = engine.fold(name, create=False).compact(progress=report, timeout=_LONG_S)
     print_result(
         {"name": name, "bytes_before": done.bytes_before, "bytes_after": done.bytes_after},
         f"compacted {name!r}: {done.bytes_before} bytes before, {done.bytes_after} after",

@@ -16,6 +16,7 @@ from holdfast.workers.repair import Repaired
 from holdfast.workers.standing import Standing
 
 if TYPE_CHECKING:
+    from holdfast.workers.index_inspection import IndexRowView
     from holdfast.workers.vector_inspection import VectorRow
 
 _PREVIEW_BYTES = 40
@@ -97,7 +98,7 @@ def printable(text: str) -> str:
 # --- rows --------------------------------------------------------------------------------------
 
 
-def _row_fields(row: "KvEntry | VectorRow") -> dict[str, object]:
+def _row_fields(row: "KvEntry | VectorRow | IndexRowView") -> dict[str, object]:
     """A row as JSON has it."""
     if isinstance(row, KvEntry):
         return {
@@ -105,26 +106,38 @@ def _row_fields(row: "KvEntry | VectorRow") -> dict[str, object]:
             "value": row.value.hex(),
             "version": row.version.token.hex(),
         }
-    fields: dict[str, object] = {"id": row.id, "vector": row.vector.hex()}
-    if row.metadata is not None:
+    id_ = {"bytes": row.id.hex()} if isinstance(row.id, bytes) else row.id
+    fields: dict[str, object] = {"id": id_, "vector": row.vector.hex()}
+    if _is_of_index(row):  # where no metadata and a null in it both mean something
+        fields["metadata"] = None if row.metadata is None else _values(row.metadata)
+    elif row.metadata is not None:
         fields["metadata"] = _metadata_fields(row.metadata)
     return fields
 
 
+def _is_of_index(row: "VectorRow | IndexRowView") -> bool:
+    """Whether a row is an index's; its module is loaded where that is so."""
+    module = sys.modules.get("holdfast.workers.index_inspection")
+    return module is not None and isinstance(row, module.IndexRowView)
+
+
 def _metadata_fields(metadata: Mapping[str, object]) -> dict[str, object]:
     """The values that are not null; what JSON cannot say becomes an object that does."""
+    return {name: value for name, value in _values(metadata).items() if value is not None}
+
+
+def _values(metadata: Mapping[str, object]) -> dict[str, object]:
     fields: dict[str, object] = {}
     for name, value in metadata.items():
         if isinstance(value, bytes):
             value = {"bytes": value.hex()}
         elif isinstance(value, float) and not math.isfinite(value):
             value = {"float": str(value)}
-        if value is not None:
-            fields[name] = value
+        fields[name] = value
     return fields
 
 
-def _row_line(row: "KvEntry | VectorRow") -> str:
+def _row_line(row: "KvEntry | VectorRow | IndexRowView") -> str:
     """A row as a line of text, escaped: keys, values and metadata may hold anything."""
     if isinstance(row, KvEntry):
         more = "..." if len(row.value) > _PREVIEW_BYTES else ""
@@ -135,7 +148,8 @@ def _row_line(row: "KvEntry | VectorRow") -> str:
     numbers = [f"{number:g}" for number in struct.unpack_from(f"<{count}f", row.vector)]
     if 4 * count < len(row.vector):
         numbers.append("...")
-    line = f"{row.id}  [{', '.join(numbers)}]"
+    id_ = ascii(row.id) if isinstance(row.id, bytes) else row.id
+    line = f"{id_}  [{', '.join(numbers)}]"
     return line if row.metadata is None else f"{line}  {json.dumps(_metadata_fields(row.metadata))}"
 
 

@@ -8,6 +8,8 @@ from holdfast.call import Call, operation
 from holdfast.formats.errors import (
     StoreFailed,
 )
+from holdfast.formats.iqdb_values import HnswParameters
+from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.any_store import AnyStatus, AnyStore
 from holdfast.handles.base import expecting
@@ -15,6 +17,7 @@ from holdfast.handles.fold import Fold, absolute
 from holdfast.joining import prepare
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
+from holdfast.workers.index_messages import CompressionName
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
     OpenStore,
@@ -26,6 +29,7 @@ from holdfast.workers.places import check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_chunk import Compression
+    from holdfast.handles.index import Index
     from holdfast.handles.vectors import Vectors
     from holdfast.handles.warm import Warm
 
@@ -152,6 +156,55 @@ class Engine(EngineBase):
         opened = self._open(spec, timeout=timeout)
         found = WarmInfo(self._coordinator, opened).ask(timeout=timeout)
         return Warm(self._coordinator, opened, agreed(found, asked, name))
+
+    def index(
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        dimension: int | None = None,
+        metric: IndexMetric | None = None,
+        hnsw: HnswParameters | None = None,
+        compression: CompressionName = "none",
+        level: int = 3,
+        checkpoint_bytes: int | None = None,
+        stamps: bool = True,
+        salvage: bool = False,
+        ratio_guard: bool = True,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "Index":
+        """Open the index ``name``, making it if ``create`` and it is absent.
+
+        A new index needs its ``dimension``, 1 to 65,535; ``kind`` is ``"flat"`` (the default:
+        exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``, a
+        class of your own (see ``Persistable``), which has to be named at each opening. ``metric``
+        is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or
+        ``"hamming"``. Opening with another kind, dimension or metric raises ``OptionsConflict``.
+
+        Snapshots are written with ``compression`` (``"none"``, ``"zstd"`` with ``level``, 1 to 22,
+        or ``"lz4"``) once the log has ``checkpoint_bytes`` (by default as many as the snapshot has,
+        or 16 MiB). ``stamps=False`` leaves out what ties log and snapshot together, for files equal
+        to the original's to the byte. ``salvage`` opens a damaged log with what is intact of it;
+        ``ratio_guard=False`` accepts payloads more than 4096 times as long as they are stored.
+        These apply when the store's worker starts, so not where the store is open already.
+
+        ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
+        """
+        from holdfast.handles.index import Index, IndexInfo, agreed
+        from holdfast.handles.index_parts import options
+
+        asked = options(
+            kind, dimension, metric, hnsw, compression, level, checkpoint_bytes, stamps, salvage,
+            ratio_guard,
+        )  # fmt: skip
+        spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
+        opened = self._open(spec, timeout=timeout)
+        found = IndexInfo(self._coordinator, opened).ask(timeout=timeout)
+        return Index(self._coordinator, opened, agreed(found, asked, name))
 
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""

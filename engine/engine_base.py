@@ -30,7 +30,12 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     pass
 
 _DURABILITIES = ("always", "interval", "never")
-_SERVED: dict[str, Kind] = {"fold": "fold", "vectors": "vectors", "warm": "warm"}
+_SERVED: dict[str, Kind] = {
+    "fold": "fold",
+    "vectors": "vectors",
+    "warm": "warm",
+    "index": "index",
+}
 """The kinds of store that this release serves."""
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()

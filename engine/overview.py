@@ -94,7 +94,7 @@ def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]
             continue
         name, kind = store
         found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
-        if kind in ("fold", "vectors"):
+        if kind in ("fold", "vectors", "index"):
             try:
                 found |= examine(disk, path).figures()
             except HoldfastError as error:

@@ -3,6 +3,6 @@
 ISA-L computes it at memory speed and at a fifth of zlib's cost per call on short records.
 """
 
-from isal.isal_zlib import crc32
+from isal.isal_zlib import crc32, crc32_combine
 
-__all__ = ["crc32"]
+__all__ = ["crc32", "crc32_combine"]

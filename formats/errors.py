@@ -75,6 +75,14 @@ class StaleUpdate(InvalidArgument):
     """``stale="refuse"`` met a cursor or version older than the stored one. Nothing was changed."""
 
 
+class Duplicate(InvalidArgument, KeyError):
+    """An insert met an id that is in the index. Nothing was changed; ``upsert`` replaces."""
+
+
+class NotFound(HoldfastError, KeyError):
+    """A delete met an id that is not in the index. Nothing was changed."""
+
+
 class InvalidName(InvalidArgument):
     """A store's name that is not safe as a file name everywhere. Nothing was created."""
 

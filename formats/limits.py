@@ -50,3 +50,12 @@ assert RESULT_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
 assert VALUE_BYTES_MAX + KEY_BYTES_MAX + KIB <= BATCH_BYTES_MAX
 # A resend is recognised by its ledger slot, so the ledger outlives whatever may be unanswered.
 assert DRAIN_REQUESTS_MAX * 2 <= LEDGER_SLOTS
+
+# The index store. The first three are fixed by the format, and upstream refuses what is over them.
+INDEX_RECORD_BYTES_MAX = 256 * MIB  # one record of the log
+INDEX_TYPE_BYTES_MAX = 4096
+INDEX_RATIO_MAX = 4096  # of a snapshot's payload to its stored bytes: no bomb inflates further
+INDEX_DIMENSION_MAX = 65_535
+INDEX_LOG_BYTES_MIN = 16 * MIB  # below this much log an index is not checkpointed by itself
+
+assert INDEX_DIMENSION_MAX * 4 + KIB <= INDEX_RECORD_BYTES_MAX

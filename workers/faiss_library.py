@@ -70,6 +70,22 @@ class FastScanIndex(Protocol):
     def search(self, x: Floats, k: int, *, params: Pointer) -> tuple[Floats, Indices]: ...
 
 
+class GraphParameters(Protocol):
+    """Of ``IndexHNSWFlat``."""
+
+    efConstruction: int
+
+
+class GraphIndex(Protocol):
+    """``IndexHNSWFlat``."""
+
+    hnsw: GraphParameters
+    ntotal: int
+
+    def add(self, x: Floats) -> None: ...
+    def search(self, x: Floats, k: int, *, params: Pointer) -> tuple[Floats, Indices]: ...
+
+
 class Kmeans(Protocol):
     """Centroids found by k-means."""
 
@@ -82,12 +98,17 @@ class Faiss(Protocol):
     """The module."""
 
     __version__: str
+    METRIC_L2: int
+    METRIC_INNER_PRODUCT: int
+    METRIC_L1: int
 
     def omp_set_num_threads(self, num_threads: int) -> None: ...
     def IndexFlatL2(self, d: int) -> Quantizer: ...
     def IndexIVFPQFastScan(
         self, quantizer: Quantizer, d: int, nlist: int, M: int, nbits: int
     ) -> FastScanIndex: ...
+    def IndexHNSWFlat(self, d: int, M: int, metric: int) -> GraphIndex: ...
+    def SearchParametersHNSW(self, *, efSearch: int, sel: Pointer) -> Pointer: ...
     def Kmeans(
         self,
         d: int,

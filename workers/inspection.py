@@ -4,7 +4,8 @@ Nothing is written, locked or repaired, so this works on files that opening refu
 media and beside a running engine. A file that is being written meanwhile is seen as it was when it
 was mapped, which may be in the middle of an append and is reported as torn then.
 
-This module finds out which format it is; ``fold_inspection`` and ``vector_inspection`` do the rest.
+This module finds out which format it is; ``fold_inspection``, ``vector_inspection`` and
+``index_inspection`` do the rest.
 """
 
 import contextlib
@@ -25,13 +26,16 @@ from holdfast.workers.fold_inspection import (
 )
 
 if TYPE_CHECKING:
+    from holdfast.workers.index_inspection import IndexReport
     from holdfast.workers.vector_inspection import VectorReport
 
-Report: TypeAlias = "LogReport | ArtifactView | VectorReport"
+Report: TypeAlias = "LogReport | ArtifactView | VectorReport | IndexReport"
 
 # What the original calls files of vectors, by what the vectors are about.
 _VECTOR_SUFFIXES = (".rvf", ".rvdna", ".rvtext", ".rvgraph", ".rvvis")
 _VECTOR_MAGIC = b"SFVR"
+_INDEX_SUFFIX = ".iqdb"
+_INDEX_MAGIC = b"IQDBPRST"
 _HEAD_BYTES = 4096
 
 
@@ -52,6 +56,10 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
             return examine_artifact(disk, path, tick)
         if kind == "other":  # opening a pipe would wait forever
             return not_ours(path, "neither a regular file nor a directory")
+        if is_index_file(disk, path):
+            from holdfast.workers.index_inspection import examine_index
+
+            return examine_index(disk, path, tick)
         if not is_vector_file(disk, path):
             return examine_log(disk, path, tick)
         # Not before: what it needs takes longer to load than most folds take to read.
@@ -77,6 +85,19 @@ def is_vector_file(disk: Disk, path: str) -> bool:
     if head.lstrip(b"\0").startswith(_VECTOR_MAGIC):  # zeros align what follows
         return True
     return path.endswith(_VECTOR_SUFFIXES) and not head.startswith(fold_log.MAGIC)
+
+
+def is_index_file(disk: Disk, path: str) -> bool:
+    """Whether a regular file is an index's snapshot, or is to be: as for ``is_vector_file``."""
+    file = disk.open(path)
+    try:
+        head = file.read_at(0, len(_INDEX_MAGIC))
+    finally:
+        file.close()
+    if head == _INDEX_MAGIC:
+        return True
+    others = (fold_log.MAGIC, _VECTOR_MAGIC)
+    return path.endswith(_INDEX_SUFFIX) and not head.startswith(others)
 
 
 def kind_of(disk: Disk, path: str) -> str:

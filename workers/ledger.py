@@ -63,13 +63,8 @@ class Ledger:
         lost = self.found.boot_id != self._header.boot_id
         return end if lost else min(end, self.found.synced)
 
-    def begin(
-        self, log: memoryview, inode: int, end: int, synced: int, *, copied_from: int
-    ) -> None:
-        """Start a term of service: what is within ``end`` took effect, and ``synced`` is synced.
-
-        ``copied_from`` is the inode that the log had when it was found, before it was written anew.
-        """
+    def begin(self, log: memoryview, inode: int, end: int, synced: int) -> None:
+        """Start a term of service: what is within ``end`` took effect, and ``synced`` is synced."""
         self._file = self._disk.open(self._path, write=True, create=True)
         if self._file.size() < format.LEDGER_BYTES:
             # All of it now: noting a request must not fail later for want of space.
@@ -77,9 +72,8 @@ class Ledger:
         same = self.found is not None and self.found.inode == inode
         if not same:  # this file is new, or the log is: a kill may have come before its name's sync
             self._disk.sync_directory(directory_of(self._path))
-        known_log = self.found is not None and self.found.inode in (inode, copied_from)
         for slot in self._slots:
-            if not slot.end or (known_log and slot.end <= end and _begins_at(log, slot)):
+            if not slot.end or (same and slot.end <= end and _begins_at(log, slot)):
                 known = (slot.client, slot.request)
                 self._remember(slot.sequence, known, (slot.counted, slot.counted_too))
             else:  # or records logged later at the same place would be taken for its own

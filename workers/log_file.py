@@ -62,6 +62,15 @@ class LogFile:
             raise self.error(error, "append to") from error
         self.end += len(data)
 
+    def take_back(self, end: int) -> None:
+        """Cut what was appended last, from ``end`` on; ``Fatal`` when that cannot be done."""
+        try:
+            self.file.truncate(end)
+        except OSError as error:
+            raise Fatal(f"cannot take back an append to {self.path!r}: {error}") from error
+        self.end = end
+        self.synced_end = min(self.synced_end, end)
+
     def sync(self) -> None:
         """Sync what was appended. A failure is final, whatever the file looks like afterwards."""
         try:

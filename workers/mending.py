@@ -31,14 +31,13 @@ def settled(
     ``reason`` says why it is. With ``sync`` all of the log is synced then, and after a sync that
     failed it is a new file. The ledger's term of service begins. ``held`` is the file's guard.
     """
-    path = file.path
-    inode = found_inode = file.inode()
+    path, inode = file.path, file.inode()
     torn_bytes = len(view) - end
     if torn_bytes:
         keep_cut_bytes(disk, path, view[end:], end, reason)
     synced = end
     if sync_failed:
-        file = written_anew(disk, path, view[:end], file)
+        file = written_anew(disk, path, view[:end], file, ledger)
         inode = file.inode()
         clear_unsynced(disk, path)
     elif torn_bytes:
@@ -49,10 +48,11 @@ def settled(
         file.sync()
     elif not sync_failed:
         synced = known_synced
-    ledger.begin(view, inode, end, synced, copied_from=found_inode)
     if sync_failed:
         held.close()
         held = guard(disk, path)
+    else:
+        ledger.begin(view, inode, end, synced)
     opened = LogFile(disk, file, end, held)
     opened.synced_end = synced
     return opened
@@ -90,11 +90,19 @@ def drop_cut_bytes(disk: Disk, path: str) -> None:
         remove_if_there(disk, f"{path}{CUT_SUFFIX}{number}")
 
 
-def written_anew(disk: Disk, path: str, content: memoryview, old: File) -> File:
-    """The file again, as a new one whose sync can be believed."""
+def written_anew(disk: Disk, path: str, content: memoryview, old: File, ledger: Ledger) -> File:
+    """The file again, as a new one whose sync can be believed.
+
+    With it begins the ledger's term of service. The requests it knows are in both files, so at no
+    moment would one that is sent again be repeated.
+    """
     log.warning("%s: a sync failed before, so the file is written anew", path)
+    end, inode = len(content), old.inode()
+    ledger.begin(content, inode, end, ledger.known_synced(inode, end))
+    ledger.forget_offsets()
     file = write_beside(disk, path, _chunks(content))
     put_in_place(disk, path)
+    ledger.bind(file.inode(), end)
     old.close()
     # The handle was opened under the temporary name; reopen it under its own.
     file.close()

@@ -14,8 +14,10 @@ from typing import Literal
 
 from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
 from holdfast.workers import fold_messages as fold
+from holdfast.workers import index_messages as index
 from holdfast.workers import vector_messages as vectors
 from holdfast.workers import warm_messages as warm
+from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.message import Durability, Message
 from holdfast.workers.vector_messages import VectorOptions
 from holdfast.workers.warm_messages import WarmOptions
@@ -62,7 +64,14 @@ class StoreMayDrop(Message, frozen=True, tag=11):
     """Whether the store may be removed; the error that says why not."""
 
 
-Request = StoreStatus | StoreMayDrop | fold.FoldRequest | vectors.VectorRequest | warm.WarmRequest
+Request = (
+    StoreStatus
+    | StoreMayDrop
+    | fold.FoldRequest
+    | vectors.VectorRequest
+    | warm.WarmRequest
+    | index.IndexRequest
+)
 
 
 class Done(Message, frozen=True, tag=1):
@@ -76,13 +85,13 @@ class Compacted(Message, frozen=True, tag=8):
     bytes_after: int
 
 
-Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply | warm.WarmReply
+Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply | warm.WarmReply | index.IndexReply
 
 
 # --- what a store is opened with ---------------------------------------------------------------
 
 
-Options = VectorOptions | WarmOptions
+Options = VectorOptions | WarmOptions | IndexOptions
 """What a kind of store is made or opened with besides."""
 
 
@@ -299,4 +308,4 @@ class Phase(enum.IntEnum):
 
 
 # A write that dies with its worker may have happened; a read cannot have.
-WRITES = (*fold.WRITES, *vectors.WRITES, *warm.WRITES)
+WRITES = (*fold.WRITES, *vectors.WRITES, *warm.WRITES, *index.WRITES)

@@ -4,6 +4,8 @@
 fold log      the entries and the cursor from before the damage: the stream has the rest, and goes
               on from that cursor
 RVF file      every intact row, metadata, image and other segment; see ``vector_repair``
+index         the snapshot, and of the log the requests from before the damage; see
+              ``index_repair``
 artifact      nothing: export it again
 ============  ====================================================================================
 
@@ -37,7 +39,7 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.fold_cache import INDEX_SUFFIX as FOLD_INDEX_SUFFIX
 from holdfast.workers.fold_inspection import LogReport, examine_log
-from holdfast.workers.inspection import is_vector_file, kind_of
+from holdfast.workers.inspection import is_index_file, is_vector_file, kind_of
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import clear_unsynced, guard
@@ -91,7 +93,8 @@ def repair(
     """Write what is intact of the file at ``path`` to ``output``, by default ``path.repaired``.
 
     ``in_place`` replaces the file and keeps it as ``path.damaged``; the store must not be open.
-    ``salvage`` also takes whole segments of an RVF file that belong to no commit.
+    ``salvage`` also takes whole segments of an RVF file that belong to no commit, and of an index
+    the records from behind the damage.
 
     Raises ``InvalidFormat`` when there is nothing to start from, ``StoreExists`` when ``output``
     does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreIOError``.
@@ -102,16 +105,19 @@ def repair(
                 f"{path!r} is no regular file; an artifact is not repaired but exported again",
                 path=path,
             )
-        vectors = is_vector_file(disk, path)
+        index = is_index_file(disk, path)
+        vectors = not index and is_vector_file(disk, path)
         destination = path + (DAMAGED_SUFFIX if in_place else OUTPUT_SUFFIX)
         if output is not None:
             destination = output
         if disk.inode_at(destination) is not None:
             raise StoreExists(f"{destination!r} exists", path=destination)
         with _owned(disk, path, vectors) if in_place else contextlib.nullcontext():
-            plan = _plan(disk, path, vectors, salvage, tick)
+            plan = _plan(disk, path, index, vectors, salvage, tick)
             if in_place:
                 _replace(disk, path, destination, plan)
+                if index:
+                    _begin_log(disk, path)
             else:
                 _write(disk, path, destination, plan)
     except HoldfastError:
@@ -136,8 +142,12 @@ def repair(
 
 
 def _plan(
-    disk: Disk, path: str, vectors: bool, salvage: bool, tick: Callable[[], None]
+    disk: Disk, path: str, index: bool, vectors: bool, salvage: bool, tick: Callable[[], None]
 ) -> Rewriting:
+    if index:
+        from holdfast.workers.index_repair import repair_index
+
+        return repair_index(disk, path, salvage=salvage, tick=tick)
     if vectors:
         from holdfast.workers.vector_repair import repair_vectors
 
@@ -208,6 +218,13 @@ def _replace(disk: Disk, path: str, kept: str, plan: Rewriting) -> None:
     for suffix in (LEDGER_SUFFIX, FOLD_INDEX_SUFFIX):
         remove_if_there(disk, path + suffix)
     clear_unsynced(disk, path)
+
+
+def _begin_log(disk: Disk, path: str) -> None:
+    """Have an index that was replaced begin a new log; the old one is kept as it is."""
+    from holdfast.workers.index_repair import keep_log
+
+    keep_log(disk, path, DAMAGED_SUFFIX)
 
 
 def _write_temporary(disk: Disk, path: str, chunks: Iterable[bytes]) -> None:

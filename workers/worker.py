@@ -44,6 +44,7 @@ OPENERS: dict[Kind, str] = {
     "fold": "holdfast.workers.fold:open_fold",
     "vectors": "holdfast.workers.vectors:open_vectors",
     "warm": "holdfast.workers.warm:open_warm",
+    "index": "holdfast.workers.index:open_index",
 }
 """One entry per kind of store: this is where a new kind plugs in."""
 

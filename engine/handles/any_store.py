@@ -5,10 +5,11 @@ from typing import TypeAlias, cast
 from holdfast.call import Call, awaitable, operation
 from holdfast.handles.base import AsyncHandle, Handle
 from holdfast.workers import fold_messages, messages
+from holdfast.workers.index_messages import IndexStatus
 from holdfast.workers.vector_messages import VectorStatus
 from holdfast.workers.warm_messages import WarmStatus
 
-AnyStatus: TypeAlias = fold_messages.Status | VectorStatus | WarmStatus
+AnyStatus: TypeAlias = fold_messages.Status | VectorStatus | WarmStatus | IndexStatus
 
 
 class AnyStore(Handle):

@@ -9,8 +9,10 @@ import pytest
 
 from holdfast.formats import errors
 from holdfast.formats.errors import ALL_ERRORS, HoldfastError, InternalError, WorkerTraceback
+from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Version
 from holdfast.workers import fold_messages as f
+from holdfast.workers import index_messages as i
 from holdfast.workers import messages as m
 from holdfast.workers import vector_messages as v
 
@@ -18,6 +20,9 @@ ROOT = Path(__file__).parents[2]
 ENTRY = KvEntry("k", b"v", Version.from_u64(7))
 SPEC = m.StoreSpec("a", "fold", "/d/a.snap", "interval", 0.5, "/artifact", False)
 VECTORS = v.VectorOptions(7, "cosine", "text", True)
+INDEX = i.IndexOptions(
+    "a.b:C", 7, "dot", HnswParameters(m=8), "zstd", 19, 5, False, True, False, ("/x",)
+)
 RAW = memoryview(bytes(range(16)))
 U64_MAX = (1 << 64) - 1
 FAILURE = m.Failure("StoreCorrupt", "damaged", {"path": "/d", "offset": 7}, "trace")
@@ -62,6 +67,14 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             v.VectorsRefresh(),
             v.VectorsIndex("recall"),
             v.VectorsDigests(U64_MAX),
+            i.IndexInfo(),
+            i.IndexInsert([U64_MAX, b"id"], RAW, [None, b"entries"], True),
+            i.IndexDelete(RAW, True),
+            i.IndexSearch(RAW, 1, 10, b"where", True, 64, True),
+            i.IndexGet(RAW),
+            i.IndexCheckpoint(False),
+            i.IndexHeader(),
+            i.IndexOptimize(),
         ],
     ),
     "Reply": (
@@ -103,6 +116,17 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             ),
             v.Measured(0.5),
             v.Digests(RAW, RAW, True),
+            i.IndexIs("flat", "iqdb-core", 7, "dot"),
+            i.IndexInserted(2, 1),
+            i.IndexDeleted(1),
+            i.IndexHits(1, [1, b"id"], RAW, [b"entries", None], True),
+            i.IndexRows(RAW, RAW, [None]),
+            i.SnapshotInfo(2, "iqdb-core", 7, "dot", 1, "zstd", 2, 3),
+            i.IndexOptimized(1),
+            i.IndexStatus(
+                "index", "/d/a.iqdb", "never", "hnsw", "iqdb-core", 1, "dot", 2, 3, 4, 5, 6, None,
+                7, 8, 9, 10,
+            ),
         ],
     ),
     "Ask": (
@@ -111,6 +135,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             m.Hello(1, 2, (1 << 64) - 1, "python x.py"),
             m.OpenStore(SPEC, True, 5),
             m.OpenStore(m.StoreSpec("v", "vectors", "/d/v.rvf", options=VECTORS)),
+            m.OpenStore(m.StoreSpec("i", "index", "/d/i.iqdb", options=INDEX)),
             m.Suspect("a", 5, 0.5),
             m.AskProcesses(),
             m.AskHealth(),

@@ -18,7 +18,7 @@ from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
 from holdfast.workers.messages import Compacted
 from holdfast.workers.warm import WarmActor
-from tests.workers.test_vectors_crash import is_exhaustive
+from tests.workers.interruptions import is_exhaustive
 from tests.workers.warm_reads import (
     FILES,
     FLUSHED,

@@ -25,6 +25,7 @@ from holdfast.bench.faults import (
 from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
 from holdfast.workers import messages
 from holdfast.workers.actor import Caller
+from holdfast.workers.disk import Disk
 from holdfast.workers.log_file import Fatal
 from holdfast.workers.message import Durability
 from holdfast.workers.warm import WarmActor
@@ -162,7 +163,7 @@ def _despite(fault: Fail, durability: Durability = "always") -> Host:
     return host
 
 
-def working_at_once(disk: FaultyDisk, actor: WarmActor, history: History) -> WarmActor:
+def working_at_once(disk: Disk, actor: WarmActor, history: History) -> WarmActor:
     """Compact in one go."""
     ask(actor, COMPACT, messages.Compacted)
     history.synced()

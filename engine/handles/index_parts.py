@@ -1,0 +1,242 @@
+"""Ids, metadata, options and results of an index, as a caller has them and as they travel."""
+
+import sys
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import InvalidArgument, LimitExceeded
+from holdfast.formats.expression import encode_expression
+from holdfast.formats.iqdb_snapshot import ZSTD_LEVELS
+from holdfast.formats.iqdb_values import (
+    METRICS,
+    HnswParameters,
+    Id,
+    Metric,
+    Value,
+    check_id,
+    decode_metadata,
+    encode_metadata,
+)
+from holdfast.formats.limits import INDEX_DIMENSION_MAX
+from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite
+from holdfast.handles.metadata import as_metadata
+from holdfast.handles.vector_parts import check_choice, check_count
+from holdfast.workers import index_messages as im
+from holdfast.workers.raw_arrays import raw
+
+Ids = object
+"""u64 ids as for a vector store, or a list of int and bytes."""
+_CUSTOM = ":"
+
+
+@dataclass(frozen=True, eq=False)
+class IndexHits:
+    """The nearest rows, nearest first, equally near ones in storage order.
+
+    For a batch of q queries the arrays have one row a query; for a single vector they lack that
+    first dimension.
+    """
+
+    ids: "NDArray[np.uint64] | NDArray[np.object_]"
+    """(q, m), m being the ``k`` asked for, or fewer when fewer rows count. Of type object where
+    some ids are bytes."""
+    distances: NDArray[np.float32]
+    """(q, m); lower is nearer, whatever the metric."""
+    metadata: list[dict[str, Value] | None] | None = None
+    """If asked for: that of each id, in the order of ``ids`` flattened."""
+    approximate: bool = False
+    """Whether rows that are nearer may be missing."""
+
+    def __len__(self) -> int:
+        """Queries of a batch; hits of a single vector."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexRow:
+    """One row of an index."""
+
+    id: Id
+    vector: NDArray[np.float32]
+    """(dimension,)"""
+    metadata: dict[str, Value] | None
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+def as_index_ids(value: object) -> "NDArray[np.uint64] | list[Id]":
+    """Ids as an array, or as a list where some are bytes; ``InvalidArgument`` names a bad one."""
+    if isinstance(value, bytes):
+        raise InvalidArgument(f"ids is a list of ids, for one write [{value!r}]")
+    if isinstance(value, list | tuple) and any(isinstance(id_, bytes) for id_ in value):
+        return [check_id(id_, f"ids[{place}]") for place, id_ in enumerate(value)]
+    return as_ids(value)
+
+
+def as_rows(
+    ids: object, vectors: object, metadata: object, dimension: int
+) -> "tuple[NDArray[np.uint64] | list[Id], NDArray[np.float32], list[bytes | None] | None]":
+    """A batch, checked: ids, finite vectors (n, dimension), encoded metadata."""
+    checked = as_index_ids(ids)
+    rows = as_vectors(vectors, dimension)
+    if len(checked) != len(rows):
+        raise InvalidArgument(f"{len(checked)} ids for {len(rows)} vectors")
+    bad = first_non_finite(rows)
+    if bad is not None:
+        raise InvalidArgument(f"vectors, row {bad}: a value is not finite")
+    return checked, rows, as_entries(metadata, len(rows))
+
+
+def as_row(
+    id_: object, vector: object, metadata: object, dimension: int
+) -> "tuple[NDArray[np.uint64] | list[Id], NDArray[np.float32], list[bytes | None] | None]":
+    """One row as a batch."""
+    checked = check_id(id_)
+    return as_rows([checked], [vector], None if metadata is None else [metadata], dimension)
+
+
+def as_entries(metadata: object, rows: int) -> list[bytes | None] | None:
+    """Metadata of so many rows, encoded; None if no row has any.
+
+    A list has a mapping or None for each row. In a table, a data frame or a dict of columns, a null
+    means that the row lacks that field.
+    """
+    if metadata is None:
+        return None
+    if isinstance(metadata, list | tuple):
+        if len(metadata) != rows:
+            raise InvalidArgument(f"metadata has {len(metadata)} rows, and there are {rows} rows")
+        return [
+            None if entries is None else encode_metadata(entries, f"metadata[{place}]")
+            for place, entries in enumerate(metadata)
+        ]
+    table = as_metadata(metadata, rows)
+    if table is None:
+        return None
+    return [
+        encode_metadata(
+            {name: value for name, value in row.items() if value is not None}, f"metadata[{place}]"
+        )
+        for place, row in enumerate(table.to_pylist())
+    ]
+
+
+def as_search(
+    vectors: object,
+    k: object,
+    where: pc.Expression | None,
+    ef: object,
+    dimension: int,
+) -> tuple[NDArray[np.float32], bool, int, bytes | None, int | None]:
+    """Arguments of a search, checked: queries, whether there is one, k, filter, ef."""
+    count = check_count("k", k)
+    breadth = None if ef is None else check_count("ef", ef)
+    queries, single = as_queries(vectors, dimension)
+    bad = first_non_finite(queries)
+    if bad is not None:
+        raise InvalidArgument(f"query {bad} has values that are not finite")
+    condition = None if where is None else encode_expression(where)
+    return queries, single, count, condition, breadth
+
+
+def sent(ids: "NDArray[np.uint64] | list[Id]") -> im.Ids:
+    """Ids as messages carry them."""
+    return ids if isinstance(ids, list) else raw(ids)
+
+
+def options(
+    kind: str | None,
+    dimension: int | None,
+    metric: str | None,
+    hnsw: HnswParameters | None,
+    compression: str,
+    level: int,
+    checkpoint_bytes: int | None,
+    stamps: bool,
+    salvage: bool,
+    ratio_guard: bool,
+) -> im.IndexOptions:
+    """Checked options of an index."""
+    if kind is not None and not (
+        isinstance(kind, str) and (kind in ("flat", "hnsw") or _CUSTOM in kind)
+    ):
+        raise InvalidArgument(
+            f"kind={kind!r} is neither 'flat', 'hnsw' nor of the form 'package.module:Class'"
+        )
+    if dimension is not None:
+        dimension = check_count("dimension", dimension)
+        if dimension > INDEX_DIMENSION_MAX:
+            raise LimitExceeded(f"dimension={dimension} is over the limit of {INDEX_DIMENSION_MAX}")
+    if metric is not None:
+        check_choice("metric", metric, METRICS)
+    if hnsw is not None and not isinstance(hnsw, HnswParameters):
+        raise InvalidArgument(f"hnsw is HnswParameters or None, not {type(hnsw).__name__}")
+    check_choice("compression", compression, get_args(im.CompressionName))
+    level = check_count("level", level)
+    if level > ZSTD_LEVELS[1]:
+        raise InvalidArgument(f"level={level} is not within {ZSTD_LEVELS[0]} to {ZSTD_LEVELS[1]}")
+    if checkpoint_bytes is not None:
+        checkpoint_bytes = check_count("checkpoint_bytes", checkpoint_bytes)
+    for name, flag in (("stamps", stamps), ("salvage", salvage), ("ratio_guard", ratio_guard)):
+        if not isinstance(flag, bool):
+            raise InvalidArgument(f"{name} is a bool, not {type(flag).__name__}")
+    custom = kind is not None and _CUSTOM in kind
+    return im.IndexOptions(
+        kind=kind,
+        dimension=dimension,
+        metric=cast("Metric | None", metric),
+        hnsw=hnsw,
+        compression=cast("im.CompressionName", compression),
+        level=level,
+        checkpoint_bytes=checkpoint_bytes,
+        stamps=stamps,
+        salvage=salvage,
+        ratio_guard=ratio_guard,
+        search_path=tuple(sys.path) if custom else (),
+    )
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def received(ids: im.Ids) -> "NDArray[np.uint64] | NDArray[np.object_]":
+    """Ids of a reply, copied out of its frame: (n,)."""
+    if isinstance(ids, memoryview):
+        return np.frombuffer(ids, "<u8").astype(np.uint64)
+    found = np.empty(len(ids), object)
+    found[:] = ids
+    return found
+
+
+def hits_of(reply: im.IndexHits, queries: int, single: bool) -> IndexHits:
+    """The arrays of a reply."""
+    shape = (reply.each,) if single else (queries, reply.each)
+    metadata = None
+    if reply.metadata is not None:
+        metadata = [decoded(entries) for entries in reply.metadata]
+    return IndexHits(
+        received(reply.ids).reshape(shape),
+        np.frombuffer(reply.distances, "<f4").astype(np.float32).reshape(shape),
+        metadata,
+        reply.approximate,
+    )
+
+
+def rows_of(reply: im.IndexRows, dimension: int) -> list[IndexRow]:
+    """The rows of a reply."""
+    ids = received(reply.ids).tolist()
+    vectors = np.frombuffer(reply.vectors, "<f4").astype(np.float32).reshape(-1, dimension)
+    return [
+        IndexRow(id_, vector, decoded(entries))
+        for id_, vector, entries in zip(ids, vectors, reply.metadata, strict=True)
+    ]
+
+
+def decoded(metadata: bytes | None) -> dict[str, Value] | None:
+    """Metadata as a dictionary."""
+    return None if metadata is None else decode_metadata(metadata)[0]

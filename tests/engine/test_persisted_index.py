@@ -1,0 +1,262 @@
+"""An index in the caller's own process: the same files, promises and errors, without an engine."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+import holdfast
+from holdfast import PersistedIndex
+from holdfast.workers.disk import OsFile
+from tests.workers.test_index_damage import Picky
+
+VECTORS = np.arange(40, dtype=np.float32).reshape(10, 4)
+
+
+def test_open_write_close_open(tmp_path: Path) -> None:
+    """Rows, metadata and deletions are there again, in a file that needs nothing else."""
+    path = tmp_path / "i.iqdb"
+    with PersistedIndex.open(path, dimension=4, metric="euclidean") as index:
+        index.insert_batch(range(10), VECTORS, [{"n": n} for n in range(10)])
+        index.insert(b"key", VECTORS[3])
+        assert index.delete(4)
+        assert not index.delete(4, missing_ok=True)
+        assert index.upsert_batch([b"key", 11], VECTORS[:2]).replaced == 1
+        with pytest.raises(holdfast.Duplicate):
+            index.insert(0, VECTORS[0])
+        with pytest.raises(holdfast.NotFound):
+            index.delete(4)
+    with PersistedIndex.load(path) as index:
+        assert (len(index), index.dimension, index.metric) == (11, 4, "euclidean")
+        assert 4 not in index
+        assert b"key" in index
+        hits = index.search(VECTORS[5], 2, where=pc.field("n") < 9, metadata=True)
+        assert hits.ids.tolist() == [5, 6]
+        assert hits.metadata == [{"n": 5}, {"n": 6}]
+        assert index.get([b"key"])[0].vector.tolist() == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_empties_the_log_and_save_does_not(tmp_path: Path) -> None:
+    """``save`` writes a snapshot only; ``checkpoint`` also begins the log anew."""
+    path = tmp_path / "i.iqdb"
+    with PersistedIndex.open(path, dimension=4, compression="lz4") as index:
+        index.insert_batch(range(10), VECTORS)
+        assert index.header().count == 0
+        long = index.header().log_bytes
+        index.save()
+        assert (index.header().count, index.header().log_bytes) == (10, long)
+        index.checkpoint()
+        assert (index.header().count, index.header().log_bytes) == (10, 12)
+    header = PersistedIndex.read_header(path)
+    assert (header.index_type, header.rows, header.version) == ("iqdb-core", 10, 2)
+
+
+def test_the_log_is_checkpointed_by_itself(tmp_path: Path) -> None:
+    """Once it is longer than was asked for, a write is followed by a snapshot."""
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4, checkpoint_bytes=500) as index:
+        for n in range(40):
+            index.insert(n, VECTORS[0])
+            assert index.header().log_bytes < 600
+        assert index.header().count > 20
+
+
+def test_a_bare_file_name_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without a directory is one in the current directory, also for snapshots and logs."""
+    monkeypatch.chdir(tmp_path)
+    with PersistedIndex.open("bare.iqdb", dimension=4) as index:
+        index.insert(1, VECTORS[0])
+        index.checkpoint()
+        index.insert(2, VECTORS[1])
+    monkeypatch.chdir("/")
+    with PersistedIndex.load(tmp_path / "bare.iqdb") as index:
+        assert len(index) == 2
+
+
+def test_an_index_of_ones_own_is_made_durable(tmp_path: Path) -> None:
+    """What an object holds is in the file from the first moment, and it loads with its class."""
+    path = tmp_path / "own.iqdb"
+    own = Picky(4, "dot")
+    own.insert(1, VECTORS[0], None)
+    with PersistedIndex.open_with(own, path) as index:
+        index.insert(2, VECTORS[1])
+        assert index.index is own
+        assert len(own) == 2
+    with pytest.raises(holdfast.StoreExists):
+        PersistedIndex.open_with(Picky(4, "dot"), path)
+    with pytest.raises(holdfast.InvalidFormat, match="picky"):
+        PersistedIndex.load(path)
+    with PersistedIndex.load(path, Picky) as index:
+        assert len(index) == 2
+        assert index.search(VECTORS[0], 1).ids.tolist() == [1]
+        with pytest.raises(holdfast.InvalidArgument):
+            index.get([1])
+
+
+def test_a_class_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    """The error names what is missing, and no file is made."""
+    with pytest.raises(holdfast.InvalidArgument, match=r"INDEX_TYPE.*load_from"):
+        PersistedIndex.open_with([], tmp_path / "x.iqdb")  # type: ignore[arg-type]
+    with pytest.raises(holdfast.InvalidArgument):
+        PersistedIndex.load(tmp_path / "x.iqdb", dict)  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_owner_at_a_time(tmp_path: Path) -> None:
+    """A second opening gets ``StoreLocked``; after ``close`` the way is free, and not before."""
+    path = tmp_path / "i.iqdb"
+    index = PersistedIndex.open(path, dimension=4)
+    with pytest.raises(holdfast.StoreLocked):
+        PersistedIndex.open(path)
+    index.close()
+    index.close()
+    with pytest.raises(holdfast.EngineClosed):
+        index.insert(1, VECTORS[0])
+    PersistedIndex.open(path).close()
+    assert sorted(os.listdir(tmp_path)) == ["i.iqdb", "i.iqdb.wal"]
+
+
+def test_an_interval_is_kept_without_further_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write is synced once the interval is over, although nobody calls again."""
+    synced = threading.Event()
+    sync = OsFile.sync
+
+    def noticed(file: OsFile) -> None:
+        sync(file)
+        if file.path.endswith(".wal"):
+            synced.set()
+
+    path = tmp_path / "i.iqdb"
+    with PersistedIndex.open(path, dimension=4, durability="interval", interval=0.2) as index:
+        monkeypatch.setattr(OsFile, "sync", noticed)
+        begun = time.monotonic()
+        index.insert(1, VECTORS[0])
+        assert not synced.is_set() or time.monotonic() - begun >= 0.2
+        assert synced.wait(60)
+
+
+def test_never_syncs_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ``never`` a write is not synced, ``sync`` does it, and so does ``close``."""
+    count = [0]
+    sync = OsFile.sync
+
+    def counted(file: OsFile) -> None:
+        count[0] += 1
+        sync(file)
+
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4, durability="never") as index:
+        monkeypatch.setattr(OsFile, "sync", counted)
+        index.insert(1, VECTORS[0])
+        assert count[0] == 0
+        index.sync()
+        assert count[0] == 1
+        index.insert(2, VECTORS[0])
+    assert count[0] == 2
+
+
+def test_after_a_failed_sync_nothing_is_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call fails, and so does every later one; opening again gives what is there."""
+    path = tmp_path / "i.iqdb"
+    index = PersistedIndex.open(path, dimension=4)
+    index.insert(1, VECTORS[0])
+
+    def failing(file: OsFile) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(OsFile, "sync", failing)
+        with pytest.raises(holdfast.StoreIOError):
+            index.insert(2, VECTORS[1])
+    for call in (lambda: index.insert(3, VECTORS[2]), lambda: len(index)):
+        with pytest.raises(holdfast.StoreIOError, match="open it again"):
+            call()
+    index.close()
+    with PersistedIndex.open(path) as again:
+        assert len(again) in (1, 2)
+        assert 1 in again
+
+
+def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
+    """In a child process the index refuses every call, and its end leaves the parent's lock."""
+    index = PersistedIndex.open(tmp_path / "i.iqdb", dimension=4)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            index.insert(1, VECTORS[0])
+        except holdfast.EngineClosed:
+            index.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    index.insert(1, VECTORS[0])
+    with pytest.raises(holdfast.StoreLocked):
+        PersistedIndex.open(tmp_path / "i.iqdb")
+    index.close()
+
+
+def test_threads_share_it(tmp_path: Path) -> None:
+    """Many threads insert and search at once; every row is there once."""
+    errors: list[BaseException] = []
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4, checkpoint_bytes=2000) as index:
+
+        def work(first: int) -> None:
+            try:
+                for n in range(first, first + 25):
+                    index.insert(n, VECTORS[n % 10])
+                    assert len(index.search(VECTORS[0], 1)) == 1
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(100 * t,)) for t in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert len(index) == 100
+    with PersistedIndex.load(tmp_path / "i.iqdb") as index:
+        assert len(index) == 100
+
+
+def test_an_engine_opens_what_it_wrote_and_back(tmp_path: Path) -> None:
+    """The files are an engine's, and an engine's are its own."""
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4, kind="hnsw") as index:
+        index.insert(1, VECTORS[0])
+        assert index.optimize() == 0
+    with holdfast.open(tmp_path) as engine:
+        store = engine.index("i")
+        assert store.kind == "hnsw"
+        store.insert(2, VECTORS[1])
+        with pytest.raises(holdfast.StoreLocked):
+            PersistedIndex.load(tmp_path / "i.iqdb")
+    with PersistedIndex.load(tmp_path / "i.iqdb") as index:
+        assert len(index) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dimension": 0},
+        {"dimension": 4, "durability": "maybe"},
+        {"dimension": 4, "interval": -1},
+        {"dimension": 4, "checkpoint_bytes": 0},
+        {"dimension": 4, "stamps": 1},
+        {"dimension": 4, "hnsw": {"m": 4}},
+        {"kind": "flat"},
+    ],
+)
+def test_bad_options_make_no_file(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """Each is refused with a typed error before anything is made."""
+    with pytest.raises(holdfast.InvalidArgument):
+        PersistedIndex.open(tmp_path / "i.iqdb", **arguments)
+    assert os.listdir(tmp_path) == []

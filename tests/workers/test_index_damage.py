@@ -1,0 +1,622 @@
+"""Every way the original is known to lose data, reproduced: here nothing is lost, or it is told."""
+
+import errno
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from holdfast.bench.faults import Crash as Killed
+from holdfast.bench.faults import Fail, FaultyDisk, Kill, MemoryDisk, Nothing
+from holdfast.formats.errors import (
+    Duplicate,
+    InvalidArgument,
+    InvalidFormat,
+    LimitExceeded,
+    NotFound,
+    OptionsConflict,
+    StoreCorrupt,
+    StoreFull,
+    StoreIOError,
+    StoreLocked,
+    StoreNotFound,
+)
+from holdfast.formats.iqdb_snapshot import Compression, decode_header
+from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES
+from holdfast.workers import index_messages as im
+from holdfast.workers.actor import Caller
+from holdfast.workers.disk import Buffer
+from holdfast.workers.foreign_index import ForeignIndex
+from holdfast.workers.index import IndexActor, open_index
+from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.messages import Compacted, StoreSpec
+from holdfast.workers.raw_arrays import raw
+from tests.workers.index_model import (
+    DIMENSION,
+    PATH,
+    WAL,
+    ask,
+    deleting,
+    index_spec,
+    inserting,
+    opened,
+    row,
+    rows_of,
+    tick,
+)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+class Writer:
+    """Writes rows one by one, each answered. No two requests of a run are the same."""
+
+    requests = itertools.count(1)
+
+    def __init__(self, actor: IndexActor) -> None:
+        self.actor = actor
+
+    def write(self, *numbers: int) -> None:
+        """Insert rows with these ids."""
+        for number in numbers:
+            caller = Caller(5, next(self.requests))
+            ask(self.actor, inserting({number: ([number], None)}), im.IndexInserted, caller)
+            self.actor.commit()
+
+
+def closed(memory: MemoryDisk, *numbers: int, options: IndexOptions | None = None) -> None:
+    """An index with these rows in its log, closed."""
+    actor = opened(memory, options=options)
+    Writer(actor).write(*numbers)
+    actor.close()
+
+
+def put(memory: MemoryDisk, path: str, content: bytes) -> None:
+    """Give a file this content, durably."""
+    if memory.inode_at(path) is not None:
+        memory.remove(path)
+    file = memory.create(path)
+    file.append(content)
+    file.sync()
+    file.close()
+    memory.sync_directory("/data")
+
+
+def content(memory: MemoryDisk, path: str) -> bytes:
+    """What a file has, which is there."""
+    found = memory.content(path)
+    assert found is not None
+    return found
+
+
+def ids(actor: IndexActor) -> list[int | bytes]:
+    """The ids of all rows, in storage order."""
+    return [item[0] for item in rows_of(actor)]
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 30])
+def test_torn_tail_then_appends(cut: int) -> None:
+    """What is written after a torn tail is there at the next opening."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2, 3)
+    put(memory, WAL, content(memory, WAL)[:-cut])
+    actor = opened(memory)
+    assert ids(actor) == [1, 2]
+    assert actor.store.torn_bytes > 0
+    Writer(actor).write(*range(10, 30))
+    assert ids(opened(memory.crash())) == [1, 2, *range(10, 30)]
+
+
+@pytest.mark.parametrize("written", [1, 4, 9, 40])
+def test_full_disk_then_appends(written: int) -> None:
+    """A half-written record is taken back, so what is written once there is room is not lost."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    writer = Writer(actor)
+    writer.write(1)
+    disk.arm(Fail(len(disk.calls) + 3, errno.ENOSPC, written=written))
+    with pytest.raises(StoreFull):
+        writer.write(2)
+    assert (disk.struck, disk.calls[-3].name, disk.calls[-3].path) == (1, "write_at", WAL)
+    disk.arm()
+    writer.write(*range(10, 30))
+    assert ids(opened(memory.power_loss(Nothing()))) == [1, *range(10, 30)]
+
+
+@pytest.mark.parametrize("length", range(HEADER_BYTES))
+def test_interrupted_reset_then_appends(length: int) -> None:
+    """A log of fewer bytes than its header gets one, so it can be read after appends."""
+    memory = MemoryDisk("/data")
+    closed(memory)
+    put(memory, WAL, HEADER[:length])
+    actor = opened(memory)
+    Writer(actor).write(1, 2)
+    assert ids(opened(memory.crash())) == [1, 2]
+
+
+def test_a_missing_log_is_an_empty_one() -> None:
+    """A snapshot of the original's without a log opens, and gets a log."""
+    memory = MemoryDisk("/data")
+    closed(memory)
+    memory.remove(WAL)
+    actor = opened(memory)
+    Writer(actor).write(1)
+    assert ids(opened(memory.power_loss(Nothing()))) == [1]
+
+
+@pytest.mark.parametrize("zeros", [1, 8, 64, 4096])
+@pytest.mark.parametrize("rows", [[], [1, 2]])
+def test_zero_tail_then_appends(rows: list[int], zeros: int) -> None:
+    """Zeros behind the last record, or nothing but zeros, are trimmed before the next append."""
+    memory = MemoryDisk("/data")
+    closed(memory, *rows)
+    put(memory, WAL, content(memory, WAL) + bytes(zeros))
+    actor = opened(memory)
+    Writer(actor).write(10)
+    assert ids(opened(memory.crash())) == [*rows, 10]
+    left = memory.crash()
+    put(left, WAL, bytes(zeros))
+    assert ids(opened(left)) == []
+
+
+def test_flip_in_the_midst_of_the_log_is_refused_and_salvaged_on_request() -> None:
+    """Intact records behind a damage are not dropped in silence; asked to, they are taken."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2, 3, 4)
+    whole = content(memory, WAL)
+    stride = (len(whole) - HEADER_BYTES) // 4
+    damaged = bytearray(whole)
+    damaged[HEADER_BYTES + stride + 20] ^= 1
+    put(memory, WAL, bytes(damaged))
+    with pytest.raises(StoreCorrupt) as raised:
+        opened(memory)
+    assert (raised.value.path, raised.value.offset) == (WAL, HEADER_BYTES + stride)
+    assert content(memory, WAL) == bytes(damaged)
+    salvaging = IndexOptions(salvage=True)
+    actor = opened(memory, options=salvaging)
+    assert ids(actor) == [1, 3, 4]
+    assert content(memory, f"{WAL}.cut1") == bytes(damaged[HEADER_BYTES + stride :])
+    Writer(actor).write(9)
+    assert ids(opened(memory.power_loss(Nothing()))) == [1, 3, 4, 9]
+
+
+def test_a_request_logged_in_part_is_cut_as_a_whole() -> None:
+    """Of a batch that a power loss left half, nothing shows."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    actor = opened(memory)
+    batch = inserting({n: ([n], None) for n in range(10, 20)})
+    ask(actor, batch, im.IndexInserted, Caller(1, 1))
+    actor.commit()
+    actor.close()
+    stride = (len(content(memory, WAL)) - HEADER_BYTES) // 11
+    put(memory, WAL, content(memory, WAL)[: HEADER_BYTES + 6 * stride])
+    actor = opened(memory)
+    assert ids(actor) == [1]
+    Writer(actor).write(2)
+    assert ids(opened(memory.crash())) == [1, 2]
+
+
+# --- snapshot and log ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+def test_a_log_is_not_applied_twice(stamps: bool) -> None:
+    """After a crash between a snapshot and the new log, every row is there once, as it was last.
+
+    With stamps the records are not even looked at again, and the order is kept as well.
+    """
+    memory = MemoryDisk("/data")
+    options = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    actor = opened(memory, options=options)
+    Writer(actor).write(1, 2, 3)
+    ask(actor, deleting(1), im.IndexDeleted, Caller(1, 1))
+    ask(actor, inserting({2: ([9], None)}, replace=True), im.IndexInserted, Caller(1, 2))
+    actor.commit()
+    log = content(memory, WAL)
+    held = rows_of(actor)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    actor.close()
+    put(memory, WAL, log)
+    actor = opened(memory, options=options)
+    assert sorted(rows_of(actor)) == sorted(held)
+    assert actor.store.recovered_records == (0 if stamps else 5)
+    if stamps:
+        assert rows_of(actor) == held
+
+
+def test_a_log_of_another_index_is_refused() -> None:
+    """A log that was copied to the wrong place is not replayed."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    actor = opened(memory)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(2)
+    actor.close()
+    other = MemoryDisk("/data")
+    closed(other, 7, 8)
+    put(memory, WAL, content(other, WAL))
+    with pytest.raises(InvalidFormat, match="of store"):
+        opened(memory)
+
+
+def test_a_snapshot_older_than_the_logs_beginning_is_refused() -> None:
+    """Where records between snapshot and log are missing, opening says so."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    old = content(memory, PATH)
+    Writer(actor).write(2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(3)
+    actor.close()
+    put(memory, PATH, old)
+    with pytest.raises(StoreCorrupt, match="the snapshot ends with 1"):
+        opened(memory)
+
+
+def test_a_log_older_than_the_snapshot_is_left_behind() -> None:
+    """A log that the snapshot has overtaken changes nothing, and appends to come are readable."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1)
+    old = content(memory, WAL)
+    Writer(actor).write(2)
+    ask(actor, im.IndexCheckpoint(reset=False), Compacted)
+    actor.close()
+    put(memory, WAL, old)
+    actor = opened(memory)
+    assert ids(actor) == [1, 2]
+    Writer(actor).write(3)
+    assert ids(opened(memory.crash())) == [1, 2, 3]
+
+
+def test_a_log_without_its_snapshot_is_refused() -> None:
+    """An index whose snapshot is gone is not begun anew over its records."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    memory.remove(PATH)
+    with pytest.raises(StoreCorrupt, match="snapshot is missing"):
+        opened(memory)
+
+
+def test_records_of_the_original_mix_with_stamped_ones() -> None:
+    """What the original appends behind ours, and ours behind that, is read in order, once."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2)
+    plain = IndexOptions(stamps=False)
+    actor = opened(memory, options=plain)
+    Writer(actor).write(3)
+    ask(actor, deleting(1), im.IndexDeleted, Caller(1, 1))
+    actor.close()
+    actor = opened(memory)
+    Writer(actor).write(4)
+    ask(actor, im.IndexCheckpoint(reset=False), Compacted)
+    Writer(actor).write(5)
+    held = rows_of(actor)
+    actor = opened(memory.crash())
+    assert rows_of(actor) == held
+    assert actor.store.recovered_records == 1
+
+
+def test_a_checkpoint_is_synced_under_every_policy() -> None:
+    """Also with ``never``, a power loss after a checkpoint loses nothing that is in it."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory, durability="never")
+    Writer(actor).write(1, 2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    assert ids(opened(memory.power_loss(Nothing()))) == [1, 2]
+
+
+def test_every_flipped_bit_of_a_header_is_refused() -> None:
+    """The header is outside the checksum, but no flip in it gives other rows."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2)
+    actor = opened(memory)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    actor.close()
+    whole = content(memory, PATH)
+    for at in range(decode_header(whole).header_bytes):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            disk = memory.crash()
+            put(disk, PATH, bytes(flipped))
+            with pytest.raises((StoreCorrupt, OptionsConflict)):
+                opened(disk)
+
+
+class Rotten(FaultyDisk):
+    """A disk on which one bit of every snapshot turns while it is written."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> Any:
+        file = super().open(path, write=write, create=create)
+        if path == f"{PATH}.tmp":
+            write_at = file.write_at
+
+            def rotting(offset: int, data: Buffer) -> None:
+                turned = bytearray(data)
+                turned[-1] ^= 1
+                write_at(offset, turned)
+
+            file.write_at = rotting  # type: ignore[method-assign]  # a disk that rots
+        return file
+
+
+def test_the_old_snapshot_stays_until_the_new_one_is_verified() -> None:
+    """A snapshot that reads back otherwise than it was written is not put in place."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    before = content(memory, PATH)
+    actor = opened(Rotten(memory))
+    with pytest.raises(StoreCorrupt):
+        ask(actor, im.IndexCheckpoint(), Compacted)
+    assert content(memory, PATH) == before
+    assert memory.inode_at(f"{PATH}.tmp") is None
+    Writer(actor).write(2)
+    assert ids(opened(memory.crash())) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["zstd", "lz4"])
+def test_what_compresses_too_well_is_stored_as_it_is(name: im.CompressionName) -> None:
+    """Rows of zeros, which a reader would take for a bomb, are written so that they can be read."""
+    memory = MemoryDisk("/data")
+    wide = IndexOptions(dimension=65_535, metric="dot", compression=name)
+    actor = opened(memory, options=wide)
+    zeros = np.zeros((64, 65_535), np.float32)
+    request = im.IndexInsert(raw(np.arange(64, dtype=np.uint64)), raw(zeros))
+    ask(actor, request, im.IndexInserted, Caller(1, 1))
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    header = decode_header(content(memory, PATH)[:100])
+    expected = Compression.NONE if name == "zstd" else Compression.LZ4
+    assert header.compression is expected  # LZ4 never gets beyond 255 to 1
+    assert len(ids(opened(memory.crash(), options=wide))) == 64
+
+
+def test_leftovers_are_removed() -> None:
+    """Temporary files, ours and the original's, go at the next opening; others stay."""
+    memory = MemoryDisk("/data")
+    closed(memory)
+    stale = [f"{PATH}.tmp", f"{WAL}.tmp", f"{PATH}.tmp.123.1700000000000000000"]
+    others = [f"{PATH}.tmp.mine", "/data/other.iqdb.tmp.1.2"]
+    for path in (*stale, *others):
+        put(memory, path, b"x")
+    opened(memory)
+    assert [path for path in stale if memory.inode_at(path) is not None] == []
+    assert all(memory.inode_at(path) is not None for path in others)
+
+
+def test_two_owners_are_refused() -> None:
+    """While one has the index, another gets ``StoreLocked`` and touches nothing."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    before = memory.content(WAL)
+    with pytest.raises(StoreLocked):
+        open_index(memory, index_spec(), tick)
+    assert memory.content(WAL) == before
+    actor.close()
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+REFUSED: dict[str, tuple[Callable[[], object], type[Exception]]] = {
+    "an id that is there": (lambda: inserting({1: ([1.0], None)}), Duplicate),
+    "an id that comes twice": (
+        lambda: im.IndexInsert([8, 8], raw(np.zeros((2, DIMENSION), np.float32))),
+        Duplicate,
+    ),
+    "an empty id": (lambda: im.IndexInsert([b""], raw(np.zeros(4, np.float32))), InvalidArgument),
+    "an id below 0": (lambda: im.IndexInsert([-1], raw(np.zeros(4, np.float32))), InvalidArgument),
+    "an id over u64": (
+        lambda: im.IndexInsert([1 << 64], raw(np.zeros(4, np.float32))),
+        InvalidArgument,
+    ),
+    "another dimension": (
+        lambda: im.IndexInsert([8], raw(np.zeros(5, np.float32))),
+        InvalidArgument,
+    ),
+    "metadata of fewer rows": (
+        lambda: im.IndexInsert([8], raw(np.zeros(4, np.float32)), []),
+        InvalidArgument,
+    ),
+    "metadata that is none": (
+        lambda: im.IndexInsert([8], raw(np.zeros(4, np.float32)), [b"\x01"]),
+        InvalidArgument,
+    ),
+    "metadata with more behind it": (
+        lambda: im.IndexInsert([8], raw(np.zeros(4, np.float32)), [bytes(5)]),
+        InvalidArgument,
+    ),
+    "a record over the limit": (
+        lambda: im.IndexInsert([b"x" * 3000], raw(np.zeros(4, np.float32))),
+        LimitExceeded,
+    ),
+    "a delete of what is not there": (lambda: deleting(404), NotFound),
+    "a delete of one id twice": (lambda: deleting(1, 1), NotFound),
+    "a search of another dimension": (
+        lambda: im.IndexSearch(raw(np.zeros(5, np.float32)), 1, 1),
+        InvalidArgument,
+    ),
+    "a filter that is none": (
+        lambda: im.IndexSearch(raw(np.zeros(4, np.float32)), 1, 1, b"where"),
+        InvalidArgument,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_bad_requests_change_nothing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets a typed error before a byte is written."""
+    monkeypatch.setattr("holdfast.workers.index_store.INDEX_RECORD_BYTES_MAX", 2000)
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1)
+    before = memory.content(WAL), memory.content(f"{WAL}.ledger")
+    request, error = REFUSED[what]
+    with pytest.raises(error):
+        actor.handle(request(), Caller(1, 1))  # type: ignore[arg-type]  # one of the requests
+    assert (memory.content(WAL), memory.content(f"{WAL}.ledger")) == before
+    assert rows_of(actor) == [row(1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (IndexOptions(dimension=5), OptionsConflict),
+        (IndexOptions(metric="dot"), OptionsConflict),
+        (IndexOptions(kind="hnsw"), OptionsConflict),
+        (IndexOptions(kind="nonsense"), InvalidArgument),
+        (IndexOptions(kind="no.such.module:Class"), InvalidArgument),
+        (IndexOptions(kind="holdfast.workers.index_store:IndexStore"), InvalidArgument),
+        (IndexOptions(kind="json:dumps"), InvalidArgument),
+    ],
+)
+def test_an_index_is_not_opened_as_something_else(
+    options: IndexOptions, error: type[Exception]
+) -> None:
+    """Another dimension, metric or kind is refused, and the lock is let go of."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    with pytest.raises(error):
+        opened(memory, options=options)
+    assert ids(opened(memory)) == [1]
+
+
+def test_an_absent_index_is_not_made_unless_asked() -> None:
+    """Without ``create`` nothing comes into being, and a new one needs its dimension."""
+    memory = MemoryDisk("/data")
+    spec = StoreSpec("i", "index", PATH, create=False, options=IndexOptions(dimension=4))
+    with pytest.raises(StoreNotFound):
+        open_index(memory, spec, tick)
+    with pytest.raises(InvalidArgument, match="dimension"):
+        opened(memory, options=IndexOptions())
+    assert memory.list("/data") == []
+
+
+# --- an index that refuses ----------------------------------------------------------------------
+
+
+class Picky:
+    """An index of one's own that refuses id 13, whatever it said before."""
+
+    INDEX_TYPE = "picky"
+    log: list[str] = []  # noqa: RUF012  # for all of them
+
+    def __init__(self, dimension: int, metric: Any) -> None:
+        self.dimension, self.metric = dimension, metric
+        self.rows: dict[Any, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.rows
+
+    def insert(self, id_: Any, vector: Any, metadata: Any) -> None:
+        if id_ == 13:
+            raise ValueError("13 brings bad luck")
+        self.rows[id_] = vector.tobytes()
+
+    def delete(self, id_: Any) -> None:
+        del self.rows[id_]
+
+    def search(self, vector: Any, k: int) -> list[tuple[Any, float]]:
+        return [(id_, float(n)) for n, id_ in enumerate(list(self.rows)[:k])]
+
+    def save_to(self, writer: Any) -> None:
+        writer.write(repr((self.dimension, self.metric, self.rows)).encode())
+
+    @classmethod
+    def load_from(cls, reader: Any) -> "Picky":
+        import ast
+
+        dimension, metric, rows = ast.literal_eval(reader.read().decode())
+        index = cls(dimension, metric)
+        index.rows = rows
+        return index
+
+
+PICKY = IndexOptions(
+    kind="tests.workers.test_index_damage:Picky", dimension=DIMENSION, metric="euclidean"
+)
+
+
+def inner(actor: IndexActor) -> dict[Any, bytes]:
+    """The rows of a picky index."""
+    index = actor.store.index
+    assert isinstance(index, ForeignIndex)
+    assert isinstance(index.inner, Picky)
+    return index.inner.rows
+
+
+def test_an_index_of_ones_own_is_durable() -> None:
+    """Writes, deletes, replacements and snapshots of a user's class survive crashes."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=PICKY)
+    Writer(actor).write(1, 2, 3)
+    ask(actor, deleting(2), im.IndexDeleted, Caller(1, 1))
+    ask(actor, inserting({1: ([7], None)}, replace=True), im.IndexInserted, Caller(1, 2))
+    actor.commit()
+    held = dict(inner(actor))
+    assert inner(opened(memory.crash(), options=PICKY)) == held
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(4)
+    again = opened(memory.crash(), options=PICKY)
+    assert inner(again).keys() == {1, 3, 4}
+    hits = ask(again, im.IndexSearch(raw(np.zeros(4, np.float32)), 1, 2), im.IndexHits)
+    assert hits.each == 2
+    with pytest.raises(InvalidFormat, match="picky"):
+        opened(memory.crash(), options=IndexOptions())
+
+
+def test_a_record_that_the_index_refuses_is_taken_back() -> None:
+    """What the index refuses after all leaves no record, and what comes later is not lost."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=PICKY)
+    Writer(actor).write(1)
+    before = memory.content(WAL)
+    with pytest.raises(InvalidArgument, match="bad luck"):
+        actor.handle(inserting({13: ([1], None)}), Caller(1, 1))
+    assert memory.content(WAL) == before
+    Writer(actor).write(2)
+    assert inner(opened(memory.crash(), options=PICKY)).keys() == {1, 2}
+
+
+def test_refused_record_then_crash() -> None:
+    """Killed before the refused record is taken back, the index opens, without that record."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk, options=PICKY)
+    Writer(actor).write(1)
+    counted = FaultyDisk(memory.crash())
+    probe = opened(counted, options=PICKY)
+    with pytest.raises(InvalidArgument):
+        probe.handle(inserting({13: ([1], None)}), Caller(1, 1))
+    (truncate,) = (call for call in counted.calls if call.name == "truncate" and call.path == WAL)
+    again = memory.crash()
+    killed = opened(FaultyDisk(again, Kill(truncate.number)), options=PICKY)
+    with pytest.raises(Killed):
+        killed.handle(inserting({13: ([1], None)}), Caller(1, 1))
+    left = again.crash()
+    actor = opened(left, options=PICKY)
+    assert inner(actor).keys() == {1}
+    Writer(actor).write(2)
+    assert inner(opened(left.crash(), options=PICKY)).keys() == {1, 2}
+
+
+def test_reading_what_cannot_be_read_is_a_typed_error() -> None:
+    """A failing medium gives ``StoreIOError`` at opening, and the next opening works."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    disk = FaultyDisk(memory, Fail(0, errno.EIO, lasting=True, calls=frozenset({"map"})))
+    with pytest.raises(StoreIOError):
+        opened(disk)
+    assert ids(opened(memory)) == [1]

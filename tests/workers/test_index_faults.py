@@ -1,0 +1,233 @@
+"""Every file call of every index operation, failing: a typed error or the worker's end, no loss."""
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from holdfast.bench.faults import (
+    GROWING,
+    REACHING,
+    Call,
+    Choice,
+    Everything,
+    Fail,
+    FaultyDisk,
+    Lost,
+    MemoryDisk,
+    Nothing,
+    Sampled,
+)
+from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
+from holdfast.workers import index_messages as im
+from holdfast.workers.actor import Caller
+from holdfast.workers.index import IndexActor
+from holdfast.workers.log_file import Fatal
+from holdfast.workers.message import Durability
+from tests.workers.fold_model import Died, fatally
+from tests.workers.index_model import PATH, POLICIES, ask, inserting, opened, rows_of
+from tests.workers.index_workload import (
+    History,
+    Step,
+    after,
+    check_state,
+    checked_state,
+    cuts,
+    reopening,
+    workload,
+)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+# A write of nothing but the log: the ledger has its space from the beginning.
+APPENDING = frozenset({"append", "write_at"})
+CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
+
+
+class Host:
+    """Does a workload however often it is refused or its worker ends, as a coordinator would."""
+
+    def __init__(self, fault: Fail, history: History) -> None:
+        self.memory = MemoryDisk("/data")
+        self.history = history
+        self.fault = fault
+        self.disk = FaultyDisk(self.memory, fault)
+        self.actor: IndexActor | None = None
+        self.deaths = self.refusals = 0
+
+    def do(self, step: Step) -> None:
+        """Do one step to its end."""
+        for _ in range(8):
+            try:
+                if step is reopening:
+                    self._close()
+                    self._open()
+                else:
+                    self._do(step)
+            except HoldfastError as error:
+                self._refused(error)
+            except Died:
+                self._died()
+            else:
+                return
+        raise AssertionError("the service does not resume")
+
+    def _do(self, step: Step) -> None:
+        actor = self.actor or self._open()
+        fatally(lambda: step(self.disk, actor, self.history))
+
+    def _close(self) -> None:
+        actor, self.actor = self.actor, None
+        if actor is None:
+            return
+        self.history.last = None
+        try:
+            fatally(actor.close)
+        except HoldfastError as error:
+            raise Died from error
+        self.history.synced()
+
+    def _open(self) -> IndexActor:
+        actor = fatally(lambda: opened(self.disk, PATH, self.history.durability))
+        found, possible = checked_state(self.memory, actor), self.history.after_death()
+        assert found in possible, (found, possible)
+        for caller, request, _ in self.history.pending:
+            fatally(lambda request=request, caller=caller: actor.handle(request, caller))  # type: ignore[misc]
+        if self.history.pending:
+            fatally(actor.commit)
+            self.history.answer()
+        assert checked_state(self.memory, actor) == self.history.state
+        self.actor = actor
+        return actor
+
+    def _refused(self, error: HoldfastError) -> None:
+        """A typed error: once the cause is gone the same actor serves on, and nothing changed."""
+        self.refusals += 1
+        if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
+            assert isinstance(error, StoreFull), error
+        self.disk.arm()
+        if self.actor is None:  # a worker that cannot open ends
+            self.disk.inner = self.memory = self.memory.crash()
+            return
+        self.actor.commit()
+        self.history.answer()
+        assert checked_state(self.memory, self.actor) == self.history.state
+
+    def _died(self) -> None:
+        """The worker ended; its first successor meets the same trouble if that lasts."""
+        self.deaths += 1
+        self.disk.inner = self.memory = self.memory.crash()
+        self.actor = None
+        if self.deaths > 1:
+            self.disk.arm()
+
+
+def _despite(fault: Fail, history: History) -> Host:
+    """Do the workload despite a fault; in the end everything is there, also after a power loss."""
+    host = Host(fault, history)
+    for step in workload(strict=False):
+        host.do(step)
+    host.do(reopening)
+    host.do(reopening)  # the first may have ended the worker before it had synced
+    check_state(host.memory.power_loss(Nothing()), history, [history.state])
+    return host
+
+
+NEVER = Fail(-1, 0)
+
+
+def _calls(durability: Durability = "always") -> list[Call]:
+    """The calls of an undisturbed run."""
+    return _despite(NEVER, History(durability)).disk.calls
+
+
+@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize("durability", POLICIES)
+def test_every_call_failing(durability: Durability, lasting: bool, code: int) -> None:
+    """One failing call, or all from one on: nothing is lost, and service resumes."""
+    outcomes = [0, 0]
+    for call in _calls(durability):
+        if call.name not in CODES[code]:
+            continue
+        for written in (0, *cuts(call)[:1]):
+            fault = Fail(call.number, code, lasting=lasting, written=written, calls=CODES[code])
+            host = _despite(fault, History(durability))
+            outcomes[0] += host.refusals
+            outcomes[1] += host.deaths
+    assert outcomes[0] > 10
+    assert outcomes[1] >= 5
+
+
+CHOICES: dict[str, Callable[[int], Choice]] = {
+    "nothing": lambda seed: Nothing(),
+    "everything": lambda seed: Everything(),
+    "sampled": lambda seed: Sampled(seed),
+}
+
+
+@pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])
+@pytest.mark.parametrize("kept", CHOICES)
+def test_failing_sync_is_final(kept: str, evict: bool) -> None:
+    """A sync that fails is never answered with success, whatever became of the data."""
+    deaths = 0
+    for call in _calls():
+        if call.name != "sync":
+            continue
+        for seed in range(3 if kept == "sampled" else 1):
+            lost = Lost(CHOICES[kept](100 * call.number + seed), evict=evict)
+            fault = Fail(call.number, errno.EIO, calls=frozenset({"sync"}), lost=lost)
+            deaths += _despite(fault, History()).deaths
+    assert deaths >= 6
+
+
+@pytest.mark.parametrize("markable", [True, False], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])
+def test_successor_of_a_failed_sync_writes_again(evict: bool, markable: bool) -> None:
+    """Pages that a failing sync left are not trusted: they are written anew before an answer.
+
+    So it is even when the disk is too full to leave the mark that a sync failed.
+    """
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    first = inserting({1: ([1.0], {"what": "durable"})})
+    second = inserting({1: ([2.0], {"what": "in doubt"})}, replace=True)
+    ask(actor, first, im.IndexInserted, Caller(1, 1))
+    actor.commit()
+    ask(actor, second, im.IndexInserted, Caller(1, 2))
+    lost = Lost(Nothing(), evict=evict)
+    failing = frozenset({"sync"} if markable else {"sync", "open"})
+    disk.arm(Fail(len(disk.calls), errno.ENOSPC, lasting=True, calls=failing, lost=lost))
+    with pytest.raises(Fatal):
+        actor.commit()
+    left = memory.crash()
+    actor = opened(left)
+    expected = after((), first)
+    assert tuple(rows_of(actor)) == (expected if evict else after(expected, second))
+    ask(actor, second, im.IndexInserted, Caller(1, 2))
+    actor.commit()
+    check_state(left.power_loss(Nothing()), History(), [after(expected, second)])
+
+
+@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
+def test_refused_write_leaves_the_store_serving(code: int) -> None:
+    """A disk that stays full refuses writes and goes on answering reads."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    ask(actor, inserting({1: ([1.0], None)}), im.IndexInserted, Caller(1, 1))
+    actor.commit()
+    held = rows_of(actor)
+    for number in range(2, 12):
+        disk.arm(Fail(len(disk.calls), code, lasting=True, written=number, calls=APPENDING))
+        with pytest.raises(StoreIOError) as caught:
+            ask(actor, inserting({2: ([2.0], None)}), im.IndexInserted, Caller(1, number))
+        assert caught.value.errno == code
+        assert caught.value.path is not None
+        assert rows_of(actor) == held
+        actor.commit()
+    disk.arm()
+    ask(actor, inserting({3: ([3.0], None)}), im.IndexInserted, Caller(1, 20))
+    actor.commit()
+    check_state(memory.power_loss(Nothing()), History(), [tuple(rows_of(actor))])

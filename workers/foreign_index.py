@@ -1,0 +1,159 @@
+"""A user's own class behind the interface that the index store works with."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.errors import HoldfastError, InvalidArgument
+from holdfast.formats.iqdb_values import METRICS, Flaw, Id, IndexFlaw, Metric, check_id
+from holdfast.formats.limits import INDEX_DIMENSION_MAX
+from holdfast.workers.core_index import Found, decoded
+from holdfast.workers.persistable import Persistable
+
+Floats = NDArray[np.float32]
+
+
+class HalfDone(Exception):
+    """The index refused a row after it had taken others of the same request."""
+
+
+class ForeignIndex:
+    """An index of a class that this package did not write."""
+
+    kind = "custom"
+    graph_rows = 0
+
+    def __init__(self, inner: Persistable) -> None:
+        self.inner = inner
+        self.index_type = inner.INDEX_TYPE
+        dimension, metric = inner.dimension, inner.metric
+        if not isinstance(dimension, int) or not 0 < dimension <= INDEX_DIMENSION_MAX:
+            raise InvalidArgument(
+                f"{type(inner).__name__}.dimension is {dimension!r}, not 1 to {INDEX_DIMENSION_MAX}"
+            )
+        if metric not in METRICS:
+            raise InvalidArgument(f"{type(inner).__name__}.metric is {metric!r}, none of {METRICS}")
+        self.dimension: int = dimension
+        self.metric: Metric = metric
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.inner
+
+    def put(
+        self, ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None] | None
+    ) -> int:
+        """Insert or replace rows one by one; returns how many were replaced.
+
+        Raises ``InvalidArgument`` when the class refuses the first, ``HalfDone`` when a later one.
+        """
+        replaced = 0
+        done = False
+        for place, id_ in enumerate(ids):
+            try:
+                if id_ in self.inner:
+                    replaced += 1
+                    self.inner.delete(id_)
+                    done = True
+                entries = None if metadata is None else decoded(metadata[place])
+                self.inner.insert(id_, np.array(vectors[place], np.float32), entries)
+            except Exception as error:  # whatever the class's own code raises
+                raise _refusal(id_, error, done) from error
+            done = True
+        return replaced
+
+    def remove(self, ids: Sequence[Id]) -> int:
+        """Remove the rows that are there; returns how many."""
+        removed = 0
+        for id_ in ids:
+            try:
+                if id_ in self.inner:
+                    self.inner.delete(id_)
+                    removed += 1
+            except Exception as error:
+                raise _refusal(id_, error, removed > 0) from error
+        return removed
+
+    def take(self, ids: Sequence[Id]) -> list[tuple[Id, Floats, bytes | None] | None]:
+        """Not asked of such a class."""
+        raise InvalidArgument(f"{type(self.inner).__name__} does not give rows back by id")
+
+    def find(
+        self,
+        queries: Floats,
+        k: int,
+        *,
+        where: bytes | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        tick: Callable[[], None],
+    ) -> Found:
+        """What the class finds; it knows neither filters nor metadata of results."""
+        if where is not None or ef is not None:
+            raise InvalidArgument(f"{type(self.inner).__name__} knows neither where nor ef")
+        found = []
+        for query in queries:
+            found.append(self._hits(query, k))
+            tick()
+        each = min(map(len, found), default=0)
+        return Found(
+            [[id_ for id_, _ in hits[:each]] for hits in found],
+            np.array([[distance for _, distance in hits[:each]] for hits in found], np.float32)
+            .reshape(len(found), each),
+            [[None] * each for _ in found],
+            not exact,
+        )  # fmt: skip
+
+    def _hits(self, query: Floats, k: int) -> list[tuple[Id, float]]:
+        try:
+            hits = list(self.inner.search(query, k))
+            return [(check_id(id_), float(distance)) for id_, distance in hits]
+        except HoldfastError:
+            raise
+        except Exception as error:
+            raise InvalidArgument(f"{type(self.inner).__name__}.search: {error!r}") from error
+
+    def optimize_step(self) -> bool:
+        """Nothing is known to be done."""
+        return False
+
+    def payload(self) -> Iterator[bytes]:
+        """What the class writes, as it writes it; it may not change meanwhile."""
+        sink = io.BytesIO()
+        self.inner.save_to(sink)
+        view = sink.getbuffer()
+        for start in range(0, len(view), 1 << 20):
+            yield bytes(view[start : start + (1 << 20)])
+
+    def check_invariants(self) -> None:
+        """Only the class itself could tell."""
+
+
+def load_foreign(cls: type[Persistable], payload: memoryview) -> ForeignIndex:
+    """The index in a payload. Raises ``IndexFlaw``."""
+    try:
+        return ForeignIndex(cls.load_from(io.BytesIO(payload)))
+    except Exception as error:
+        reason = f"{cls.__name__}.load_from: {error!r}"
+        raise IndexFlaw(Flaw.PAYLOAD, reason) from error
+
+
+def make_foreign(cls: type[Persistable], dimension: int, metric: Metric) -> ForeignIndex:
+    """An empty index of a class. Raises ``InvalidArgument``."""
+    make: Any = cls
+    try:
+        return ForeignIndex(make(dimension, metric))
+    except HoldfastError:
+        raise
+    except Exception as error:
+        raise InvalidArgument(f"{cls.__name__}({dimension}, {metric!r}): {error!r}") from error
+
+
+def _refusal(id_: Id, error: Exception, done: bool) -> Exception:
+    reason = f"the index refuses id {id_!r}: {error!r}"
+    return HalfDone(reason) if done else InvalidArgument(reason)

@@ -1,0 +1,202 @@
+"""The messages of the index store; part of ``holdfast.workers.messages``.
+
+Arrays travel as raw little-endian bytes in row-major order: ids as u64, or as a list where some are
+bytes; vectors and distances as f32. Metadata travels as the format has it (``iqdb_values``), None
+for rows without; filters as ``formats.expression`` encodes them.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from holdfast.formats.iqdb_values import HnswParameters, Metric
+from holdfast.workers.message import Durability, Message
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Ids = memoryview | list[int | bytes]
+Entries = list[bytes | None]
+CompressionName = Literal["none", "zstd", "lz4"]
+
+
+class IndexOptions(Message, frozen=True, tag="index"):
+    """What an index is made or opened with; None means: as it is, else the default.
+
+    ``kind`` is ``flat``, ``hnsw`` or ``package.module:Class``. The log is checkpointed by itself
+    when it has ``checkpoint_bytes``, by default as many as the snapshot has, or 16 MiB.
+    """
+
+    kind: str | None = None
+    dimension: int | None = None
+    metric: Metric | None = None
+    hnsw: HnswParameters | None = None
+    compression: CompressionName = "none"
+    level: int = 3
+    checkpoint_bytes: int | None = None
+    stamps: bool = True
+    """Whether records and snapshots say which belong together."""
+    salvage: bool = False
+    """Whether to open a damaged log all the same, with what is intact of it."""
+    ratio_guard: bool = True
+    """Whether to refuse payloads more than 4096 times as long as they are stored."""
+    search_path: tuple[str, ...] = ()
+    """Where else to look for the module of a kind that is not built in."""
+
+
+class IndexInfo(Message, frozen=True, tag=80):
+    """The properties that never change."""
+
+
+class IndexInsert(Message, frozen=True, tag=81):
+    """Insert rows, or with ``replace`` also put them in place of others; one durable unit."""
+
+    ids: Ids
+    vectors: memoryview
+    metadata: Entries | None = None
+    replace: bool = False
+
+
+class IndexDelete(Message, frozen=True, tag=82):
+    """Delete rows; one durable unit."""
+
+    ids: Ids
+    missing_ok: bool = False
+
+
+class IndexSearch(Message, frozen=True, tag=83):
+    """The ``k`` nearest rows of each query."""
+
+    queries: memoryview
+    count: Count
+    k: Count
+    where: bytes | None = None
+    exact: bool = False
+    ef: int | None = None
+    metadata: bool = False
+
+
+class IndexGet(Message, frozen=True, tag=84):
+    """Rows by id, in the order asked; absent ones are left out."""
+
+    ids: Ids
+
+
+class IndexCheckpoint(Message, frozen=True, tag=85):
+    """Write a snapshot; with ``reset``, begin the log anew."""
+
+    reset: bool = True
+
+
+class IndexHeader(Message, frozen=True, tag=86):
+    """What the snapshot says of itself."""
+
+
+class IndexOptimize(Message, frozen=True, tag=87):
+    """Bring every row into the graph, if there is one."""
+
+
+IndexRequest = (
+    IndexInfo
+    | IndexInsert
+    | IndexDelete
+    | IndexSearch
+    | IndexGet
+    | IndexCheckpoint
+    | IndexHeader
+    | IndexOptimize
+)
+
+WRITES = (IndexInsert, IndexDelete, IndexCheckpoint)
+
+
+class IndexIs(Message, frozen=True, tag=80):
+    """The properties of an index that never change."""
+
+    kind: str
+    index_type: str
+    dimension: int
+    metric: Metric
+
+
+class IndexInserted(Message, frozen=True, tag=81):
+    """Counts of rows: taken; of these, in place of a row of the same id."""
+
+    accepted: int
+    replaced: int
+
+
+class IndexDeleted(Message, frozen=True, tag=82):
+    """How many rows were deleted."""
+
+    deleted: int
+
+
+class IndexHits(Message, frozen=True, tag=83):
+    """``each`` rows per query, nearest first."""
+
+    each: int
+    ids: Ids
+    distances: memoryview
+    metadata: Entries | None
+    approximate: bool
+
+
+class IndexRows(Message, frozen=True, tag=84):
+    """Rows, as many as there were."""
+
+    ids: Ids
+    vectors: memoryview
+    metadata: Entries
+
+
+class SnapshotInfo(Message, frozen=True, tag=85):
+    """A snapshot's header, and the length of the file and of its log in bytes."""
+
+    version: int
+    index_type: str
+    dimension: int
+    metric: Metric
+    count: int
+    compression: str
+    file_bytes: int
+    log_bytes: int
+
+
+class IndexOptimized(Message, frozen=True, tag=86):
+    """How many rows are in the graph."""
+
+    rows: int
+
+
+class IndexStatus(Message, frozen=True, tag=87):
+    """An index's figures. Sizes in bytes, ages in seconds."""
+
+    kind: str
+    path: str
+    durability: Durability
+    index: str
+    """``flat``, ``hnsw``, ``ivf`` or ``custom``."""
+    index_type: str
+    dimension: int
+    metric: Metric
+    live_rows: int
+    graph_rows: int
+    file_bytes: int
+    log_bytes: int
+    checkpoints: int
+    synced_age_s: float | None
+    unsynced_bytes: int
+    recovered_torn_bytes: int
+    recovered_records: int
+    pid: int
+
+
+IndexReply = (
+    IndexIs
+    | IndexInserted
+    | IndexDeleted
+    | IndexHits
+    | IndexRows
+    | SnapshotInfo
+    | IndexOptimized
+    | IndexStatus
+)

@@ -1,0 +1,377 @@
+"""Opening an index: lock, load the snapshot, judge the log, read it, cut a torn tail, sync.
+
+What can be wrong, and what is done about it:
+
+===============================  ===============================================================
+both files absent                an empty index is put in place: snapshot first, then log
+log absent, or a cut-short head  an empty log is put in place
+snapshot absent, log not empty   ``StoreCorrupt``; nothing is touched
+snapshot damaged, or foreign     ``StoreCorrupt`` or ``InvalidFormat``; nothing is touched
+log of another store             ``InvalidFormat``; nothing is touched
+log older than the snapshot      its records are kept beside the log, then cut
+records already in the snapshot  skipped, where stamps say so; else repeated, which changes nothing
+damage before intact records     ``StoreCorrupt``; nothing is touched, unless salvage is asked for
+torn tail, or a tail of zeros    the bytes are kept beside the log, then cut
+a request logged only in part    cut as a whole: nobody was told that it happened
+a last record the index refuses  the same
+the last owner's sync failed     what can be read is written to a new log before it is trusted
+leftovers of writing             removed, also those of the original's programs
+===============================  ===============================================================
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.formats import iqdb_wal
+from holdfast.formats.errors import (
+    HoldfastError,
+    InvalidArgument,
+    InvalidFormat,
+    StoreCorrupt,
+    StoreNotFound,
+    from_os_error,
+)
+from holdfast.formats.fold_log import Ending, Verdict
+from holdfast.formats.iqdb_snapshot import Compression, SnapshotHeader
+from holdfast.formats.iqdb_values import Flaw, HnswParameters, IndexFlaw
+from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES
+from holdfast.workers.core_index import CoreIndex
+from holdfast.workers.disk import (
+    TEMPORARY_SUFFIX,
+    Disk,
+    File,
+    directory_of,
+    put_in_place,
+    remove_if_there,
+    replace,
+)
+from holdfast.workers.foreign_index import make_foreign
+from holdfast.workers.index_log import (
+    LogReading,
+    Refused,
+    apply_log,
+    intact_parts,
+    read_log,
+    refuse_damage,
+    request_at,
+)
+from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.index_snapshot import (
+    Loaded,
+    Moment,
+    StoredIndex,
+    flawed,
+    load_snapshot,
+    write_beside,
+)
+from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
+from holdfast.workers.ledger import Ledger
+from holdfast.workers.log_file import (
+    UNSYNCED_SUFFIX,
+    LogFile,
+    guard,
+    is_marked_unsynced,
+)
+from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, settled
+from holdfast.workers.messages import StoreSpec
+from holdfast.workers.persistable import Persistable, class_of, parameters_of
+
+WAL_SUFFIX = ".wal"
+COMPRESSIONS = {
+    "none": Compression.NONE,
+    "zstd": Compression.ZSTD,
+    "lz4": Compression.LZ4,
+}
+# What the original's programs write snapshots to, by process and time.
+_LEFTOVER = re.compile(r"\.tmp\.\d+\.\d+")
+
+
+@dataclass(slots=True)
+class RecoveredIndex:
+    """An index's state, as its files say."""
+
+    log: LogFile
+    ledger: Ledger
+    index: StoredIndex
+    header: SnapshotHeader
+    store: int | None
+    """By which records and snapshot know each other; None if nothing is stamped yet."""
+    sequence: int
+    """Number of the last record."""
+    snapshot_bytes: int
+    torn_bytes: int
+    records: int
+    """How many were read from the log."""
+
+
+def index_class(options: IndexOptions) -> type[Persistable] | None:
+    """The class of an index that is not built in. Raises ``InvalidArgument``."""
+    if options.kind is None or parameters_of(options.kind) is not None:
+        return None
+    return class_of(options.kind)
+
+
+def empty_index(options: IndexOptions, cls: type[Persistable] | None) -> StoredIndex:
+    """A new index. Raises ``InvalidArgument``."""
+    if options.dimension is None:
+        raise InvalidArgument("a new index needs its dimension")
+    metric = options.metric or "cosine"
+    if cls is not None:
+        return make_foreign(cls, options.dimension, metric)
+    parameters = parameters_of(options.kind or "flat")
+    assert parameters is not None
+    if isinstance(parameters, HnswParameters) and options.hnsw is not None:
+        parameters = options.hnsw
+    return CoreIndex(options.dimension, metric, parameters)
+
+
+def recover(
+    disk: Disk,
+    spec: StoreSpec,
+    options: IndexOptions,
+    cls: type[Persistable] | None,
+    *,
+    sync: bool,
+    tick: Callable[[], None],
+    first: StoredIndex | None = None,
+) -> RecoveredIndex:
+    """Recover the index at ``spec.path``, whose lock the caller holds.
+
+    ``first`` is what an absent one is made with, by default an empty one.
+    """
+    path = spec.path
+    try:
+        _remove_leftovers(disk, path)
+        if disk.inode_at(path) is None:
+            _make(disk, spec, options, cls, first)
+        else:
+            first = None
+        _ensure_log(disk, path + WAL_SUFFIX)
+        file = disk.open(path + WAL_SUFFIX, write=True)
+    except HoldfastError:
+        raise  # some are an OSError, too
+    except OSError as error:
+        raise from_os_error(error, "open", path) from error
+    held: File | None = None
+    try:
+        held = guard(disk, file.path)
+        recovered = _Recovery(disk, path, options, cls, tick).run(file, held, sync=sync)
+        if first is not None:  # it was read back, and it is what its owner goes on with
+            recovered.index = first
+        return recovered
+    except BaseException as error:
+        file.close()
+        if held is not None:
+            held.close()
+        if isinstance(error, OSError) and not isinstance(error, HoldfastError):
+            raise from_os_error(error, "recover", path) from error
+        raise
+
+
+def _remove_leftovers(disk: Disk, path: str) -> None:
+    """Remove what a crash in the middle of writing left."""
+    for leftover in (path, path + WAL_SUFFIX):
+        remove_if_there(disk, leftover + TEMPORARY_SUFFIX)
+    directory, name = directory_of(path), os.path.basename(path)
+    for found, kind in disk.list(directory):
+        if kind == "file" and found.startswith(name) and _LEFTOVER.fullmatch(found[len(name) :]):
+            remove_if_there(disk, os.path.join(directory, found))
+
+
+def _make(
+    disk: Disk,
+    spec: StoreSpec,
+    options: IndexOptions,
+    cls: type[Persistable] | None,
+    first: StoredIndex | None,
+) -> None:
+    path = spec.path
+    wal = path + WAL_SUFFIX
+    if disk.inode_at(wal) is not None and _size(disk, wal) > HEADER_BYTES:
+        reason = "the snapshot is missing, and the log beside it has records"
+        raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
+    if not spec.create:
+        raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
+    write_now(disk, path, empty_index(options, cls) if first is None else first, options)
+
+
+def write_now(disk: Disk, path: str, index: StoredIndex, options: IndexOptions) -> None:
+    """Put a snapshot in place that goes with no log. Raises plain ``OSError``."""
+    compression = COMPRESSIONS[options.compression]
+    for _ in write_beside(disk, path, index, lambda: Moment(None, 0), compression, options.level):
+        pass
+    put_in_place(disk, path)
+
+
+def _size(disk: Disk, path: str) -> int:
+    file = disk.open(path)
+    try:
+        return file.size()
+    finally:
+        file.close()
+
+
+def _ensure_log(disk: Disk, wal: str) -> None:
+    if disk.inode_at(wal) is None:
+        replace(disk, wal, [HEADER])
+        return
+    file = disk.open(wal)
+    try:
+        head = file.read_at(0, HEADER_BYTES)
+        zeros = not any(head) and not any(file.read_at(0, file.size()))
+    finally:
+        file.close()
+    problem = None if zeros else iqdb_wal.header_problem(head)
+    if problem is not None:
+        raise InvalidFormat(
+            f"{wal!r} is not the log of an index: {problem.reason}",
+            path=wal,
+            offset=problem.offset,
+            reason=problem.reason,
+        )
+    if zeros or len(head) < HEADER_BYTES:
+        replace(disk, wal, [HEADER])
+
+
+class _Recovery:
+    """One recovery of files that are there."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        options: IndexOptions,
+        cls: type[Persistable] | None,
+        tick: Callable[[], None],
+    ) -> None:
+        self._disk = disk
+        self._path = path
+        self._wal = path + WAL_SUFFIX
+        self._options = options
+        self._cls = cls
+        self._tick = tick
+
+    def run(self, file: File, held: File, *, sync: bool) -> RecoveredIndex:
+        loaded, snapshot_bytes = self._load()
+        disk, wal, inode = self._disk, self._wal, file.inode()
+        view = file.map()
+        ledger = Ledger(disk, wal)
+        sync_failed = is_marked_unsynced(disk, wal)
+        unsynced_from = ledger.unsynced_from(view, inode, sync_failed=sync_failed)
+        dimension = loaded.index.dimension
+        try:
+            reading = read_log(view, dimension, loaded.stamp, self._tick)
+        except IndexFlaw as flaw:
+            raise flawed(wal, flaw) from flaw
+        verdict = iqdb_wal.judge(
+            view, reading.damage, dimension, unsynced_from=unsynced_from, tick=self._tick
+        )
+        if self._options.salvage and verdict.ending in (Ending.CORRUPT, Ending.INVALID):
+            file, records = self._salvage(loaded, file, view, reading, verdict)
+            held.close()
+            held = guard(disk, wal)
+            view, inode, sync_failed = file.map(), file.inode(), False
+            reading, end, torn_bytes = LogReading(sequence=0), HEADER_BYTES, 0
+        else:
+            refuse_damage(wal, verdict)
+            end = ledger.cut(view, inode, reading.end)
+            loaded, records, end = self._apply(loaded, view, reading, end)
+            if end < reading.end:
+                reading = read_log(view[:end], dimension, loaded.stamp, self._tick)
+            if loaded.stamp is not None and (reading.sequence or 0) < loaded.stamp.sequence:
+                end = HEADER_BYTES  # the snapshot is newer: records that follow must not come here
+            torn_bytes = len(view) - end
+        reason = verdict.reason or "it ends in a part of a request, or before the snapshot"
+        opened = settled(
+            disk, file, held, ledger, view, end, reason, sync=sync, sync_failed=sync_failed
+        )
+        return self._recovered(opened, ledger, loaded, reading, snapshot_bytes, torn_bytes, records)
+
+    def _salvage(
+        self, loaded: Loaded, file: File, view: memoryview, reading: LogReading, verdict: Verdict
+    ) -> tuple[File, int]:
+        """Take what is intact of a damaged log into a new snapshot, and begin the log anew.
+
+        What lies from the damage on is kept beside the log.
+        """
+        index, offset = loaded.index, verdict.offset
+        records = apply_log(view, min(reading.skip_to, offset), offset, index, self._tick)
+        for start, stop in intact_parts(view, offset, index.dimension, self._tick):
+            records += apply_log(view, start, stop, index, self._tick)
+        keep_cut_bytes(self._disk, self._wal, view[offset:], offset, verdict.reason)
+        write_now(self._disk, self._path, index, self._options)
+        replace(self._disk, self._wal, [HEADER])
+        file.close()
+        return self._disk.open(self._wal, write=True), records
+
+    def _recovered(
+        self,
+        opened: LogFile,
+        ledger: Ledger,
+        loaded: Loaded,
+        reading: LogReading,
+        snapshot_bytes: int,
+        torn_bytes: int,
+        records: int,
+    ) -> RecoveredIndex:
+        sequence = reading.sequence or 0
+        if loaded.stamp is not None:
+            sequence = max(sequence, loaded.stamp.sequence)
+        return RecoveredIndex(
+            opened,
+            ledger,
+            loaded.index,
+            loaded.header,
+            reading.store,
+            sequence,
+            snapshot_bytes,
+            torn_bytes,
+            records,
+        )
+
+    def _load(self) -> tuple[Loaded, int]:
+        file = self._disk.open(self._path)
+        try:
+            view = file.map()
+        finally:
+            file.close()
+        try:
+            loaded = load_snapshot(
+                view, self._cls, ratio_guard=self._options.ratio_guard, tick=self._tick
+            )
+        except IndexFlaw as flaw:
+            raise flawed(self._path, flaw) from flaw
+        return loaded, len(view)
+
+    def _apply(
+        self, loaded: Loaded, view: memoryview, reading: LogReading, end: int
+    ) -> tuple[Loaded, int, int]:
+        """Apply the log; a last request that the index refuses is cut, since nobody was told."""
+        start = min(reading.skip_to, end)
+        try:
+            return loaded, apply_log(view, start, end, loaded.index, self._tick), end
+        except Refused as refused:
+            request = request_at(view, refused.offset, loaded.index.dimension)
+            if request[1] < end:
+                raise flawed(
+                    self._wal, IndexFlaw(Flaw.PAYLOAD, refused.reason, refused.offset)
+                ) from refused
+            end = request[0]
+        loaded, _ = self._load()  # it may have taken a part of that request
+        return loaded, apply_log(view, min(start, end), end, loaded.index, self._tick), end
+
+
+def drop_files(disk: Disk, path: str) -> None:
+    """Remove an index's snapshot and log, and everything beside them that is holdfast's."""
+    wal = path + WAL_SUFFIX
+    for leftover in (path + TEMPORARY_SUFFIX, wal + TEMPORARY_SUFFIX):
+        remove_if_there(disk, leftover)
+    for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX):
+        remove_if_there(disk, wal + suffix)
+    drop_cut_bytes(disk, wal)
+    # The log first: a log without its snapshot could not be opened.
+    remove_if_there(disk, wal)
+    remove_if_there(disk, path)
+    disk.sync_directory(directory_of(path))

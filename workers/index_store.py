@@ -1,0 +1,439 @@
+"""One index with its files: the rules of a write, a checkpoint and a death.
+
+This is what an engine's worker (``workers/index.py``) and an index in the caller's own process
+(``holdfast.PersistedIndex``) share. A write is checked as a whole, encoded, noted in the ledger,
+appended in one piece, then applied. Nothing is logged that the index would refuse.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats import iqdb_wal
+from holdfast.formats.errors import (
+    Duplicate,
+    HoldfastError,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    OptionsConflict,
+    from_os_error,
+)
+from holdfast.formats.iqdb_snapshot import Compression, Stamp
+from holdfast.formats.iqdb_values import Id
+from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES, FrameStamp
+from holdfast.formats.limits import (
+    BATCH_BYTES_MAX,
+    INDEX_LOG_BYTES_MIN,
+    INDEX_RECORD_BYTES_MAX,
+)
+from holdfast.workers.actor import Caller
+from holdfast.workers.core_index import CoreIndex
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
+from holdfast.workers.foreign_index import HalfDone
+from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.index_messages import IndexOptions, SnapshotInfo
+from holdfast.workers.index_recovery import (
+    COMPRESSIONS,
+    RecoveredIndex,
+    drop_files,
+    index_class,
+    recover,
+)
+from holdfast.workers.index_snapshot import Moment, StoredIndex, Written, write_beside
+from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.log_file import Fatal, guard, mark_unsynced
+from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
+from holdfast.workers.persistable import Persistable
+
+Floats = NDArray[np.float32]
+
+LOCK_SUFFIX = ".lock"
+_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
+_COPY_BYTES = 1 << 20
+NOBODY = Caller(0, 0)
+"""Who writes without ever asking again, so that the ledger need not know."""
+
+
+class Inserted(NamedTuple):
+    """Counts of rows: taken, and of these in place of others."""
+
+    accepted: int
+    replaced: int
+
+
+def open_store(
+    disk: Disk,
+    spec: StoreSpec,
+    tick: Callable[[], None],
+    *,
+    cls: type[Persistable] | None = None,
+    first: StoredIndex | None = None,
+    lock_wait_s: float = _LOCK_WAIT_S,
+) -> "IndexStore":
+    """Lock and recover the index that ``spec`` names, or make it, of ``first`` if that is given.
+
+    ``cls`` is the class of an index that is not built in, unless the options name it.
+    """
+    options = spec.options
+    if not isinstance(options, IndexOptions):
+        options = IndexOptions()
+    if cls is None:
+        cls = index_class(options)
+    try:
+        lock = Lock.acquire(
+            disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=lock_wait_s
+        )
+    except HoldfastError:
+        raise  # some are an OSError, too
+    except OSError as error:
+        raise from_os_error(error, "lock", spec.path) from error
+    try:
+        sync = (spec.durability or DEFAULT_DURABILITY) != "never"
+        recovered = recover(disk, spec, options, cls, sync=sync, tick=tick, first=first)
+        try:
+            _check_agreed(spec, options, recovered.index)
+        except BaseException:
+            recovered.log.close()
+            recovered.ledger.close()
+            raise
+    except BaseException:
+        lock.release()
+        raise
+    return IndexStore(disk, spec, options, lock, recovered)
+
+
+def _check_agreed(spec: StoreSpec, options: IndexOptions, index: StoredIndex) -> None:
+    """Raise ``OptionsConflict`` unless the index is what was asked for."""
+    kind = index.kind if isinstance(index, CoreIndex) else options.kind
+    wanted = (options.kind, options.dimension, options.metric)
+    found = (kind, index.dimension, index.metric)
+    for what, asked, has in zip(("kind", "dimension", "metric"), wanted, found, strict=True):
+        if asked is not None and asked != has:
+            raise OptionsConflict(
+                f"index {spec.name!r} has {what}={has!r}, not {asked!r}",
+                store=spec.name,
+                path=spec.path,
+            )
+
+
+class IndexStore:
+    """One index, recovered and ready."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        spec: StoreSpec,
+        options: IndexOptions,
+        lock: Lock,
+        recovered: RecoveredIndex,
+    ) -> None:
+        self.path = spec.path
+        self.index = recovered.index
+        self.log = recovered.log
+        self.ledger = recovered.ledger
+        self.group = GroupCommit(spec, recovered.log, recovered.ledger)
+        self.snapshot_bytes = recovered.snapshot_bytes
+        self.torn_bytes = recovered.torn_bytes
+        self.recovered_records = recovered.records
+        self.checkpoints = 0
+        self._disk = disk
+        self._options = options
+        self._lock = lock
+        self._sequence = recovered.sequence
+        self._store = recovered.store or secrets.randbits(64)
+        header = recovered.header
+        self._compression = header.compression or Compression.NONE
+        self._count = header.rows
+        self._version = header.version
+        self._next_count = header.rows
+        self._writing = False
+        self._log_allowed = 0
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def insert(
+        self,
+        ids: "NDArray[np.uint64] | list[Id]",
+        vectors: Floats,
+        metadata: list[bytes | None] | None,
+        *,
+        replace: bool = False,
+        caller: Caller = NOBODY,
+    ) -> Inserted:
+        """Insert rows (n,), (n, d), with encoded metadata: one durable unit.
+
+        Raises ``Duplicate`` for an id that is there or comes twice, unless ``replace``;
+        ``LimitExceeded`` for a record over 256 MiB. Nothing was changed then.
+        """
+        if self.ledger.took_effect(*caller):
+            return Inserted(*self.ledger.counted(*caller))
+        if metadata is not None and not any(metadata):
+            metadata = None
+        self._check_sizes(ids, metadata)
+        listed: list[Id] = ids if isinstance(ids, list) else ids.tolist()
+        known = self._known(listed)
+        if known is not None and not replace:
+            again = "comes twice in the batch" if known[1] else "is in the index already"
+            raise Duplicate(f"id {known[0]!r} {again}", path=self.path)
+        replaced = 0 if known is None else len(listed) - self._fresh(listed)
+        counts = Inserted(len(listed), replaced)
+        if listed:
+            data = iqdb_wal.encode_inserts(ids, vectors, metadata, self._stamp(len(listed)))
+            self._write(data, caller, counts, lambda: self.index.put(listed, vectors, metadata))
+            self._sequence += len(listed)
+        return counts
+
+    def delete(
+        self,
+        ids: "NDArray[np.uint64] | list[Id]",
+        *,
+        missing_ok: bool = False,
+        caller: Caller = NOBODY,
+    ) -> int:
+        """Delete rows: one durable unit; returns how many there were.
+
+        Raises ``NotFound`` for an id that is not there or comes twice, unless ``missing_ok``.
+        """
+        if self.ledger.took_effect(*caller):
+            return self.ledger.counted(*caller)[0]
+        listed: list[Id] = ids if isinstance(ids, list) else ids.tolist()
+        there = list(dict.fromkeys(id_ for id_ in listed if id_ in self.index))
+        if len(there) < len(listed) and not missing_ok:
+            raise self._not_found(listed)
+        if there:
+            data = iqdb_wal.encode_deletes(there, self._stamp(len(there)))
+            self._write(data, caller, (len(there), 0), lambda: self.index.remove(there))
+            self._sequence += len(there)
+        return len(there)
+
+    def _not_found(self, ids: Sequence[Id]) -> NotFound:
+        seen: set[Id] = set()
+        for id_ in ids:
+            if id_ in seen:
+                return NotFound(f"id {id_!r} comes twice in the batch", path=self.path)
+            if id_ not in self.index:
+                return NotFound(f"id {id_!r} is not in the index", path=self.path)
+            seen.add(id_)
+        raise AssertionError("all of them are there, once each")
+
+    def _known(self, ids: Sequence[Id]) -> tuple[Id, bool] | None:
+        """The first id that is in the index, or (then True) came before in the batch."""
+        index = self.index
+        slots = index.table.slots if isinstance(index, CoreIndex) else None
+        if slots is not None and slots.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
+            return None
+        seen: set[Id] = set()
+        for id_ in ids:
+            if id_ in seen or id_ in self.index:
+                return id_, id_ in seen
+            seen.add(id_)
+        return None
+
+    def _fresh(self, ids: Sequence[Id]) -> int:
+        """How many ids are new to the index."""
+        return sum(id_ not in self.index for id_ in set(ids))
+
+    def _check_sizes(
+        self, ids: "NDArray[np.uint64] | list[Id]", metadata: list[bytes | None] | None
+    ) -> None:
+        longest = 0 if metadata is None else max(len(entries or b"") for entries in metadata)
+        record = iqdb_wal.insert_bytes_max(ids, self.index.dimension, longest)
+        if record > INDEX_RECORD_BYTES_MAX:
+            raise LimitExceeded(
+                f"a record of {record} bytes is over the limit of {INDEX_RECORD_BYTES_MAX}",
+                path=self.path,
+            )
+        total = len(ids) * (iqdb_wal.insert_bytes_max([], self.index.dimension, 0) + 8)
+        if metadata is not None:
+            total += sum(len(entries) for entries in metadata if entries is not None)
+        if isinstance(ids, list):
+            total += sum(len(id_) for id_ in ids if isinstance(id_, bytes))
+        if total > BATCH_BYTES_MAX:
+            raise LimitExceeded(
+                f"a batch of {total} bytes is over the limit of {BATCH_BYTES_MAX}", path=self.path
+            )
+
+    def _stamp(self, count: int) -> FrameStamp | None:
+        if not self._options.stamps:
+            return None
+        return FrameStamp(self._store, self._sequence + 1, count - 1)
+
+    def _write(
+        self, data: bytes, caller: Caller, counts: tuple[int, int], apply: Callable[[], object]
+    ) -> None:
+        """Note, log and apply, or do nothing of it."""
+        if not self._lock.is_held():
+            raise RuntimeError(f"the lock file of {self.path} was removed or replaced")
+        if not self.log.is_in_place():
+            raise RuntimeError(f"{self.log.path} was removed or replaced")
+        start = self.log.end
+        noted = caller != NOBODY
+        if noted:
+            first_crc = int.from_bytes(data[:4], "little")
+            try:
+                self.ledger.note(*caller, start, start + len(data), first_crc, counts)
+            except OSError as error:
+                raise self.log.error(error, "note a write to") from error
+        try:
+            self.log.append(data)
+        except HoldfastError:
+            if noted:
+                self.ledger.void()
+            raise
+        try:
+            apply()
+        except InvalidArgument:
+            self.log.take_back(start)
+            if noted:
+                self.ledger.void()
+            raise
+        except HalfDone as error:
+            raise Fatal(f"{self.path!r} took a part of a request only: {error}") from error
+        if noted:
+            self.ledger.logged(*caller, counts)
+
+    # --- snapshots -------------------------------------------------------------------------
+
+    def needs_checkpoint(self) -> bool:
+        """Whether the log is long enough for a new snapshot."""
+        limit = self._options.checkpoint_bytes
+        if limit is None:
+            limit = max(INDEX_LOG_BYTES_MIN, self.snapshot_bytes)
+        return not self._writing and self.log.end > max(limit, self._log_allowed)
+
+    def put_off(self) -> None:
+        """A checkpoint failed: not again before the log is twice as long."""
+        self._log_allowed = 2 * self.log.end
+
+    def checkpoint(self, *, reset: bool = True) -> Generator[Progress | None, None, None]:
+        """Write a snapshot, in slices, and with ``reset`` begin the log anew behind it.
+
+        The old snapshot goes once the new one was read back; the log, once that is in place. On an
+        error the old ones stay and the error passes on.
+        """
+        while self._writing:
+            yield None
+        self._writing = True
+        try:
+            written = yield from write_beside(
+                self._disk,
+                self.path,
+                self.index,
+                self._moment,
+                COMPRESSIONS[self._options.compression],
+                self._options.level,
+            )
+            self._put_in_place(written)
+            if reset:
+                self._reset_log(written.log_end)
+        except HoldfastError:
+            raise  # some are an OSError, too
+        except OSError as error:
+            raise from_os_error(error, "write a snapshot of", self.path) from error
+        finally:
+            self._writing = False
+        self._log_allowed = 0
+        self.checkpoints += 1
+
+    def _moment(self) -> Moment:
+        self._next_count = len(self.index)
+        stamp = Stamp(self._store, self._sequence) if self._options.stamps else None
+        return Moment(stamp, self.log.end)
+
+    def _put_in_place(self, written: Written) -> None:
+        # A log that a power loss leaves shorter than the snapshot could not be read over it.
+        if self.log.unsynced_bytes:
+            self.group.sync()
+        try:
+            put_in_place(self._disk, self.path)
+        except OSError as error:
+            mark_unsynced(self._disk, self.log.path)
+            raise Fatal(f"cannot put a snapshot of {self.path!r} in place: {error}") from error
+        self.snapshot_bytes = written.file_bytes
+        self._compression = written.compression
+        self._count = self._next_count
+        self._version = 2
+
+    def _reset_log(self, start: int) -> None:
+        """Begin the log anew with what was appended from ``start`` on, which the snapshot lacks."""
+        log, disk = self.log, self._disk
+        temporary = log.path + TEMPORARY_SUFFIX
+        file: File | None = None
+        held: File | None = None
+        try:
+            remove_if_there(disk, temporary)
+            file = disk.open(temporary, write=True, create=True)
+            held = guard(disk, temporary)
+            file.append(HEADER)
+            for offset in range(start, log.end, _COPY_BYTES):
+                file.append(log.read(offset, min(_COPY_BYTES, log.end - offset)))
+            file.sync()
+            self.ledger.forget_offsets()  # valid for the old log and the new one
+        except BaseException:
+            if held is not None:
+                held.close()
+            if file is not None:
+                file.close()
+                remove_if_there(disk, temporary)
+            raise
+        end = HEADER_BYTES + log.end - start
+        try:
+            put_in_place(disk, log.path)
+            file.path = log.path
+            log.swap(file, end, held)
+            self.ledger.bind(file.inode(), end)
+        except OSError as error:
+            mark_unsynced(disk, log.path)
+            raise Fatal(f"cannot put a new {log.path!r} in place: {error}") from error
+
+    def snapshot_info(self) -> SnapshotInfo:
+        """What the snapshot in place says of itself."""
+        return SnapshotInfo(
+            version=self._version,
+            index_type=self.index.index_type,
+            dimension=self.index.dimension,
+            metric=self.index.metric,
+            count=self._count,
+            compression=self._compression.name.lower(),
+            file_bytes=self.snapshot_bytes,
+            log_bytes=self.log.end,
+        )
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def synced_age_s(self) -> float | None:
+        """Seconds since the last sync; None before the first."""
+        return None if self.log.synced_at is None else time.monotonic() - self.log.synced_at
+
+    def close(self) -> None:
+        """Sync and let go of everything."""
+        if self.log.unsynced_bytes:
+            self.group.sync()
+        self.log.close()
+        self.ledger.discard()
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Remove the files for good, then let go of everything."""
+        self.log.close()
+        self.ledger.close()
+        drop_files(self._disk, self.path)
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """Let go of everything as a crash would: nothing is synced, nothing tidied up."""
+        self.log.close()
+        self.ledger.close()
+        self._lock.file.close()
+
+    def check_invariants(self) -> None:
+        """Assert that the state is consistent; for tests."""
+        self.index.check_invariants()
+        assert self.log.file.size() == self.log.end
+        assert self.log.synced_end <= self.log.end
