@@ -155,6 +155,7 @@ FIRST: tuple[Change, ...] = (
 SECOND: tuple[Change, ...] = (
     Write(0, {(1, time): row(time, 7, again="yes") for time in range(8, 13)}),
     Write(0, {(5, time): row(time, 5) for time in range(100, 104)}),
+    Write((1 << 32) - 1, {((1 << 64) - 1, time): row(0) for time in (TIME_MIN, 0, TIME_MAX)}),
     Delete(0, 2, 3, 3),
 )
 """Chunk 2; file 3 has the dead rows of chunk 1."""
