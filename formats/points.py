@@ -45,6 +45,11 @@ class Points:
         """Of every vector."""
         return int(self.vectors.shape[1])
 
+    @property
+    def metadata_bytes(self) -> int:
+        """Bytes that their metadata take."""
+        return metadata_bytes(self.metadata)
+
     def take(self, order: NDArray[np.int64]) -> "Points":
         """These points, in this order."""
         return Points(
@@ -97,6 +102,11 @@ def concat_metadata(parts: Sequence[tuple[pa.MapArray | None, int]]) -> pa.MapAr
         return None
     arrays = [no_metadata(rows) if column is None else column for column, rows in parts]
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+
+def metadata_bytes(column: pa.MapArray | None) -> int:
+    """Bytes that a column takes, as far as its rows reach; 0 for None."""
+    return 0 if column is None else int(column.nbytes)
 
 
 def metadata_to_ipc(column: pa.MapArray | None) -> bytes:

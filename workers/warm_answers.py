@@ -135,6 +135,8 @@ class Answer:
 
     def _take(self, points: Points) -> None:
         size = len(points) * self.row_bytes
+        if self._metadata:
+            size += points.metadata_bytes
         self._budget -= size
         self.sent_bytes += size
         if self._budget < 0:

@@ -1,7 +1,8 @@
 """Merging runs into chunks, a slice at a time: flushing merges runs in memory, compacting others.
 
 Each slice takes, from every run, the rows up to some key, so that what was written is always a
-beginning of the whole in order of key. Memory is bounded by one chunk. Rows that die in a run while
+beginning of the whole in order of key. Memory is bounded by one chunk; metadata count, too, and of
+a column Arrow takes less than 2 GiB. Rows that die in a run while
 it is being merged are noted there, and die in the chunks before these take the runs' place.
 """
 
@@ -11,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from holdfast.formats.limits import CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, COMPRESSED_CHUNK_BYTES_MAX
-from holdfast.formats.points import Points, concatenated
+from holdfast.formats.points import Points, concatenated, metadata_bytes
 from holdfast.formats.warm_chunk import Compression
 from holdfast.workers.messages import Progress
 from holdfast.workers.warm_chunks import ChunkRun
@@ -19,6 +20,7 @@ from holdfast.workers.warm_runs import Rows, Run, key_order, live_rows, series_s
 
 _SLICE_ROWS = 32_768
 _SLICE_BYTES = 8 << 20
+_SLICE_METADATA_BYTES = 32 << 20
 C = TypeVar("C", bound="Cursor")
 
 _KEY_BYTES = 20  # space, entity, timestamp
@@ -132,6 +134,7 @@ class Merge:
         self._cursors = [MergeCursor(run) for run in runs]
         self._row_bytes = 4 * dimension + _KEY_BYTES
         limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
+        self._metadata_bytes_max = limit
         self.chunk_rows = max(1, min(CHUNK_ROWS_MAX, limit // self._row_bytes))
         self._slice_rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // self._row_bytes))
         self._total = sum(run.rows for run in runs)
@@ -168,7 +171,7 @@ class Merge:
         numbered = 0
         parts: list[Points] = []
         waiting = 0
-        while taken := take_slice(self._cursors, self._slice_rows):
+        while taken := self._next_slice():
             points = self._sorted(taken, numbered)
             numbered += len(points)
             parts.append(points)
@@ -177,10 +180,26 @@ class Merge:
                 whole, parts = _split(parts, self.chunk_rows)
                 waiting -= self.chunk_rows
                 yield whole
+            if sum(part.metadata_bytes for part in parts) >= self._metadata_bytes_max:
+                yield concatenated(parts)
+                parts, waiting = [], 0
             done = sum(cursor.row for cursor in self._cursors)
             yield Progress(self._stage, done * self._row_bytes, self._total * self._row_bytes)
         if waiting:
             yield _split(parts, waiting)[0]
+
+    def _next_slice(self) -> list[tuple[MergeCursor, int, int]]:
+        """The next rows of every run, fewer where their metadata are large; moves on."""
+        rows = self._slice_rows
+        while True:
+            before = [cursor.row for cursor in self._cursors]
+            taken = take_slice(self._cursors, rows)
+            size = sum(metadata_bytes(c.run.metadata(start, stop)) for c, start, stop in taken)
+            if size <= _SLICE_METADATA_BYTES or rows == 1:
+                return taken
+            for cursor, row in zip(self._cursors, before, strict=True):
+                cursor.row = row
+            rows = max(1, rows // 8)
 
     def _sorted(self, taken: Sequence[tuple[MergeCursor, int, int]], numbered: int) -> Points:
         """The live points of a slice in order of key, numbered from ``numbered`` on."""

@@ -35,6 +35,7 @@ from holdfast.workers.warm_tail import Key, Tail
 
 _TAIL_BATCH_ROWS_MAX = 64
 _MERGED_ROWS_MAX = 16_384  # larger runs wait for the flush, which merges them all
+_MERGED_METADATA_BYTES_MAX = 32 << 20
 _CACHED_SERIES_MAX = 1 << 16
 _FORGOTTEN_ONE_BY_ONE_MAX = 256
 
@@ -245,13 +246,16 @@ class WarmTable:
         self.memory.append(run)
         self._forget(run.series)
         merged = 1
-        rows = run.rows
+        rows, metadata_bytes = run.rows, run.points.metadata_bytes
         while len(self.memory) - merged > self.frozen:
-            older = self.memory[-merged - 1].rows
-            if older >= 2 * rows or rows + older > _MERGED_ROWS_MAX:
+            older = self.memory[-merged - 1]
+            metadata_bytes += older.points.metadata_bytes
+            if older.rows >= 2 * rows or rows + older.rows > _MERGED_ROWS_MAX:
+                break
+            if metadata_bytes > _MERGED_METADATA_BYTES_MAX:
                 break
             merged += 1
-            rows += self.memory[-merged].rows
+            rows += older.rows
         if merged > 1:
             together = merge_in_memory(self.memory[-merged:])
             del self.memory[-merged:]

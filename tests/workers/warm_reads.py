@@ -255,9 +255,16 @@ def items_of(points: Points) -> list[tuple[Key, Row]]:
 
 def scanned(disk: Disk, actor: WarmActor, *, mapped: bool = True) -> State:
     """Everything, as a scan gives it."""
-    reply = ask(actor, wm.WarmScan(mapped=mapped), wm.WarmRows)
-    assert not reply.more
-    return _rows(disk, reply)
+    found: State = {}
+    after, more = None, True
+    while more:
+        page = ask(actor, wm.WarmScan(after, mapped=mapped), wm.WarmRows)
+        rows = _rows(disk, page)
+        assert not rows.keys() & found.keys()
+        assert not found or not rows or max(found) < min(rows)
+        found |= rows
+        after, more = page.last, page.more
+    return found
 
 
 def _ranged(space: int, entity: int, start: int, end: int, *, mapped: bool) -> Look:
