@@ -287,6 +287,31 @@ def test_every_flip_of_a_chunk(flushed: MemoryDisk, path: str) -> None:
         assert _content(left, path) == _flipped(content, bit)
 
 
+def test_flips_among_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chunk of many blocks, each is checked before its keys, vectors or metadata are read."""
+    block = 2 * SMALL_BLOCK  # the first one has all that Arrow says of its columns
+    monkeypatch.setattr(zone_map, "BLOCK_BYTES", block)
+    monkeypatch.setattr(warm_chunks, "BLOCK_BYTES", block)
+    disk = MemoryDisk("/data")
+    actor = opened(disk)
+    Write(0, {(1, time): row(time, text=f"{time:040d}") for time in range(200)}).send(
+        actor, Caller(1, 1)
+    )
+    flush(actor)
+    actor.close()
+    path = FILES.chunk(1)
+    content = _content(disk, path)
+    assert len(content) > 8 * block
+    for bit in range(0, 8 * len(content), 8 * 97 + 1):
+        left = _with(disk, path, _flipped(content, bit))
+        for mapped in (True, False):
+            with pytest.raises(StoreCorrupt) as caught:
+                scanned(left, opened(left.crash()), mapped=mapped)
+            assert caught.value.path == path
+            # None: the ends of offsets, which Arrow itself compares with what they lead to
+            assert caught.value.offset in (None, bit // 8 // block * block)
+
+
 @pytest.mark.parametrize("compression", [c for c in COMPRESSIONS if c != "none"])
 def test_flips_of_a_compressed_chunk(compression: Compression) -> None:
     """What is decompressed was checked before, all of it."""
