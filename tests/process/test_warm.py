@@ -99,8 +99,8 @@ class Writer(threading.Thread):
                 expected += [(time, float(number)) for time in self._times(half).tolist()]
         times = table["timestamp"].to_pylist()
         assert list(zip(times, numbers_of(table), strict=True)) == expected
-        for note, (_, number) in zip(table["metadata"].to_pylist(), expected, strict=True):
-            assert note == ([("count", str(int(number)))] if number % 3 else [])
+        for note, (_, count) in zip(table["metadata"].to_pylist(), expected, strict=True):
+            assert note == ([("count", str(int(count)))] if count % 3 else [])
 
 
 class Reader(threading.Thread):

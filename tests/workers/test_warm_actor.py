@@ -59,14 +59,11 @@ def test_a_request_s_bytes_may_go_once_it_is_answered(rows: int, metadata: dict[
     disk = MemoryDisk("/data")
     actor = opened(disk)
     op = series(1, range(rows), 1, **metadata)
-    request = op.request()
-    frame = {
-        name: bytearray(getattr(request, name))
-        for name in ("entities", "timestamps", "vectors", "metadata")
-    }
-    views = {name: memoryview(data) for name, data in frame.items()}
-    ask(actor, wm.WarmWrite(request.space, **views), wm.WarmWritten, Caller(1, 1))
-    for data in frame.values():
+    sent = op.request()
+    frame = [bytearray(d) for d in (sent.entities, sent.timestamps, sent.vectors, sent.metadata)]
+    request = wm.WarmWrite(sent.space, *map(memoryview, frame))  # type: ignore[arg-type]  # no bool
+    ask(actor, request, wm.WarmWritten, Caller(1, 1))
+    for data in frame:
         data[:] = b"\xee" * len(data)
     assert state_of(disk, actor) == op.after({})
     ask(actor, FLUSH, messages.Done)
@@ -104,8 +101,8 @@ def test_a_search_shows_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     ask(actor, COMPACT, messages.Compacted)
     hits = result(steps)
     assert isinstance(hits, wm.WarmHits)
-    found = np.frombuffer(hits.entities, "<u8").tolist(), np.frombuffer(hits.distances, "<f4")
-    assert found == ([3], [0.0])
+    assert np.frombuffer(hits.entities, "<u8").tolist() == [3]
+    assert np.frombuffer(hits.distances, "<f4").tolist() == [0.0]
 
 
 def test_a_flush_may_overtake_a_compaction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +134,8 @@ def test_verify_while_dead_rows_are_written(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(3):
         history.send(actor, series(number, range(7), number))
         ask(actor, FLUSH, messages.Done)
-    for number, work in enumerate((FLUSH, FLUSH, COMPACT)):
+    requests: list[messages.Request] = [FLUSH, FLUSH, COMPACT]
+    for number, work in enumerate(requests):
         steps = begun(actor, wm.WarmVerify())
         history.send(actor, Delete(0, tuple((entity, number) for entity in range(3))))
         history.send(actor, series(9, range(number, number + 1), 0))
