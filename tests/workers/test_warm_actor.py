@@ -122,6 +122,10 @@ def test_a_flush_may_overtake_a_compaction(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(200):
         actor.step(idle=True)
     assert (actor._store.flushes, actor._store.compactions) == (5, 1)
+    assert {chunk.entry.number for chunk in actor._table.chunks} > {
+        chunk.entry.run for chunk in actor._table.chunks
+    }
+    assert len({chunk.entry.run for chunk in actor._table.chunks}) == 2, "made apart"
     history.commit(actor)
     left = disk.crash()
     assert state_of(left, opened(left)) == history.state
