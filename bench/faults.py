@@ -32,6 +32,7 @@ __all__ = [
     "Crash",
     "Everything",
     "Fail",
+    "Fault",
     "FaultyDisk",
     "FaultyFile",
     "Kill",

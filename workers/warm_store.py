@@ -145,13 +145,13 @@ class WarmStore:
         """
         merge = Merge(runs, self.table.dimension, self.manifest.compression, stage)
         made: list[ChunkRun] = []
-        run_number = self._next_number
         try:
             for step in merge.chunks():
                 if isinstance(step, Progress):
                     yield step
                 else:
-                    made.append((yield from self._write_chunk(step, run_number)))
+                    first = made[0].entry.run if made else None
+                    made.append((yield from self._write_chunk(step, first)))
             merge.pass_on(made)
             gone = {id(run) for run in runs}
             kept = [chunk for chunk in self.table.chunks if id(chunk) not in gone]
@@ -173,10 +173,15 @@ class WarmStore:
         self._remove_obsolete()
 
     def _write_chunk(
-        self, points: Points, run_number: int
+        self, points: Points, run: int | None
     ) -> Generator[Progress | None, None, ChunkRun]:
-        """Write a chunk and its zone map, both synced; nothing lists them yet."""
+        """Write a chunk and its zone map, both synced; nothing lists them yet.
+
+        ``run`` is the number of the first of the chunks made together, None for that one itself:
+        another merge may be under way and take numbers, too.
+        """
         number = self._take_number()
+        run = number if run is None else run
         compression = self.manifest.compression
         pieces = warm_chunk.encode(points, compression)
         yield None
@@ -184,7 +189,7 @@ class WarmStore:
         series = zone_map.series_of(points.spaces, points.entities, points.timestamps)
         zone = zone_map.encode(
             zone_map.ZoneMap(
-                self.table.dimension, self.store_id, number, run_number, size,
+                self.table.dimension, self.store_id, number, run, size,
                 points.metadata is not None, compression != "none", series,
                 zone_map.block_checksums(pieces),
             )
@@ -197,7 +202,7 @@ class WarmStore:
             self._discard(files)
             raise
         entry = ChunkEntry(
-            number, run_number, len(points), size, len(zone), crc32(zone),
+            number, run, len(points), size, len(zone), crc32(zone),
             int(series.first_times.min()), int(series.last_times.max()),
         )  # fmt: skip
         return ChunkRun(self._common, entry)

@@ -15,6 +15,8 @@ from holdfast.workers import fold_messages as f
 from holdfast.workers import index_messages as i
 from holdfast.workers import messages as m
 from holdfast.workers import vector_messages as v
+from holdfast.workers import warm_messages as w
+from holdfast.workers.chronos_report import ChronosFile, ChronosFlaw, ChronosReport
 
 ROOT = Path(__file__).parents[2]
 ENTRY = KvEntry("k", b"v", Version.from_u64(7))
@@ -25,6 +27,7 @@ INDEX = i.IndexOptions(
 )
 RAW = memoryview(bytes(range(16)))
 U64_MAX = (1 << 64) - 1
+SPACE_MAX = (1 << 32) - 1
 FAILURE = m.Failure("StoreCorrupt", "damaged", {"path": "/d", "offset": 7}, "trace")
 UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
     "Request": (
@@ -67,6 +70,21 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             v.VectorsRefresh(),
             v.VectorsIndex("recall"),
             v.VectorsDigests(U64_MAX),
+            w.WarmInfo(),
+            w.WarmWrite(SPACE_MAX, RAW, RAW, RAW, RAW, True),
+            w.WarmGet(1, U64_MAX, -(1 << 63)),
+            w.WarmLatest(1, 2, (1 << 63) - 1),
+            w.WarmRange(1, RAW, -1, 1, 2, True, False, False, False),
+            w.WarmDelete(1, RAW, RAW),
+            w.WarmDeleteRange(None, None, -1, 1),
+            w.WarmScan((1, U64_MAX, -1), 2, False, False, False),
+            w.WarmSeries(1, (2, U64_MAX)),
+            w.WarmNearest(RAW, 2, "ip", -1, 1, 3, RAW),
+            w.WarmCount(),
+            w.WarmCompact(),
+            w.WarmFlush(),
+            w.WarmVerify(),
+            w.WarmImport("/d", "first", True, "skip", True),
             i.IndexInfo(),
             i.IndexInsert([U64_MAX, b"id"], RAW, [None, b"entries"], True),
             i.IndexDelete(RAW, True),
@@ -116,6 +134,30 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             ),
             v.Measured(0.5),
             v.Digests(RAW, RAW, True),
+            w.WarmIs(7, "zstd"),
+            w.WarmWritten(2, 1),
+            w.WarmPoint(-1, RAW, {"a": "b"}),
+            w.WarmRows(
+                [w.RowsHere(RAW, RAW, RAW, RAW, RAW), w.RowsInChunk(1, 2, 3)],
+                4, True, (1, U64_MAX, -1),
+            ),
+            w.WarmDeleted(1),
+            w.WarmSeriesAre(RAW, RAW, RAW, RAW, RAW, True),
+            w.WarmHits(RAW, RAW, RAW, RAW, RAW, RAW),
+            w.WarmCounted(1),
+            w.WarmVerified(1, 2, 3, [w.WarmFlaw("/d/LOG", None, "why")]),
+            w.WarmStatus(
+                "warm", "/d/w.warm", "never", 1, "lz4", 2, 3, 4, 5, 6, 7, 8, 1.5, 9, None, 10, 11,
+                12, 13, 14,
+            ),
+            w.WarmImported(
+                1, 2, 3, 4,
+                ChronosReport(
+                    [ChronosFile("a/b", U64_MAX, 1, 2, 3, 4, 5, 6, 7, 8, None, -1, {9: 10}, 11,
+                                 [ChronosFlaw(12, "why")])],
+                    ["note"], 1, ["other"], 2,
+                ),
+            ),
             i.IndexIs("flat", "iqdb-core", 7, "dot"),
             i.IndexInserted(2, 1),
             i.IndexDeleted(1),
@@ -229,6 +271,27 @@ def test_counts_that_cannot_be(count: object) -> None:
             msgspec.msgpack.decode(msgspec.msgpack.encode([22, *fields]), type=m.Request)
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode([26, None, count]), type=m.Request)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [52, -1, 1, 1],
+        [52, 1 << 32, 1, 1],
+        [52, 1, -1, 1],
+        [52, 1, 1, 1 << 63],
+        [52, 1, 1, 0.5],
+        [54, 1, b"", 0, 1, -1],
+        [57, [1, 1]],
+        [59, b"", 1, "l1", 0, 1],
+        [64, "/d", "both", False, "skip", False],
+    ],
+    ids=repr,
+)
+def test_keys_and_choices_that_cannot_be(fields: list[object]) -> None:
+    """Spaces, entities and times of a point have bounds, and words are some few."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(fields), type=m.Request)
 
 
 @pytest.mark.parametrize("token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"])

@@ -305,7 +305,7 @@ class WarmMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 9), ops=st.lists(WRITES, max_size=3), flush=st.booleans())
     def scan_while_writing(self, limit: int, ops: list[Op], flush: bool) -> None:
         """A scan shows each point that is there all the while once, and in order of key."""
-        before = self.state
+        gone_through = [self.state]
         coming = iter(ops)
         found = []
         for page in pages(self.actor, limit):
@@ -313,13 +313,14 @@ class WarmMachine(RuleBasedStateMachine):
             op = next(coming, None)
             if op is not None:
                 self.history.send(self.actor, op)
+                gone_through.append(self.state)
             if flush:
                 self.actor.step(idle=True)
         keys = [key for key, _ in found]
         assert keys == sorted(set(keys))
-        after = self.state
-        assert {k for k in before if k in after and before[k] == after[k]} <= set(keys)
-        assert set(keys) <= before.keys() | set().union(*(s for s in self.history.states()))
+        lasting = set(gone_through[0].items()).intersection(*(s.items() for s in gone_through))
+        assert lasting <= set(found)
+        assert set(found) <= set().union(*(s.items() for s in gone_through))
         self.history.commit(self.actor)
 
     @rule(space=st.none() | SPACES, after=st.none() | st.tuples(SPACES, ENTITIES))
