@@ -103,16 +103,20 @@ def points_of(run: Run, start: int, stop: int, rows: Rows | None) -> Points:
     return points if rows is None else points.take(rows - start)
 
 
+def end_of_slice(cursors: Sequence[Cursor], rows_max: int) -> tuple[int, int, int]:
+    """Up to which key a slice of about ``rows_max`` rows reaches; no cursor may be done."""
+    step = max(1, rows_max // len(cursors))
+    return min(
+        key_at(cursor.run, min(cursor.row + step, cursor.run.rows) - 1) for cursor in cursors
+    )
+
+
 def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
     """The next rows of every run up to the same key, about ``rows_max`` in all; moves on."""
     open_cursors = heads(cursors)
-    step = max(1, rows_max // max(1, len(open_cursors)))
-    pivots = [
-        key_at(cursor.run, min(cursor.row + step, cursor.run.rows) - 1) for cursor in open_cursors
-    ]
-    if not pivots:
+    if not open_cursors:
         return []
-    pivot = min(pivots)
+    pivot = end_of_slice(open_cursors, rows_max)
     taken = []
     for cursor in open_cursors:
         stop = max(cursor.row, rows_up_to(cursor.run, pivot))
@@ -120,6 +124,12 @@ def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
             taken.append((cursor, cursor.row, stop))
             cursor.row = stop
     return taken
+
+
+def chunk_rows_max(dimension: int, compression: Compression) -> int:
+    """How many points a chunk has at most."""
+    limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
+    return max(1, min(CHUNK_ROWS_MAX, limit // (4 * dimension + _KEY_BYTES)))
 
 
 class Merge:
@@ -131,8 +141,7 @@ class Merge:
         self.runs = list(runs)
         self._cursors = [MergeCursor(run) for run in runs]
         self._row_bytes = 4 * dimension + _KEY_BYTES
-        limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
-        self.chunk_rows = max(1, min(CHUNK_ROWS_MAX, limit // self._row_bytes))
+        self.chunk_rows = chunk_rows_max(dimension, compression)
         self._slice_rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // self._row_bytes))
         self._total = sum(run.rows for run in runs)
         self._stage = stage
@@ -174,13 +183,13 @@ class Merge:
             parts.append(points)
             waiting += len(points)
             while waiting >= self.chunk_rows:
-                whole, parts = _split(parts, self.chunk_rows)
+                whole, parts = split(parts, self.chunk_rows)
                 waiting -= self.chunk_rows
                 yield whole
             done = sum(cursor.row for cursor in self._cursors)
             yield Progress(self._stage, done * self._row_bytes, self._total * self._row_bytes)
         if waiting:
-            yield _split(parts, waiting)[0]
+            yield split(parts, waiting)[0]
 
     def _sorted(self, taken: Sequence[tuple[MergeCursor, int, int]], numbered: int) -> Points:
         """The live points of a slice in order of key, numbered from ``numbered`` on."""
@@ -209,7 +218,7 @@ class Merge:
         return together.take(order)
 
 
-def _split(parts: Sequence[Points], rows: int) -> tuple[Points, list[Points]]:
+def split(parts: Sequence[Points], rows: int) -> tuple[Points, list[Points]]:
     """The first ``rows`` points together, and the rest."""
     taken: list[Points] = []
     left: list[Points] = []
