@@ -44,7 +44,7 @@ from holdfast.workers.warm_files import (
 )
 from holdfast.workers.warm_partial import PartialChunk
 from holdfast.workers.warm_queries import live_series
-from holdfast.workers.warm_recovery import judge_log, replay
+from holdfast.workers.warm_recovery import judge_log, replay, table_of
 from holdfast.workers.warm_runs import Mask, Run, Times, live_points, live_rows, live_rows_of
 from holdfast.workers.warm_table import WarmTable
 
@@ -135,7 +135,12 @@ def read_what_is_left(
     table = WarmTable(dimension, cast("list[ChunkRun]", [part.run for part in parts if part.run]))
     log = _read_log(disk, files, names, manifest, dimension, store_id, flaws, tick)
     replay(table, log.records, manifest.flushed if manifest else 0, tick)
-    opens = manifest is not None and log.end is not None and not _missing(files, names, manifest)
+    opens = (
+        manifest is not None
+        and log.end is not None
+        and not _missing(files, names, manifest)
+        and (not flaws or _replays(disk, files, manifest, log.records, tick))
+    )
     return Reading(files, manifest, dimension, table, parts, log, flaws, notes, opens)
 
 
@@ -148,6 +153,21 @@ def _missing(files: WarmFiles, names: Sequence[str], manifest: Manifest) -> bool
             paths.append(files.dead(entry.dead.number))
         wanted += map(os.path.basename, paths)
     return not set(wanted) <= set(names)
+
+
+def _replays(
+    disk: Disk,
+    files: WarmFiles,
+    manifest: Manifest,
+    records: list[warm_log.Record],
+    tick: Tick,
+) -> bool:
+    """Whether the log can be replayed, for which opening needs the chunks that it changes."""
+    try:
+        replay(table_of(disk, files, manifest), records, manifest.flushed, tick)
+    except StoreCorrupt:
+        return False
+    return True
 
 
 # --- what there is ------------------------------------------------------------------------------
