@@ -261,16 +261,19 @@ def _exchange(disk: Disk, path: str, kept: str, plan: Rewriting) -> None:
     temporary = path + TEMPORARY_SUFFIX
     try:
         disk.copy_mode(path, temporary)
+        disk.sync_directory(directory_of(path))  # the new one must be there when the old one goes
         disk.rename(path, kept)
     except BaseException:
         remove_tree(disk, temporary)
         raise
     try:
+        disk.sync_directory(directory_of(path))  # and the old one when the new one takes its name
         disk.rename(temporary, path)
     except BaseException:
         disk.rename(kept, path)
         remove_tree(disk, temporary)
         raise
+    remove_if_there(disk, WarmFiles(kept).owner)
     disk.sync_directory(directory_of(path))
 
 

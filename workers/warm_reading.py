@@ -45,7 +45,17 @@ from holdfast.workers.warm_files import (
 from holdfast.workers.warm_partial import PartialChunk
 from holdfast.workers.warm_queries import live_series
 from holdfast.workers.warm_recovery import judge_log, replay, table_of
-from holdfast.workers.warm_runs import Mask, Run, Times, live_points, live_rows, live_rows_of
+from holdfast.workers.warm_runs import (
+    Mask,
+    Run,
+    Times,
+    live_points,
+    live_rows,
+    live_rows_of,
+    shared_series,
+    span_of,
+    within,
+)
 from holdfast.workers.warm_table import WarmTable
 
 Tick = Callable[[], None]
@@ -108,8 +118,8 @@ def read_what_is_left(
 ) -> Reading | None:
     """The store in ``directory`` by that manifest, or without any; None when there is no trace.
 
-    With ``leftovers`` the chunks that the manifest does not list count as well, where they have
-    something that the others have not.
+    With ``leftovers`` the chunks that the manifest does not list count as well, for keys that a
+    damaged chunk or log can have had, and of which nothing else tells.
     """
     files = WarmFiles(directory)
     names = [name for name, _ in disk.list(directory)]
@@ -130,10 +140,12 @@ def read_what_is_left(
         elif number not in listed:
             flaws.append(Flaw(None, "it is the zone map of another store", 0,
                               os.path.basename(files.zone(number))))  # fmt: skip
+    log = _read_log(disk, files, names, manifest, dimension, store_id, flaws, tick)
+    if manifest is not None and log.end is not None:
+        _limit_leftovers(parts)
     notes = _settle(parts, tick)
     # What is left of a damaged chunk is read like one, and is never written.
     table = WarmTable(dimension, cast("list[ChunkRun]", [part.run for part in parts if part.run]))
-    log = _read_log(disk, files, names, manifest, dimension, store_id, flaws, tick)
     replay(table, log.records, manifest.flushed if manifest else 0, tick)
     opens = (
         manifest is not None
@@ -367,6 +379,38 @@ def _told(zone: ZoneMap, lost: Mask) -> str:
 
 
 # --- keys in several chunks ---------------------------------------------------------------------
+
+
+def _limit_leftovers(parts: Sequence[Part]) -> None:
+    """Let die, in what is not listed, all that no listed chunk can have lost."""
+    lossy = [part for part in parts if part.listed and part.lost]
+    for part in parts:
+        run = part.run
+        if run is None or part.listed:
+            continue
+        wanted = np.zeros(run.rows, np.bool_)
+        for other in lossy if live_points(run) else ():
+            wanted |= _may_be_from(run, other)
+        if run.dead is not None:
+            wanted |= run.dead
+        run.kill(np.flatnonzero(~wanted))
+
+
+def _may_be_from(run: Run, other: Part) -> Mask:
+    """Which rows of a run lie within series and times of a chunk, as far as these are known."""
+    times = run.timestamps
+    if other.zone is None:
+        return (times >= other.entry.min_time) & (times <= other.entry.max_time)
+    found = np.zeros(run.rows, np.bool_)
+    mine, theirs = shared_series(run, other.zone.series)
+    for place, wanted in zip(mine.tolist(), theirs.tolist(), strict=True):
+        low, high = within(
+            span_of(run, place),
+            int(other.zone.series.first_times[wanted]),
+            int(other.zone.series.last_times[wanted]),
+        )
+        found[low:high] = True
+    return found
 
 
 def _settle(parts: Sequence[Part], tick: Tick) -> list[str]:
