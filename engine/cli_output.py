@@ -119,7 +119,7 @@ def _row_fields(row: "KvEntry | VectorRow | IndexRowView | WarmRow") -> dict[str
     return fields
 
 
-def _is_of_index(row: "VectorRow | IndexRowView") -> bool:
+def _is_of_index(row: "VectorRow | IndexRowView | WarmRow") -> bool:
     """Whether a row is an index's; its module is loaded where that is so."""
     module = sys.modules.get("holdfast.workers.index_inspection")
     return module is not None and isinstance(row, module.IndexRowView)

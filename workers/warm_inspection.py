@@ -7,7 +7,7 @@ opening refuses, whatever is intact can be read (``warm_reading``).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from holdfast.formats.points import Points, rows_of_metadata
 from holdfast.formats.warm_manifest import Manifest, is_of_another_version
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk
 from holdfast.workers.standing import STANDINGS, Flaw, Standing
-from holdfast.workers.warm_chunks import ChunkRun
 from holdfast.workers.warm_files import (
     CHUNK_SUFFIX,
     DEAD_SUFFIX,
@@ -27,7 +26,7 @@ from holdfast.workers.warm_files import (
     is_numbered,
     number_of,
 )
-from holdfast.workers.warm_merge import Cursor, end_of_slice, points_of, take_slice
+from holdfast.workers.warm_merge import Cursor, points_of, take_slice
 from holdfast.workers.warm_queries import all_series
 from holdfast.workers.warm_reading import (
     Part,
@@ -136,7 +135,7 @@ class WarmReport:
         if not self.points:
             return 0, None, None
         assert self.reading is not None
-        series = all_series(_one_by_one(self.reading.table.runs()))
+        series = all_series(self.reading.table.runs())
         return len(series), int(series.first_times.min()), int(series.last_times.max())
 
     def _flaw(self) -> dict[str, object]:
@@ -162,48 +161,23 @@ def _chunk_fields(part: Part) -> dict[str, object]:
 # --- points in order ----------------------------------------------------------------------------
 
 
-def in_key_order(runs: list[Run]) -> Iterator[Points]:
-    """The live points of runs in order of key, a slice at a time.
-
-    A run is opened when its first key is due, so that memory holds a slice, and of compressed
-    chunks those that overlap.
-    """
-    waiting = sorted((run for run in runs if live_points(run)), key=_first_key, reverse=True)
-    cursors: list[Cursor] = []
-    while waiting or cursors:
-        if not cursors:
-            cursors.append(Cursor(waiting.pop()))
-        while waiting and _first_key(waiting[-1]) <= end_of_slice(cursors, _SLICE_ROWS):
-            cursors.append(Cursor(waiting.pop()))
+def in_key_order(runs: Sequence[Run]) -> Iterator[Points]:
+    """The live points of runs in order of key, a slice at a time."""
+    cursors = [Cursor(run) for run in runs if live_points(run)]
+    while taken := take_slice(cursors, _SLICE_ROWS):
         parts = []
-        for cursor, start, stop in take_slice(cursors, _SLICE_ROWS):
+        for cursor, start, stop in taken:
             rows = live_rows(cursor.run, start, stop)
             if rows is None or len(rows):
                 parts.append(points_of(cursor.run, start, stop, rows))
         if parts:
             yield from _bounded(sorted_together(parts))
-        for cursor in cursors:
-            if cursor.is_done and isinstance(cursor.run, ChunkRun):
-                cursor.run.let_go()
-        cursors = [cursor for cursor in cursors if not cursor.is_done]
 
 
 def _bounded(points: Points) -> Iterator[Points]:
     step = max(1, _SLICE_BYTES // (4 * points.dimension))
     for start in range(0, len(points), step):
         yield points.slice(start, min(start + step, len(points)))
-
-
-def _first_key(run: Run) -> tuple[int, int, int]:
-    series = run.series
-    return int(series.spaces[0]), int(series.entities[0]), int(series.first_times[0])
-
-
-def _one_by_one(runs: list[Run]) -> Iterator[Run]:
-    for run in runs:
-        yield run
-        if isinstance(run, ChunkRun):
-            run.let_go()
 
 
 # --- judging ------------------------------------------------------------------------------------

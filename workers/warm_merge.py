@@ -103,20 +103,16 @@ def points_of(run: Run, start: int, stop: int, rows: Rows | None) -> Points:
     return points if rows is None else points.take(rows - start)
 
 
-def end_of_slice(cursors: Sequence[Cursor], rows_max: int) -> tuple[int, int, int]:
-    """Up to which key a slice of about ``rows_max`` rows reaches; no cursor may be done."""
-    step = max(1, rows_max // len(cursors))
-    return min(
-        key_at(cursor.run, min(cursor.row + step, cursor.run.rows) - 1) for cursor in cursors
-    )
-
-
 def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
     """The next rows of every run up to the same key, about ``rows_max`` in all; moves on."""
     open_cursors = heads(cursors)
-    if not open_cursors:
+    step = max(1, rows_max // max(1, len(open_cursors)))
+    pivots = [
+        key_at(cursor.run, min(cursor.row + step, cursor.run.rows) - 1) for cursor in open_cursors
+    ]
+    if not pivots:
         return []
-    pivot = end_of_slice(open_cursors, rows_max)
+    pivot = min(pivots)
     taken = []
     for cursor in open_cursors:
         stop = max(cursor.row, rows_up_to(cursor.run, pivot))

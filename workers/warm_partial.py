@@ -52,6 +52,10 @@ class PartialChunk:
         self.lacks_metadata = zone.has_metadata and self._metadata is None
 
     @property
+    def lane(self) -> object:
+        return self.zone.run
+
+    @property
     def series(self) -> Series:
         return self.zone.series
 

@@ -32,7 +32,7 @@ from holdfast.formats.zone_map import Series, ZoneMap
 from holdfast.workers.disk import Disk
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.standing import Flaw
-from holdfast.workers.warm_chunks import ChunkRun
+from holdfast.workers.warm_chunks import ChunkFiles, ChunkRun
 from holdfast.workers.warm_files import (
     CHUNK_SUFFIX,
     DEAD_SUFFIX,
@@ -42,6 +42,7 @@ from holdfast.workers.warm_files import (
     WarmFiles,
     number_of,
 )
+from holdfast.workers.warm_merge import key_at
 from holdfast.workers.warm_partial import PartialChunk
 from holdfast.workers.warm_queries import live_series
 from holdfast.workers.warm_recovery import judge_log, replay, table_of
@@ -128,7 +129,8 @@ def read_what_is_left(
     dimension, store_id = _identity(disk, files, names, manifest, zones)
     if not dimension:
         return None
-    reader = _Reader(disk, files, store_id, dimension, flaws, tick)
+    common = ChunkFiles(disk, files, store_id, dimension, tick)
+    reader = _Reader(disk, common, flaws)
     parts = [] if manifest is None else [reader.part(entry) for entry in manifest.chunks]
     listed = {part.entry.number for part in parts}
     masks = _masks(disk, files, names, store_id) if zones else {}
@@ -143,10 +145,11 @@ def read_what_is_left(
     log = _read_log(disk, files, names, manifest, dimension, store_id, flaws, tick)
     if manifest is not None and log.end is not None:
         _limit_leftovers(parts)
+    _leave_out_what_overlaps(parts, flaws)
     notes = _settle(parts, tick)
     # What is left of a damaged chunk is read like one, and is never written.
     table = WarmTable(dimension, cast("list[ChunkRun]", [part.run for part in parts if part.run]))
-    replay(table, log.records, manifest.flushed if manifest else 0, tick)
+    _replay(table, log, manifest, flaws, tick)
     opens = (
         manifest is not None
         and log.end is not None
@@ -167,6 +170,18 @@ def _missing(files: WarmFiles, names: Sequence[str], manifest: Manifest) -> bool
     return not set(wanted) <= set(names)
 
 
+def _replay(
+    table: WarmTable, log: LogFound, manifest: Manifest | None, flaws: list[Flaw], tick: Tick
+) -> None:
+    """Replay what can be: a record whose checksum holds may contradict itself all the same."""
+    for record in log.records:
+        try:
+            replay(table, [record], manifest.flushed if manifest else 0, tick)
+        except InvalidFormat as error:
+            flaws.append(Flaw(record.offset, error.reason or str(error), record.rows, LOG))
+            log.end = None
+
+
 def _replays(
     disk: Disk,
     files: WarmFiles,
@@ -176,7 +191,7 @@ def _replays(
 ) -> bool:
     """Whether the log can be replayed, for which opening needs the chunks that it changes."""
     try:
-        replay(table_of(disk, files, manifest), records, manifest.flushed, tick)
+        replay(table_of(disk, files, manifest, tick), records, manifest.flushed, tick)
     except StoreCorrupt:
         return False
     return True
@@ -286,17 +301,14 @@ class _Reader:
     """Reads chunks, and notes what is wrong with them."""
 
     disk: Disk
-    files: WarmFiles
-    store_id: bytes
-    dimension: int
+    common: ChunkFiles
     flaws: list[Flaw]
-    tick: Tick
 
     def part(self, entry: ChunkEntry, *, listed: bool = True) -> Part:
         """What can be read of a chunk, every byte of which is checked."""
-        self.tick()
+        self.common.tick()
         part = Part(entry, listed)
-        chunk = self._chunk(entry)
+        chunk = ChunkRun(self.common, entry)
         live = entry.rows - (entry.dead.rows if entry.dead else 0)
         try:
             part.zone = chunk.zone
@@ -313,18 +325,14 @@ class _Reader:
             assert entry.dead is not None
             reason = f"{error.reason}; which {entry.dead.rows} points of chunk {entry.number} "
             self._flaw(chunk, error, f"{reason}were deleted or written again is not known", 0)
-            chunk = self._chunk(structs.replace(entry, dead=None))
+            chunk = ChunkRun(self.common, structs.replace(entry, dead=None))
         try:
             chunk.check_rows()
         except StoreCorrupt as error:
             part.run = self._partial(chunk, part, mask, error)
         else:
-            chunk.let_go()
             part.run = chunk
         return part
-
-    def _chunk(self, entry: ChunkEntry) -> ChunkRun:
-        return ChunkRun(self.disk, self.files, entry, self.store_id, self.dimension)
 
     def _partial(
         self, chunk: ChunkRun, part: Part, mask: Mask | None, error: StoreCorrupt
@@ -381,6 +389,24 @@ def _told(zone: ZoneMap, lost: Mask) -> str:
 # --- keys in several chunks ---------------------------------------------------------------------
 
 
+def _leave_out_what_overlaps(parts: Sequence[Part], flaws: list[Flaw]) -> None:
+    """Chunks of a run are in order of key: one that is not was not made with the others."""
+    ends: dict[int, tuple[int, tuple[int, int, int]]] = {}
+    for part in parts:
+        if part.run is None:
+            continue
+        entry, last = part.entry, part.run.rows - 1
+        before = ends.get(entry.run)
+        if before is not None and key_at(part.run, 0) <= before[1]:
+            live = live_points(part.run)
+            reason = f"its keys are not behind those of chunk {before[0]}, which is of the same run"
+            name = f"{entry.number:010d}{CHUNK_SUFFIX}"
+            flaws.append(Flaw(None, f"{reason}; {live} points are lost", live, name))
+            part.run, part.lost = None, part.lost + live
+        else:
+            ends[entry.run] = entry.number, key_at(part.run, last)
+
+
 def _limit_leftovers(parts: Sequence[Part]) -> None:
     """Let die, in what is not listed, all that no listed chunk can have lost."""
     lossy = [part for part in parts if part.listed and part.lost]
@@ -427,7 +453,6 @@ def _settle(parts: Sequence[Part], tick: Tick) -> list[str]:
             newer = other.entry.run > part.entry.run or not part.listed
             _kill_those_of(part.run, other.run, live_only=not newer)
             tick()
-        _let_go(part.run)
         note = _note_on(part, before - live_points(part.run))
         notes += [note] if note else []
     return notes
@@ -441,17 +466,11 @@ def _kill_those_of(run: Run, other: Run, *, live_only: bool) -> None:
     rows = np.unique(live_rows_of(run, keys, times))
     if len(rows):
         run.kill(rows)
-    _let_go(other)
 
 
 def _live_keys(run: Run) -> tuple[Series, Times]:
     rows = live_rows(run, 0, run.rows)
     return live_series(run), run.timestamps if rows is None else run.timestamps[rows]
-
-
-def _let_go(run: Run) -> None:
-    if isinstance(run, ChunkRun):
-        run.let_go()
 
 
 def _note_on(part: Part, superseded: int) -> str | None:
