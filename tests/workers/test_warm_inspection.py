@@ -218,7 +218,7 @@ def test_a_store_that_was_never_finished_is_recoverable(
     path.mkdir()
     if log is not None:
         data = warm_log.encode_header(3, bytes(16), 1) if isinstance(log, str) else log
-        (path / "LOG").write_bytes(data)  # type: ignore[arg-type]
+        (path / "LOG").write_bytes(data)
     report = look(path)
     assert (report.standing, report.points) == (Standing.RECOVERABLE, 0)
     assert "nothing in it yet" in report.verdict.reason
