@@ -1,17 +1,17 @@
 """The command line: ``holdfast``, also ``python -m holdfast``.
 
 ``inspect``, ``verify`` and ``query`` read files without an engine and change nothing; the first two
-do so whatever state a file is in. ``repair`` needs no engine either, and writes what is intact of a
-file to a new one. ``stat`` reads files as well, unless an engine is running in the directory: then
-it joins that one and leaves again. The others open the directory as any program would.
+do so whatever state a store is in. ``repair`` needs no engine either, and writes what is intact of
+a store to a new one. ``stat`` reads files as well, unless an engine is running in the directory:
+then it joins that one and leaves again. The others open the directory as any program would.
 
 Exit codes::
 
       0  done; of ``verify``: clean
       1  ``verify``: torn, which opening repairs; ``demo``: a promise was broken
-      2  ``verify``: damaged, and either opening refuses it, or what it holds besides entries and
-         rows is not whole (a superseded segment, a witness)
-      3  ``verify`` and ``inspect``: not a file of ours, or of a version this release does not read
+      2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
+         chunk), or what it holds besides entries and rows is not whole (a superseded segment)
+      3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read
       4  an error of use or of the environment; one line on stderr says which
     130  interrupted by Ctrl-C
     141  whoever read the output stopped doing so
@@ -31,6 +31,7 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 import holdfast
+from holdfast.call import ProgressCallback
 from holdfast.cli_output import (
     print_hits,
     print_repaired,
@@ -40,6 +41,20 @@ from holdfast.cli_output import (
     print_verdict,
     progress_bar,
 )
+from holdfast.cli_transfer import (
+    Damaged,
+    Duplicates,
+    FileFormat,
+    NonFinite,
+    OtherDimensions,
+    Outcome,
+    PointOptions,
+    export_points,
+    import_directory,
+    import_points,
+    source_kind,
+)
+from holdfast.engine import Engine
 from holdfast.formats.errors import (
     HoldfastError,
     InternalError,
@@ -51,6 +66,7 @@ from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.inspection import Report, examine
 from holdfast.workers.places import Places
+from holdfast.workers.platform import allow_descriptors
 from holdfast.workers.repair import repair as repair_file
 from holdfast.workers.standing import Standing
 
@@ -76,11 +92,14 @@ app = typer.Typer(
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DirectoryArgument = Annotated[str, typer.Argument(metavar="DIR", help="An engine's directory.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a store in it.")]
-PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="A store's file or artifact.")]
+PathArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A store's file or directory, or an artifact.")
+]
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    allow_descriptors()  # a directory may have many files
     sys.exit(_run())
 
 
@@ -165,14 +184,14 @@ def _options(
 def inspect(
     path: PathArgument,
     rows: Annotated[
-        bool, typer.Option("--rows", help="Print the entries by key, the rows by id.")
+        bool, typer.Option("--rows", help="Print the entries and points by key, the rows by id.")
     ] = False,
     wal: Annotated[
         bool, typer.Option("--wal", help="Of an index, the rows with its log applied.")
     ] = False,
     json_: JsonFlag = False,
 ) -> int:
-    """Show what a file or artifact holds, damaged or not; never writes."""
+    """Show what a store or artifact holds, damaged or not; never writes."""
     report = _examine(path)
     if wal:
         report = _with_log(report)
@@ -185,7 +204,7 @@ def inspect(
 
 @_command
 def verify(path: PathArgument, json_: JsonFlag = False) -> int:
-    """Check a file or artifact: exit code 0 clean, 1 torn, 2 damaged, 3 not ours; never writes."""
+    """Check a store or artifact: exit code 0 clean, 1 torn, 2 damaged, 3 not ours; never writes."""
     report = _examine(path)
     if json_:
         print(json.dumps({"path": path, **report.fields()}))
@@ -227,10 +246,11 @@ def repair(
     ] = False,
     json_: JsonFlag = False,
 ) -> int:
-    """Write what is intact of a store's file to a new one, and say what is lost.
+    """Write what is intact of a store to a new one, and say what is lost.
 
-    Of a vector store every intact row, its metadata, images and other segments; of a fold the
-    entries and the cursor from before the damage. What is only torn is repaired by opening it.
+    Of a vector store every intact row, its metadata, images and other segments; of a warm store
+    every point whose bytes are intact; of a fold the entries and the cursor from before the damage.
+    What is only torn is repaired by opening it.
     """
     if output is not None and in_place:
         raise InvalidArgument("--output and --in-place exclude each other")
@@ -295,57 +315,112 @@ def export(
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Where to: absent, or an empty directory.")
     ],
+    file_format: Annotated[
+        FileFormat | None,
+        typer.Option("--format", help="Of a warm store's files; parquet by default."),
+    ] = None,
     json_: JsonFlag = False,
 ) -> int:
-    """Write a store as an artifact: complete, checkable, and importable anywhere."""
+    """Write a fold as an artifact, complete and checkable, or a warm store as Parquet or Arrow."""
     places = _existing(directory)
     with holdfast.open(places.directory) as engine, progress_bar(f"export {name}", json_) as report:
         kind = engine.stores().get(name)
-        if kind in ("vectors", "index"):
-            path = places.store(name, "vectors" if kind == "vectors" else "index")
-            raise WrongKind(
-                f"store {name!r} is of kind {kind!r}, and only folds are exported; its file "
-                f"{path!r} can be copied as it is while nobody writes",
-                store=name,
-            )
-        fold = engine.fold(name, create=False)
-        exported = fold.export(absolute(destination), progress=report, timeout=_LONG_S)
-    files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
-    print_result(
-        {
-            "directory": exported.directory,
-            "entries": exported.entries,
-            "cursor": exported.cursor.token.hex(),
-            "files": files,
-        },
-        f"exported {exported.entries} entries to {exported.directory}",
-        json_,
-    )
+        if kind == "warm":
+            outcome = export_points(engine, name, absolute(destination), file_format, _LONG_S)
+        else:
+            if file_format is not None:
+                raise InvalidArgument(f"--format does not apply: {name!r} is no warm store")
+            outcome = _export_fold(engine, places, name, absolute(destination), report)
+    print_result(outcome.fields, outcome.text, json_)
     return 0
+
+
+def _export_fold(
+    engine: Engine, places: Places, name: str, destination: str, report: ProgressCallback
+) -> Outcome:
+    kind = engine.stores().get(name)
+    if kind in ("vectors", "index"):
+        path = places.store(name, "vectors" if kind == "vectors" else "index")
+        raise WrongKind(
+            f"store {name!r} is of kind {kind!r}, and only folds and warm stores are exported; its "
+            f"file {path!r} can be copied as it is while nobody writes",
+            store=name,
+        )
+    fold = engine.fold(name, create=False)
+    exported = fold.export(destination, progress=report, timeout=_LONG_S)
+    files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
+    fields: dict[str, object] = {
+        "directory": exported.directory,
+        "entries": exported.entries,
+        "cursor": exported.cursor.token.hex(),
+        "files": files,
+    }
+    return Outcome(fields, f"exported {exported.entries} entries to {exported.directory}")
 
 
 @_command
 def import_(
     directory: DirectoryArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the store to make.")],
-    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="What export wrote.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the store to make, or to add points to.")
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="An artifact that export wrote; Parquet or Arrow files of points; or a directory "
+            "of chronos-vector.",
+        ),
+    ],
+    dimension: Annotated[
+        int | None, typer.Option("--dimension", help="Of a new warm store; else as in SOURCE.")
+    ] = None,
+    space: Annotated[
+        int | None, typer.Option("--space", help="Of points in files without that column.")
+    ] = None,
+    duplicates: Annotated[
+        Duplicates | None,
+        typer.Option("--duplicates", help="Which of several points of a key in a chronos counts."),
+    ] = None,
+    damaged: Annotated[
+        Damaged | None,
+        typer.Option("--damaged", help="Refuse a damaged chronos, or take what is intact of it."),
+    ] = None,
+    other_dimensions: Annotated[
+        OtherDimensions | None,
+        typer.Option("--other-dimensions", help="Refuse a chronos that has points of others."),
+    ] = None,
+    non_finite: Annotated[
+        NonFinite | None,
+        typer.Option("--non-finite", help="Refuse or accept points with NaN or infinities."),
+    ] = None,
     json_: JsonFlag = False,
 ) -> int:
-    """Make a store from an artifact, after checking every digest, size and record."""
-    source = absolute(artifact)
-    with holdfast.open(absolute(directory)) as engine, progress_bar(f"import {name}", json_):
-        status = engine.import_fold(name, source, timeout=_LONG_S).status()
-    print_result(
-        {
-            "name": name,
-            "path": status.path,
-            "entries": status.entries,
-            "cursor": status.cursor.token.hex(),
-        },
-        f"imported {status.entries} entries as {name!r}",
-        json_,
-    )
+    """Make a fold from an artifact, after checking all of it; or write points to a warm store."""
+    path = absolute(source)
+    options = PointOptions(dimension, space, duplicates, damaged, other_dimensions, non_finite)
+    kind = source_kind(path)
+    with holdfast.open(absolute(directory)) as engine, progress_bar(f"import {name}", json_) as bar:
+        if kind == "chronos":
+            outcome = import_directory(engine, name, path, options, bar, _LONG_S)
+        elif kind == "points":
+            outcome = import_points(engine, name, path, options, _LONG_S)
+        else:
+            options.refuse_given(*options._fields, source=path, what="no file of points")
+            outcome = _import_fold(engine, name, path)
+    print_result(outcome.fields, outcome.text, json_)
     return 0
+
+
+def _import_fold(engine: Engine, name: str, artifact: str) -> Outcome:
+    status = engine.import_fold(name, artifact, timeout=_LONG_S).status()
+    fields: dict[str, object] = {
+        "name": name,
+        "path": status.path,
+        "entries": status.entries,
+        "cursor": status.cursor.token.hex(),
+    }
+    return Outcome(fields, f"imported {status.entries} entries as {name!r}")
 
 
 @_command
@@ -361,6 +436,8 @@ def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = 
             done = engine.index(name, create=False).checkpoint(progress=report, timeout=_LONG_S)
         elif kind == "vectors":
             done = engine.vectors(name, create=False).compact(progress=report, timeout=_LONG_S)
+        elif kind == "warm":
+            done = engine.warm(name, create=False).compact(progress=report, timeout=_LONG_S)
         else:
             done = engine.fold(name, create=False).compact(progress=report, timeout=_LONG_S)
     print_result(

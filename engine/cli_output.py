@@ -18,6 +18,7 @@ from holdfast.workers.standing import Standing
 if TYPE_CHECKING:
     from holdfast.workers.index_inspection import IndexRowView
     from holdfast.workers.vector_inspection import VectorRow
+    from holdfast.workers.warm_inspection import WarmRow
 
 _PREVIEW_BYTES = 40
 _PREVIEW_FLOATS = 4
@@ -71,7 +72,7 @@ def print_repaired(repaired: Repaired) -> None:
     if repaired.salvaged_rows:
         print(f"{repaired.salvaged_rows} of them belonged to no commit")
     if repaired.kept is not None:
-        print(printable(f"the damaged file is {repaired.kept}"))
+        print(printable(f"what was damaged is {repaired.kept}"))
     _print_lines([f"lost: {flaw}" for flaw in repaired.lost])
     _print_lines(repaired.notes)
 
@@ -98,7 +99,7 @@ def printable(text: str) -> str:
 # --- rows --------------------------------------------------------------------------------------
 
 
-def _row_fields(row: "KvEntry | VectorRow | IndexRowView") -> dict[str, object]:
+def _row_fields(row: "KvEntry | VectorRow | IndexRowView | WarmRow") -> dict[str, object]:
     """A row as JSON has it."""
     if isinstance(row, KvEntry):
         return {
@@ -106,16 +107,19 @@ def _row_fields(row: "KvEntry | VectorRow | IndexRowView") -> dict[str, object]:
             "value": row.value.hex(),
             "version": row.version.token.hex(),
         }
-    id_ = {"bytes": row.id.hex()} if isinstance(row.id, bytes) else row.id
-    fields: dict[str, object] = {"id": id_, "vector": row.vector.hex()}
+    fields = row._asdict() | {"vector": row.vector.hex()}
+    if isinstance(fields.get("id"), bytes):
+        fields["id"] = {"bytes": fields["id"].hex()}
     if _is_of_index(row):  # where no metadata and a null in it both mean something
         fields["metadata"] = None if row.metadata is None else _values(row.metadata)
-    elif row.metadata is not None:
+    elif row.metadata is None:
+        del fields["metadata"]
+    else:
         fields["metadata"] = _metadata_fields(row.metadata)
     return fields
 
 
-def _is_of_index(row: "VectorRow | IndexRowView") -> bool:
+def _is_of_index(row: "VectorRow | IndexRowView | WarmRow") -> bool:
     """Whether a row is an index's; its module is loaded where that is so."""
     module = sys.modules.get("holdfast.workers.index_inspection")
     return module is not None and isinstance(row, module.IndexRowView)
@@ -137,7 +141,7 @@ def _values(metadata: Mapping[str, object]) -> dict[str, object]:
     return fields
 
 
-def _row_line(row: "KvEntry | VectorRow | IndexRowView") -> str:
+def _row_line(row: "KvEntry | VectorRow | IndexRowView | WarmRow") -> str:
     """A row as a line of text, escaped: keys, values and metadata may hold anything."""
     if isinstance(row, KvEntry):
         more = "..." if len(row.value) > _PREVIEW_BYTES else ""
@@ -148,9 +152,10 @@ def _row_line(row: "KvEntry | VectorRow | IndexRowView") -> str:
     numbers = [f"{number:g}" for number in struct.unpack_from(f"<{count}f", row.vector)]
     if 4 * count < len(row.vector):
         numbers.append("...")
-    id_ = ascii(row.id) if isinstance(row.id, bytes) else row.id
-    line = f"{id_}  [{', '.join(numbers)}]"
-    return line if row.metadata is None else f"{line}  {json.dumps(_metadata_fields(row.metadata))}"
+    *key, _, metadata = row
+    names = [ascii(part) if isinstance(part, bytes) else str(part) for part in key]
+    line = "  ".join([*names, f"[{', '.join(numbers)}]"])
+    return line if metadata is None else f"{line}  {json.dumps(_metadata_fields(metadata))}"
 
 
 # --- everything --------------------------------------------------------------------------------

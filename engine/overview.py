@@ -19,10 +19,14 @@ from holdfast.workers.fold_messages import Status
 from holdfast.workers.inspection import examine
 from holdfast.workers.messages import Kind, StoreHealth
 from holdfast.workers.places import Places, split_store
+from holdfast.workers.warm_messages import WarmStatus
 
 _ANSWER_S = 10.0
-# Where a vector store's figure has another name than a fold's.
-_OTHER_NAMES = {"entries": "live_rows", "log_bytes": "file_bytes"}
+# What figures of a column are called, which differs with the kind of store.
+_NAMES = {
+    "entries": ("entries", "live_rows", "points"),
+    "bytes": ("bytes", "file_bytes", "log_bytes"),
+}
 
 
 def overview(places: Places) -> dict[str, object]:
@@ -79,6 +83,8 @@ def _figures(engine: Engine, store: StoreHealth) -> dict[str, object]:
             figures |= structs.asdict(status)
             if isinstance(status, Status):
                 figures["cursor"] = status.cursor.token.hex()
+            elif isinstance(status, WarmStatus):
+                figures["bytes"] = status.live_bytes + status.dead_bytes + status.log_bytes
         except HoldfastError as error:
             return figures | {"reason": str(error)}
     return figures
@@ -94,7 +100,7 @@ def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]
             continue
         name, kind = store
         found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
-        if kind in ("fold", "vectors", "index"):
+        if kind in ("fold", "vectors", "index", "warm"):
             try:
                 found |= examine(disk, path).figures()
             except HoldfastError as error:
@@ -116,7 +122,7 @@ def show_overview(found: Mapping[str, object]) -> None:
     stores = Table("name", "kind", "state", "entries", "bytes", "cursor", "path", box=box)
     processes = Table("role", "store", "pid", box=box)
     for table, columns, rows in (
-        (stores, ("name", "kind", "state", "entries", "log_bytes", "cursor", "path"), "stores"),
+        (stores, ("name", "kind", "state", "entries", "bytes", "cursor", "path"), "stores"),
         (processes, ("role", "store", "pid"), "processes"),
     ):
         listed = found[rows]
@@ -129,5 +135,6 @@ def show_overview(found: Mapping[str, object]) -> None:
 
 
 def _cell(cells: Mapping[str, object], column: str) -> str:
-    value = cells.get(column, cells.get(_OTHER_NAMES.get(column, "")))
+    names = _NAMES.get(column, (column,))
+    value = next((cells[name] for name in names if name in cells), None)
     return "-" if value in (None, "") else str(value)

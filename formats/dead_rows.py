@@ -18,6 +18,7 @@ The shorter form is written.
 """
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,26 @@ def encode(store_id: bytes, chunk: int, dead: Mask) -> bytes:
     else:
         body = np.packbits(dead, bitorder="little").tobytes()
     return head + body + _CRC.pack(crc32(body, crc32(head)))
+
+
+class Owner(NamedTuple):
+    """Which chunk a file of dead rows is about."""
+
+    store_id: bytes
+    chunk: int
+    rows: int
+    """Of the chunk."""
+
+
+def owner_of(data: Buffer) -> Owner | None:
+    """Which chunk the dead rows are of; None if this is no such file, or a damaged one."""
+    view = memoryview(data)
+    body_end = len(view) - _CRC.size
+    if body_end < HEADER_BYTES or bytes(view[: len(MAGIC)]) != MAGIC:
+        return None
+    if _CRC.unpack_from(view, body_end)[0] != crc32(view[:body_end]):
+        return None
+    return Owner(*_HEAD.unpack_from(view)[3:6])
 
 
 def decode(data: Buffer, store_id: bytes, chunk: int, rows: int) -> Mask:

@@ -30,6 +30,8 @@ from holdfast.formats.tables import ARROW_REFUSALS
 Compression = Literal["none", "zstd", "lz4"]
 COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd", "lz4")
 
+_ALIGNMENT = 8  # of the buffers in a file
+
 SPACE, ENTITY, TIMESTAMP, VECTOR = "space", "entity", "timestamp", "vector"
 
 # Arrow's own marks and structs, for what has to be known before Arrow takes memory for it.
@@ -184,6 +186,26 @@ def _check_sizes(data: memoryview) -> None:
             announced += max(length, _LENGTH.unpack_from(data, at + head_bytes + place)[0])
     if announced > DECOMPRESSED_BYTES_MAX:
         raise _refusal(f"{announced} bytes once it is decompressed")
+
+
+def fixed_spans(dimension: int, rows: int) -> dict[str, int]:
+    """Where the columns of fixed width begin in an uncompressed chunk of so many rows.
+
+    That is so in what ``encode`` writes; it follows from no more than the order of the columns and
+    the length of what comes before them, which does not depend on their values.
+    """
+    row = Points(
+        np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.zeros(1, np.int64),
+        np.zeros((1, dimension), np.float32), None,
+    )  # fmt: skip
+    data = pa.py_buffer(b"".join(encode(row, "none")))
+    at, _ = buffer_span(pa.ipc.open_file(data).get_batch(0).column(SPACE), data)
+    spans = {}
+    for name, width in ((SPACE, 4), (ENTITY, 8), (TIMESTAMP, 8), (VECTOR, 4 * dimension)):
+        spans[name] = at
+        at += rows * width
+        at += -at % _ALIGNMENT
+    return spans
 
 
 def buffer_span(array: pa.Array, data: pa.Buffer) -> tuple[int, int]:

@@ -348,8 +348,29 @@ def _judge(
 def _record_behind(
     log: memoryview, start: int, sequence: int, dimension: int, tick: Callable[[], None]
 ) -> str | None:
-    """Says that an intact record of this sequence or a later one lies from ``start`` on, if so."""
-    budget = RESYNC_BYTES_MAX
+    """Says that an intact record of this sequence or a later one lies behind ``start``, if so."""
+    found = _find_record(log, start, sequence, dimension, _Budget(), tick)
+    if isinstance(found, Record):
+        return f"record {found.sequence} at offset {found.offset} is intact"
+    return found
+
+
+class _Budget:
+    """How many bytes may still be looked through for intact records."""
+
+    def __init__(self) -> None:
+        self.left = RESYNC_BYTES_MAX
+
+
+def _find_record(
+    log: memoryview,
+    start: int,
+    sequence: int,
+    dimension: int,
+    budget: _Budget,
+    tick: Callable[[], None],
+) -> Record | str | None:
+    """The next intact record of this sequence or a later one; or why it is not looked for."""
     for found in _FIND_MARKER(log, start + _CRC.size):
         offset = found.start() - _CRC.size
         if offset % _ALIGNMENT:
@@ -357,10 +378,50 @@ def _record_behind(
         head = _read_head(log, offset)
         if isinstance(head, str) or head[0] < sequence:
             continue
-        if not isinstance(read_record(log, offset, dimension), str):
-            return f"record {head[0]} at offset {offset} is intact"
-        budget -= min(head[4], len(log) - offset)
-        if budget < 0:
+        record = read_record(log, offset, dimension)
+        if not isinstance(record, str):
+            return record
+        budget.left -= min(head[4], len(log) - offset)
+        if budget.left < 0:
             return f"{RESYNC_BYTES_MAX} bytes behind it were searched for an intact record"
         tick()
     return None
+
+
+class Gap(NamedTuple):
+    """Bytes of a log that are no intact record. ``rows`` are those of the record, if it tells."""
+
+    start: int
+    stop: int
+    reason: str
+    rows: int
+
+
+def intact_records(
+    log: memoryview, dimension: int, tick: Callable[[], None]
+) -> tuple[list[Record], list[Gap]]:
+    """Every intact record of a damaged log, in order of sequence, and what lies between them."""
+    records: list[Record] = []
+    gaps: list[Gap] = []
+    offset, sequence, budget = HEADER_BYTES, 0, _Budget()
+    while offset < len(log):
+        record = read_record(log, offset, dimension)
+        if not isinstance(record, str) and record.sequence < sequence:
+            record = f"record {record.sequence} where {sequence} was due"
+        if isinstance(record, str):
+            behind = _find_record(log, offset + _ALIGNMENT, sequence, dimension, budget, tick)
+            stop = behind.offset if isinstance(behind, Record) else len(log)
+            reason = f"{record}; {behind}" if isinstance(behind, str) else record
+            gaps.append(Gap(offset, stop, reason, _rows_announced(log, offset)))
+            offset = stop
+            continue
+        records.append(record)
+        offset, sequence = record.end, record.sequence + 1
+        tick()
+    return records, gaps
+
+
+def _rows_announced(log: memoryview, offset: int) -> int:
+    """How many points a record has whose head is intact, and its body perhaps not."""
+    head = _read_head(log, offset)
+    return 0 if isinstance(head, str) or head[2] != RecordKind.WRITE else head[6]

@@ -108,6 +108,18 @@ def decode(data: bytes) -> Manifest:
     return manifest
 
 
+def is_of_another_version(data: bytes) -> bool:
+    """Whether this is an intact manifest of a version that this release does not read."""
+    line = data[:-_CHECK_LINE_BYTES]
+    if data[len(line) :] != _CHECK + b"%08x\n" % crc32(line):
+        return False
+    try:
+        found = msgspec.json.decode(line, type=_Version)
+    except msgspec.DecodeError:
+        return False
+    return found.format == FORMAT and found.version != VERSION
+
+
 class _Version(msgspec.Struct):
     format: str = ""
     version: int = 0

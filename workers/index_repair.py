@@ -17,7 +17,7 @@ from holdfast.formats.iqdb_snapshot import Compression, encode_header, encode_pr
 from holdfast.formats.iqdb_values import IndexFlaw, encode_metadata
 from holdfast.formats.iqdb_wal import HEADER
 from holdfast.workers.core_index import CoreIndex
-from holdfast.workers.disk import Disk, remove_if_there, replace
+from holdfast.workers.disk import Disk, remove_if_there, replace, write_beside
 from holdfast.workers.index_inspection import IndexReport, LogView, examine_index
 from holdfast.workers.index_log import apply_log, intact_parts
 from holdfast.workers.index_recovery import WAL_SUFFIX
@@ -36,7 +36,7 @@ def repair_index(disk: Disk, path: str, *, salvage: bool, tick: Callable[[], Non
     """
     report = examine_index(disk, path, tick)
     index = _start(report, salvage, tick)
-    plan = Rewriting(_chunks(index), 0)
+    plan = Rewriting(lambda output: write_beside(disk, output, _chunks(index)).close(), 0)
     if report.snapshot.ending is not Ending.CLEAN:
         plan.salvaged_rows = len(index)
         lost = 0 if report.header is None else max(0, report.header.rows - len(index))

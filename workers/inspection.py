@@ -5,12 +5,12 @@ media and beside a running engine. A file that is being written meanwhile is see
 was mapped, which may be in the middle of an append and is reported as torn then.
 
 This module finds out which format it is; ``fold_inspection``, ``vector_inspection`` and
-``index_inspection`` do the rest.
+``index_inspection`` and ``warm_inspection`` do the rest.
 """
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.formats import fold_log
@@ -24,12 +24,15 @@ from holdfast.workers.fold_inspection import (
     examine_log,
     not_ours,
 )
+from holdfast.workers.places import SUFFIXES
+from holdfast.workers.warm_files import CHRONOS, LOG, MANIFEST, foreign, is_chronos, is_numbered
 
 if TYPE_CHECKING:
     from holdfast.workers.index_inspection import IndexReport
     from holdfast.workers.vector_inspection import VectorReport
+    from holdfast.workers.warm_inspection import WarmReport
 
-Report: TypeAlias = "LogReport | ArtifactView | VectorReport | IndexReport"
+Report: TypeAlias = "LogReport | ArtifactView | VectorReport | IndexReport | WarmReport"
 
 # What the original calls files of vectors, by what the vectors are about.
 _VECTOR_SUFFIXES = (".rvf", ".rvdna", ".rvtext", ".rvgraph", ".rvvis")
@@ -51,9 +54,7 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
     try:
         kind = kind_of(disk, path)
         if kind == "directory":
-            if all(name != MANIFEST_NAME for name, _ in disk.list(path)):
-                return not_ours(path, f"a directory without {MANIFEST_NAME} is no artifact")
-            return examine_artifact(disk, path, tick)
+            return _examine_directory(disk, path, tick)
         if kind == "other":  # opening a pipe would wait forever
             return not_ours(path, "neither a regular file nor a directory")
         if is_index_file(disk, path):
@@ -70,6 +71,26 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
         raise  # some are an OSError, too
     except OSError as error:
         raise from_os_error(error, "inspect", path) from error
+
+
+def _examine_directory(disk: Disk, path: str, tick: Callable[[], None]) -> Report:
+    names = [name for name, _ in disk.list(path)]
+    if is_warm_directory(path, names):
+        from holdfast.workers.warm_inspection import examine_warm
+
+        return examine_warm(disk, path, tick)
+    if MANIFEST_NAME in names:
+        return examine_artifact(disk, path, tick)
+    if is_chronos(names):
+        return not_ours(path, CHRONOS)
+    return not_ours(path, f"a directory without {MANIFEST_NAME} is no artifact")
+
+
+def is_warm_directory(path: str, names: Sequence[str]) -> bool:
+    """Whether a directory holds a warm store, or is to: what is in it says so, else its name."""
+    if any(name in (MANIFEST, LOG) or is_numbered(name) for name in names):
+        return True
+    return path.endswith(SUFFIXES["warm"]) and foreign(names) is None
 
 
 def is_vector_file(disk: Disk, path: str) -> bool:

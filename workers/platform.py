@@ -1,7 +1,9 @@
 """The few things that differ between operating systems."""
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import struct
@@ -22,6 +24,13 @@ def die_with_parent(parent: int) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it went before we asked
         os._exit(1)
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many as the system grants: every file that is mapped takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def peer_user(sock: socket.socket) -> int:

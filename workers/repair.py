@@ -6,16 +6,19 @@ fold log      the entries and the cursor from before the damage: the stream has 
 RVF file      every intact row, metadata, image and other segment; see ``vector_repair``
 index         the snapshot, and of the log the requests from before the damage; see
               ``index_repair``
+warm store    every intact point, from chunks and log, in a new directory; see ``warm_repair``
 artifact      nothing: export it again
 ============  ====================================================================================
 
-The source stays as it is. In its place the new file comes only if asked, under the locks of an
-owner, and the old one is kept beside it first.
+The source stays as it is. In its place the new store comes only if asked, under the locks of an
+owner. A file is copied beside first, and replaced in one step. A directory is renamed, and then the
+new one: a crash between the two leaves the old store as ``.damaged`` and the new one complete
+under its temporary name, ``.tmp``.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.formats.errors import (
@@ -34,17 +37,25 @@ from holdfast.workers.disk import (
     directory_of,
     put_in_place,
     remove_if_there,
+    remove_tree,
     replace,
     write_beside,
 )
 from holdfast.workers.fold_cache import INDEX_SUFFIX as FOLD_INDEX_SUFFIX
 from holdfast.workers.fold_inspection import LogReport, examine_log
-from holdfast.workers.inspection import is_index_file, is_vector_file, kind_of
+from holdfast.workers.inspection import (
+    is_index_file,
+    is_vector_file,
+    is_warm_directory,
+    kind_of,
+)
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import clear_unsynced, guard
+from holdfast.workers.messages import Kind
 from holdfast.workers.standing import Flaw, Rewriting, Standing
 from holdfast.workers.upstream_lock import UpstreamLock
+from holdfast.workers.warm_files import WarmFiles
 
 OUTPUT_SUFFIX = ".repaired"
 DAMAGED_SUFFIX = ".damaged"
@@ -57,7 +68,7 @@ def _no_tick() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was written, and what was not. ``rows`` are a fold's entries or a vector file's rows."""
+    """What was written, and what was not. ``rows`` are entries, rows or points."""
 
     source: str
     output: str
@@ -76,7 +87,7 @@ class Repaired:
             "kept": self.kept,
             "rows": self.rows,
             "salvaged_rows": self.salvaged_rows,
-            "lost": [flaw._asdict() for flaw in self.lost],
+            "lost": [flaw.fields() for flaw in self.lost],
             "notes": self.notes,
         }
 
@@ -93,30 +104,27 @@ def repair(
     """Write what is intact of the file at ``path`` to ``output``, by default ``path.repaired``.
 
     ``in_place`` replaces the file and keeps it as ``path.damaged``; the store must not be open.
-    ``salvage`` also takes whole segments of an RVF file that belong to no commit, and of an index
-    the records from behind the damage.
+    ``salvage`` also takes whole segments of an RVF file that belong to no commit, of an index the
+    records from behind the damage, and points that only chunks have which a warm store's manifest
+    does not list.
 
     Raises ``InvalidFormat`` when there is nothing to start from, ``StoreExists`` when ``output``
     does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreIOError``.
     """
     try:
-        if kind_of(disk, path) != "file":
-            raise InvalidArgument(
-                f"{path!r} is no regular file; an artifact is not repaired but exported again",
-                path=path,
-            )
-        index = is_index_file(disk, path)
-        vectors = not index and is_vector_file(disk, path)
+        kind = _kind(disk, path)
         destination = path + (DAMAGED_SUFFIX if in_place else OUTPUT_SUFFIX)
         if output is not None:
             destination = output
         if disk.inode_at(destination) is not None:
             raise StoreExists(f"{destination!r} exists", path=destination)
-        with _owned(disk, path, vectors) if in_place else contextlib.nullcontext():
-            plan = _plan(disk, path, index, vectors, salvage, tick)
-            if in_place:
+        with _owned(disk, path, kind) if in_place else contextlib.nullcontext():
+            plan = _plan(disk, path, kind, salvage, tick)
+            if in_place and kind == "warm":
+                _exchange(disk, path, destination, plan)
+            elif in_place:
                 _replace(disk, path, destination, plan)
-                if index:
+                if kind == "index":
                     _begin_log(disk, path)
             else:
                 _write(disk, path, destination, plan)
@@ -141,14 +149,32 @@ def repair(
     )
 
 
-def _plan(
-    disk: Disk, path: str, index: bool, vectors: bool, salvage: bool, tick: Callable[[], None]
-) -> Rewriting:
-    if index:
+def _kind(disk: Disk, path: str) -> Kind:
+    """Which kind of store is to be repaired. Raises ``InvalidArgument`` for what is none."""
+    found = kind_of(disk, path)
+    if found == "directory" and is_warm_directory(path, [name for name, _ in disk.list(path)]):
+        return "warm"
+    if found != "file":
+        raise InvalidArgument(
+            f"{path!r} is no store; an artifact is not repaired but exported again, and a "
+            "directory of chronos-vector is imported",
+            path=path,
+        )
+    if is_index_file(disk, path):
+        return "index"
+    return "vectors" if is_vector_file(disk, path) else "fold"
+
+
+def _plan(disk: Disk, path: str, kind: Kind, salvage: bool, tick: Callable[[], None]) -> Rewriting:
+    if kind == "warm":
+        from holdfast.workers.warm_repair import repair_warm
+
+        return repair_warm(disk, path, salvage=salvage, tick=tick)
+    if kind == "index":
         from holdfast.workers.index_repair import repair_index
 
         return repair_index(disk, path, salvage=salvage, tick=tick)
-    if vectors:
+    if kind == "vectors":
         from holdfast.workers.vector_repair import repair_vectors
 
         file = disk.open(path)
@@ -159,10 +185,10 @@ def _plan(
         return repair_vectors(disk, path, view, salvage=salvage, tick=tick)
     if salvage:
         raise InvalidArgument("there is nothing to salvage in a fold's log", path=path)
-    return _plan_of_log(examine_log(disk, path, tick))
+    return _plan_of_log(disk, examine_log(disk, path, tick))
 
 
-def _plan_of_log(report: LogReport) -> Rewriting:
+def _plan_of_log(disk: Disk, report: LogReport) -> Rewriting:
     verdict = report.verdict
     if report.standing is Standing.NOT_OURS:
         raise InvalidFormat(
@@ -171,7 +197,9 @@ def _plan_of_log(report: LogReport) -> Rewriting:
             offset=verdict.offset,
             reason=verdict.reason,
         )
-    plan = Rewriting(report.canonical(), report.entries)
+    plan = Rewriting(
+        lambda output: write_beside(disk, output, report.canonical()).close(), report.entries
+    )
     if verdict.ending is not Ending.CLEAN:
         length = report.log_bytes - verdict.offset
         plan.lost.append(Flaw(verdict.offset, f"{length} bytes from here on: {verdict.reason}"))
@@ -189,7 +217,7 @@ def _write(disk: Disk, path: str, output: str, plan: Rewriting) -> None:
             "to a file beside it",
             path=output,
         )
-    _write_temporary(disk, output, plan.chunks)
+    _write_temporary(disk, output, plan)
     put_in_place(disk, output)
 
 
@@ -206,7 +234,7 @@ def _replace(disk: Disk, path: str, kept: str, plan: Rewriting) -> None:
         old = file.map()
     finally:
         file.close()
-    _write_temporary(disk, path, plan.chunks)
+    _write_temporary(disk, path, plan)
     try:
         replace(disk, kept, (old[n : n + _COPY_BYTES] for n in range(0, len(old), _COPY_BYTES)))
         disk.copy_mode(path, kept)
@@ -227,24 +255,65 @@ def _begin_log(disk: Disk, path: str) -> None:
     keep_log(disk, path, DAMAGED_SUFFIX)
 
 
-def _write_temporary(disk: Disk, path: str, chunks: Iterable[bytes]) -> None:
+def _exchange(disk: Disk, path: str, kept: str, plan: Rewriting) -> None:
+    """Put the new directory in place of the old one, which gets another name."""
+    _write_temporary(disk, path, plan)
+    temporary = path + TEMPORARY_SUFFIX
     try:
-        write_beside(disk, path, chunks).close()
+        disk.copy_mode(path, temporary)
+        disk.sync_directory(directory_of(path))  # the new one must be there when the old one goes
+        disk.rename(path, kept)
     except BaseException:
-        remove_if_there(disk, path + TEMPORARY_SUFFIX)
+        remove_tree(disk, temporary)
+        raise
+    try:
+        disk.sync_directory(directory_of(path))  # and the old one when the new one takes its name
+        disk.rename(temporary, path)
+    except BaseException:
+        disk.rename(kept, path)
+        remove_tree(disk, temporary)
+        raise
+    remove_if_there(disk, WarmFiles(kept).owner)
+    disk.sync_directory(directory_of(path))
+
+
+def _write_temporary(disk: Disk, path: str, plan: Rewriting) -> None:
+    _remove_temporary(disk, path)
+    try:
+        plan.write(path)
+    except BaseException:
+        _remove_temporary(disk, path)
         raise
 
 
+def _remove_temporary(disk: Disk, path: str) -> None:
+    temporary = path + TEMPORARY_SUFFIX
+    if disk.is_directory(temporary):
+        remove_tree(disk, temporary)
+    else:
+        remove_if_there(disk, temporary)
+
+
 @contextlib.contextmanager
-def _owned(disk: Disk, path: str, vectors: bool) -> Iterator[None]:
+def _owned(disk: Disk, path: str, kind: Kind) -> Iterator[None]:
     """Hold the locks that an owner of the store would hold."""
     with contextlib.ExitStack() as held:
-        if vectors:
-            from holdfast.workers.vector_recovery import OWNER_SUFFIX as OWNER
+        guarded: str | None = path
+        if kind == "warm":
+            files = WarmFiles(path)
+            owner = files.owner
+            guarded = None if disk.inode_at(files.log) is None else files.log
+        elif kind == "vectors":
+            from holdfast.workers.vector_recovery import OWNER_SUFFIX
+
+            owner = path + OWNER_SUFFIX
         else:
-            from holdfast.workers.fold import LOCK_SUFFIX as OWNER
-        held.callback(Lock.acquire(disk, path + OWNER, describe_self(os.getpid())).release)
-        if vectors:
+            from holdfast.workers.fold import LOCK_SUFFIX
+
+            owner = path + LOCK_SUFFIX
+        held.callback(Lock.acquire(disk, owner, describe_self(os.getpid())).release)
+        if kind == "vectors":
             held.callback(UpstreamLock.acquire(disk, path).release)
-        held.callback(guard(disk, path).close)
+        if guarded is not None:
+            held.callback(guard(disk, guarded).close)
         yield

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -30,7 +29,7 @@ from holdfast.workers.launcher import WorkerProcess
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Failure
 from holdfast.workers.places import Places
-from holdfast.workers.platform import peer_user
+from holdfast.workers.platform import allow_descriptors, peer_user
 from holdfast.workers.supervision import Asker, Effect, Supervision
 
 _FIRST_HOST_S = 10.0
@@ -376,13 +375,6 @@ class _Forwarder(logging.Handler):
         self._supervisor.forward(record)
 
 
-def _allow_descriptors() -> None:
-    """Every session takes one in its worker, so take all that the system grants."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main(directory: str, lock_descriptor: int, listener_descriptor: int, command: str) -> None:
     """Entry of the supervisor process."""
     if os.fork():
@@ -391,7 +383,7 @@ def main(directory: str, lock_descriptor: int, listener_descriptor: int, command
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host that ignores it must not make us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _allow_descriptors()
+    allow_descriptors()  # every session takes one in its worker
     setproctitle.setproctitle(f"holdfast: supervisor of {directory}")
     sys.argv = [command]  # what locks are to say: our own arguments tell a user nothing
     places = Places(directory)

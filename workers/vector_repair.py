@@ -8,7 +8,7 @@ What lies behind that manifest was never committed, or its commit is lost. To *s
 the whole segments there as if it were. A file without any manifest can only be salvaged, and
 nobody can tell then which of its rows had been deleted.
 
-Nothing is written here: the bytes of the new file are handed out one piece after the other.
+Nothing is written to the damaged file.
 """
 
 import os
@@ -24,7 +24,7 @@ from holdfast.formats.rvf.manifest import Entry, Identity
 from holdfast.formats.rvf.scan import find_intact
 from holdfast.formats.rvf.segment import PAYLOAD_BYTES_MAX, SegmentType, decode_header, type_name
 from holdfast.workers import sets
-from holdfast.workers.disk import Disk, directory_of
+from holdfast.workers.disk import Disk, directory_of, write_beside
 from holdfast.workers.standing import Flaw, Rewriting
 from holdfast.workers.vector_catalog import Commit
 from holdfast.workers.vector_loading import end_with_witnesses, payload_at
@@ -90,7 +90,7 @@ def repair_vectors(
     catalog.record = catalog.record.with_children(())
     writing = _Writing(view, pieces, reading, stop, lost)
     return Rewriting(
-        writing.chunks(),
+        lambda output: write_beside(disk, output, writing.chunks()).close(),
         rows=len(writing.rows),
         salvaged_rows=writing.rows_from(limit) if salvage else 0,
         lost=lost,

@@ -248,7 +248,7 @@ class WarmActor:
             dimension=table.dimension,
             compression=store.manifest.compression,
             points=table.points,
-            series=len(warm_queries.all_series(table)),
+            series=len(warm_queries.all_series(table.runs())),
             chunks=len(chunks),
             live_bytes=sum(map(warm_policy.live_bytes, chunks)),
             dead_bytes=sum(map(warm_policy.dead_bytes, chunks)),

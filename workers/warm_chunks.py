@@ -157,12 +157,20 @@ class ChunkRun:
         return self._chunk
 
     def let_go(self) -> None:
-        """Forget the columns, which can be read again; who uses them now keeps them."""
-        self._chunk = self._data = None
+        """Forget the columns, which can be made again; who uses them now keeps them.
+
+        The file stays mapped, which costs no memory and outlives its removal.
+        """
+        self._chunk = None
         self._metadata_checked = False
 
     def check_whole(self) -> None:
         """Check every byte and every value; raises ``StoreCorrupt``."""
+        self.check_rows()
+        _ = self.dead
+
+    def check_rows(self) -> None:
+        """The same without the dead rows, which lie in a file of their own."""
         batch = self.chunk.batch
         self._check(0, self.entry.bytes)
         try:
@@ -184,7 +192,6 @@ class ChunkRun:
         within_series[expected.starts[:-1]] = False
         if (times[1:] <= times[:-1])[within_series[1:]].any():
             raise self._corrupt(self.path, None, "its rows are not in order of time")
-        _ = self.dead
 
     def check_columns(
         self, start: int, stop: int, *, keys: bool, vectors: bool, metadata: bool
@@ -258,10 +265,10 @@ class ChunkRun:
 
     def _open(self) -> Chunk:
         zone = self.zone
-        view = self._map(self.path, self.entry.bytes)
-        self._data = pa.py_buffer(view)
-        self._checked = np.zeros(len(zone.checksums), np.bool_)
-        size = len(view)
+        size = self.entry.bytes
+        if self._data is None:
+            self._data = pa.py_buffer(self._map(self.path, size))
+            self._checked = np.zeros(len(zone.checksums), np.bool_)
         if zone.compressed:
             self._check(0, size)
         else:  # the schema and the batch's head come first, the footer last

@@ -14,11 +14,13 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 
 from holdfast.workers.disk import TEMPORARY_SUFFIX
 
 MANIFEST, LOG, OWNER = "MANIFEST", "LOG", "OWNER"
 CHUNK_SUFFIX, ZONE_SUFFIX, DEAD_SUFFIX = ".arrow", ".zone", ".dead"
+CHRONOS = "a directory of chronos-vector; import_chronos or 'holdfast import' reads it into a store"
 _NUMBERED = re.compile(r"(\d{10,20})\.(?:arrow|zone|dead)")
 
 
@@ -61,3 +63,20 @@ def number_of(name: str, suffix: str) -> int | None:
     if not name.endswith(suffix) or not is_numbered(name):
         return None
     return int(name.removesuffix(suffix))
+
+
+def foreign(names: Sequence[str]) -> str | None:
+    """Why a directory with these names in it is no warm store of ours, if it is none."""
+    if MANIFEST in names or LOG in names or any(map(is_numbered, names)):
+        return None
+    others = [name for name in names if not name.startswith((OWNER, MANIFEST, LOG))]
+    if not others:
+        return None
+    if is_chronos(others):
+        return f"is {CHRONOS}"
+    return f"is not a warm store: it has no {MANIFEST}, but {others[0]!r}"
+
+
+def is_chronos(names: Iterable[str]) -> bool:
+    """Whether these are the names in a directory of the original's."""
+    return any(name.startswith("entity_") for name in names)

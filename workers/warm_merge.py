@@ -124,6 +124,12 @@ def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
     return taken
 
 
+def chunk_rows_max(dimension: int, compression: Compression) -> int:
+    """How many points a chunk has at most."""
+    limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
+    return max(1, min(CHUNK_ROWS_MAX, limit // (4 * dimension + _KEY_BYTES)))
+
+
 class Merge:
     """The live points of several runs, as the points of one chunk after the other."""
 
@@ -135,7 +141,7 @@ class Merge:
         self._row_bytes = 4 * dimension + _KEY_BYTES
         limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
         self._metadata_bytes_max = limit
-        self.chunk_rows = max(1, min(CHUNK_ROWS_MAX, limit // self._row_bytes))
+        self.chunk_rows = chunk_rows_max(dimension, compression)
         self._slice_rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // self._row_bytes))
         self._total = sum(run.rows for run in runs)
         self._stage = stage
@@ -177,7 +183,7 @@ class Merge:
             parts.append(points)
             waiting += len(points)
             while waiting >= self.chunk_rows:
-                whole, parts = _split(parts, self.chunk_rows)
+                whole, parts = split(parts, self.chunk_rows)
                 waiting -= self.chunk_rows
                 yield whole
             if sum(part.metadata_bytes for part in parts) >= self._metadata_bytes_max:
@@ -186,7 +192,7 @@ class Merge:
             done = sum(cursor.row for cursor in self._cursors)
             yield Progress(self._stage, done * self._row_bytes, self._total * self._row_bytes)
         if waiting:
-            yield _split(parts, waiting)[0]
+            yield split(parts, waiting)[0]
 
     def _next_slice(self) -> list[tuple[MergeCursor, int, int]]:
         """The next rows of every run, fewer where their metadata are large; moves on."""
@@ -228,7 +234,7 @@ class Merge:
         return together.take(order)
 
 
-def _split(parts: Sequence[Points], rows: int) -> tuple[Points, list[Points]]:
+def split(parts: Sequence[Points], rows: int) -> tuple[Points, list[Points]]:
     """The first ``rows`` points together, and the rest."""
     taken: list[Points] = []
     left: list[Points] = []

@@ -1,7 +1,7 @@
 """Reading a warm store: what the requests that change nothing are answered with."""
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,7 +222,7 @@ def _next_rows(
 
 def series(table: WarmTable, request: warm_messages.WarmSeries) -> WarmSeriesAre:
     """A page of the series that have points."""
-    found = all_series(table)
+    found = all_series(table.runs())
     low, high = 0, len(found)
     if request.space is not None:
         low, high = series_slice(found, request.space)
@@ -247,9 +247,9 @@ def series(table: WarmTable, request: warm_messages.WarmSeries) -> WarmSeriesAre
     )
 
 
-def all_series(table: WarmTable) -> Series:
+def all_series(runs: Iterable[Run]) -> Series:
     """Every series that has points: ``starts`` tells how many, times are of the live ones."""
-    parts = [_live_series(run) for run in table.runs() if live_points(run)]
+    parts = [live_series(run) for run in runs if live_points(run)]
     if not parts:
         none = np.empty(0, np.int64)
         return Series(none.astype(np.uint32), none.astype(np.uint64), np.zeros(1, np.int64),
@@ -270,7 +270,7 @@ def all_series(table: WarmTable) -> Series:
     )  # fmt: skip
 
 
-def _live_series(run: Run) -> Series:
+def live_series(run: Run) -> Series:
     """The series of a run's live rows; their rows are numbered without the dead ones."""
     if not run.dead_rows:
         return run.series

@@ -60,10 +60,9 @@ from holdfast.workers.warm_files import (
     CHUNK_SUFFIX,
     DEAD_SUFFIX,
     LOG,
-    MANIFEST,
-    OWNER,
     ZONE_SUFFIX,
     WarmFiles,
+    foreign,
     is_numbered,
     number_of,
 )
@@ -109,22 +108,9 @@ def _ensure_directory(disk: Disk, spec: StoreSpec) -> None:
         return
     if not disk.is_directory(spec.path):
         raise InvalidFormat(f"{spec.path!r} is not a directory", path=spec.path)
-    problem = foreign(disk, spec.path)
+    problem = foreign([name for name, _ in disk.list(spec.path)])
     if problem is not None:
         raise InvalidFormat(f"{spec.path!r} {problem}", path=spec.path, reason=problem)
-
-
-def foreign(disk: Disk, directory: str) -> str | None:
-    """Why a directory is no warm store of ours, if it is none."""
-    names = [name for name, _ in disk.list(directory)]
-    if MANIFEST in names or LOG in names or any(map(is_numbered, names)):
-        return None
-    others = [name for name in names if not name.startswith((OWNER, MANIFEST, LOG))]
-    if not others:
-        return None
-    if any(name.startswith("entity_") for name in others):
-        return "is a directory of chronos-vector; import_chronos reads it into a warm store"
-    return f"is not a warm store: it has no {MANIFEST}, but {others[0]!r}"
 
 
 def _options_for_new(spec: StoreSpec) -> WarmOptions:
@@ -166,7 +152,7 @@ def _recover_locked(
 def _create(disk: Disk, spec: StoreSpec, files: WarmFiles, tick: Callable[[], None]) -> None:
     """Make a log and a manifest where there is nothing yet but perhaps a log without records."""
     names = [name for name, _ in disk.list(files.directory)]
-    if any(map(is_numbered, names)) or (LOG in names and _has_records(disk, files, tick)):
+    if any(map(is_numbered, names)) or (LOG in names and has_records(disk, files, tick)):
         raise StoreCorrupt(
             f"{files.manifest!r} is missing, though there are chunks or a log; repair finds out "
             "what they hold",
@@ -187,7 +173,7 @@ def _create(disk: Disk, spec: StoreSpec, files: WarmFiles, tick: Callable[[], No
     replace(disk, files.manifest, [warm_manifest.encode(manifest)])
 
 
-def _has_records(disk: Disk, files: WarmFiles, tick: Callable[[], None]) -> bool:
+def has_records(disk: Disk, files: WarmFiles, tick: Callable[[], None]) -> bool:
     """Whether a log without a manifest holds anything; damage counts as something."""
     file = disk.open(files.log)
     try:
@@ -296,6 +282,41 @@ def judged(scan: LogScan, header: LogHeader, manifest: Manifest) -> Verdict:
     return scan.verdict
 
 
+class GoodLog(NamedTuple):
+    """What counts of a log: the records up to ``end``; ``reason`` says why it ends there."""
+
+    header: LogHeader
+    records: list[Record]
+    end: int
+    reason: str
+
+
+def judge_log(
+    disk: Disk,
+    files: WarmFiles,
+    manifest: Manifest,
+    view: memoryview,
+    inode: int,
+    ledger: Ledger,
+    tick: Callable[[], None],
+) -> GoodLog:
+    """Find out what counts of the log in ``view``. Raises ``StoreCorrupt`` where none may tell."""
+    header = read_header(view, files.log, manifest)
+    sync_failed = is_marked_unsynced(disk, files.log)
+    scan = warm_log.scan(
+        view,
+        header,
+        unsynced_from=ledger.unsynced_from(view, inode, sync_failed=sync_failed),
+        synced_to=ledger.found.synced if ledger.found and ledger.found.inode == inode else 0,
+        tick=tick,
+    )
+    verdict = judged(scan, header, manifest)
+    refuse_damage(files.log, verdict)
+    end = ledger.cut(view, inode, scan.end)
+    records = [record for record in scan.records if record.end <= end]
+    return GoodLog(header, records, end, verdict.reason)
+
+
 def _recover_log(
     disk: Disk,
     spec: StoreSpec,
@@ -308,27 +329,15 @@ def _recover_log(
     held = guard(disk, files.log)
     try:
         view, inode = file.map(), file.inode()
-        header = read_header(view, files.log, manifest)
         ledger = Ledger(disk, files.log)
-        sync_failed = is_marked_unsynced(disk, files.log)
-        scan = warm_log.scan(
-            view,
-            header,
-            unsynced_from=ledger.unsynced_from(view, inode, sync_failed=sync_failed),
-            synced_to=ledger.found.synced if ledger.found and ledger.found.inode == inode else 0,
-            tick=tick,
-        )
-        verdict = judged(scan, header, manifest)
-        refuse_damage(files.log, verdict)
-        end = ledger.cut(view, inode, scan.end)
-        records = [record for record in scan.records if record.end <= end]
+        found = judge_log(disk, files, manifest, view, inode, ledger, tick)
         table = table_of(disk, files, manifest, tick)
-        last = replay(table, records, manifest.flushed, tick)
-        torn_bytes = len(view) - end
+        last = replay(table, found.records, manifest.flushed, tick)
+        torn_bytes = len(view) - found.end
         policy = spec.durability or DEFAULT_DURABILITY
         log = settled(
-            disk, file, held, ledger, view, end, verdict.reason,
-            sync=policy != "never", sync_failed=sync_failed,
+            disk, file, held, ledger, view, found.end, found.reason,
+            sync=policy != "never", sync_failed=is_marked_unsynced(disk, files.log),
         )  # fmt: skip
     except InvalidFormat as error:  # of a record whose checksum holds
         held.close()
@@ -341,7 +350,7 @@ def _recover_log(
     except BaseException:
         held.close()
         raise
-    sequence = max(last, header.first_sequence - 1)
+    sequence = max(last, found.header.first_sequence - 1)
     group = GroupCommit(spec, log, ledger)
     store = WarmStore(disk, files, lock, manifest, log, ledger, group, table, sequence, tick)
     return RecoveredWarm(store, torn_bytes)

@@ -11,7 +11,7 @@ What must hold at any moment, whatever a crash leaves:
 
 from collections.abc import Callable, Generator, Sequence
 
-from holdfast.formats import dead_rows, warm_chunk, warm_log, warm_manifest, zone_map
+from holdfast.formats import dead_rows, warm_log, warm_manifest
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.points import Points
@@ -35,9 +35,9 @@ from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_merge import Merge
 from holdfast.workers.warm_runs import Run
 from holdfast.workers.warm_table import Plan, WarmTable
+from holdfast.workers.warm_writing import write_chunk, write_new
 
-_WRITE_BYTES = 4 << 20
-_SYNC_EVERY_BYTES = 16 << 20
+_COPY_BYTES = 4 << 20
 
 Steps = Generator[Progress | None, None, None]
 
@@ -182,53 +182,17 @@ class WarmStore:
         """
         number = self._take_number()
         run = number if run is None else run
-        compression = self.manifest.compression
-        pieces = warm_chunk.encode(points, compression)
-        yield None
-        size = sum(map(len, pieces))
-        series = zone_map.series_of(points.spaces, points.entities, points.timestamps)
-        zone = zone_map.encode(
-            zone_map.ZoneMap(
-                self.table.dimension, self.store_id, number, run, size,
-                points.metadata is not None, compression != "none", series,
-                zone_map.block_checksums(pieces),
-            )
-        )  # fmt: skip
         files = [self.files.chunk(number), self.files.zone(number)]
         try:
-            yield from self._write(files[0], pieces)
-            yield from self._write(files[1], [memoryview(zone)])
+            entry = yield from write_chunk(
+                self.disk, self.files, points, self.store_id, number, run,
+                self.manifest.compression,
+            )  # fmt: skip
         except BaseException:
             self._discard(files)
             raise
-        entry = ChunkEntry(
-            number, run, len(points), size, len(zone), crc32(zone),
-            int(series.first_times.min()), int(series.last_times.max()),
-        )  # fmt: skip
+        self._written_bytes += entry.bytes + entry.zone_bytes
         return ChunkRun(self._common, entry)
-
-    def _write(self, path: str, pieces: Sequence[memoryview]) -> Generator[None, None, None]:
-        """Write and sync a new file, a part at a time."""
-        remove_if_there(self.disk, path)
-        file = self.disk.create(path)
-        try:
-            unsynced = offset = 0
-            for piece in pieces:
-                for start in range(0, len(piece), _WRITE_BYTES):
-                    part = piece[start : start + _WRITE_BYTES]
-                    file.write_at(offset, part)
-                    offset += len(part)
-                    unsynced += len(part)
-                    if len(part) == _WRITE_BYTES:
-                        yield None
-                    if unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync is a long one
-                        file.sync()
-                        unsynced = 0
-                        yield None
-            file.sync()
-        finally:
-            file.close()
-        self._written_bytes += offset
 
     def _take_number(self) -> int:
         self._next_number += 1
@@ -293,11 +257,12 @@ class WarmStore:
             data = dead_rows.encode(self.store_id, chunk.entry.number, chunk.dead)
             number = self._take_number()
             try:
-                for _ in self._write(self.files.dead(number), [memoryview(data)]):
+                for _ in write_new(self.disk, self.files.dead(number), [memoryview(data)]):
                     pass
             except BaseException:
                 self._discard([self.files.dead(number)])
                 raise
+            self._written_bytes += len(data)
             if chunk.entry.dead is not None:
                 self._superseded.append(self.files.dead(chunk.entry.dead.number))
             chunk.written(DeadFile(number, chunk.dead_rows, len(data), crc32(data)))
@@ -337,7 +302,7 @@ class WarmStore:
     def _log_from(self, header: bytes, offset: int) -> Generator[Buffer, None, None]:
         yield header
         while offset < self.log.end:
-            part = self.log.read(offset, min(_WRITE_BYTES, self.log.end - offset))
+            part = self.log.read(offset, min(_COPY_BYTES, self.log.end - offset))
             offset += len(part)
             yield part
 

@@ -8,6 +8,7 @@ reader of datasets finds the column ``space`` again::
 It is written beside its place, synced, and renamed: it is there as a whole or not at all.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -28,6 +29,7 @@ from holdfast.workers.disk import (
 )
 
 if TYPE_CHECKING:
+    import pyarrow.dataset
     import pyarrow.parquet
 
 FileFormat = Literal["parquet", "arrow"]
@@ -195,18 +197,13 @@ def batches_of(
 
     ``space`` is that of all points; None: the files say so in a column or by their folders.
     """
-    from pyarrow import dataset
-
     given = None if space is None else as_space(space)
     if file_format is None:
-        file_format = "arrow" if source.endswith((".arrow", ".feather", ".ipc")) else "parquet"
-        if os.path.isdir(source):
-            file_format = _format_in(source)
+        file_format = _format_of(source)
     elif file_format not in FORMATS:
         raise InvalidArgument(f"format={file_format!r} is none of {FORMATS}")
-    partitions = dataset.partitioning(pa.schema([(SPACE, pa.uint32())]), flavor="hive")
-    try:
-        found = dataset.dataset(source, format=file_format, partitioning=partitions)
+    with _refusals(source, file_format):
+        found = _dataset(source, file_format)
         names = set(found.schema.names)
         if given is None and SPACE not in names:
             raise InvalidArgument(f"{source!r} has no column {SPACE!r}, and no space was given")
@@ -215,12 +212,39 @@ def batches_of(
             table = pa.Table.from_batches([batch])
             if table.num_rows:
                 yield from _split(table, given)
+
+
+def schema_of(source: str) -> pa.Schema:
+    """The columns of what ``batches_of`` reads, of whatever types."""
+    file_format = _format_of(source)
+    with _refusals(source, file_format):
+        return _dataset(source, file_format).schema
+
+
+def _dataset(source: str, file_format: str) -> "pyarrow.dataset.Dataset":
+    from pyarrow import dataset
+
+    partitions = dataset.partitioning(pa.schema([(SPACE, pa.uint32())]), flavor="hive")
+    return dataset.dataset(source, format=file_format, partitioning=partitions)
+
+
+@contextlib.contextmanager
+def _refusals(source: str, file_format: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a file into a typed error."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise from_os_error(error, "read", source) from error
     except ARROW_REFUSALS as error:
         if isinstance(error, HoldfastError):
             raise
         raise InvalidArgument(f"{source!r} cannot be read as {file_format}: {error}") from error
+
+
+def _format_of(source: str) -> FileFormat:
+    if os.path.isdir(source):
+        return _format_in(source)
+    return "arrow" if source.endswith((".arrow", ".feather", ".ipc")) else "parquet"
 
 
 def _format_in(directory: str) -> FileFormat:
