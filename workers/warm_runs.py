@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from holdfast.formats.points import Points
+from holdfast.formats.points import TIME_MAX, Points
 from holdfast.formats.zone_map import Series, series_of
 
 Rows = NDArray[np.int64]
@@ -22,6 +22,7 @@ Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
 
 _WORD_BITS = 64
+_SEARCHED_ROWS_MIN = 8  # a series of fewer is looked through
 
 
 class Run(Protocol):
@@ -258,6 +259,23 @@ def ranges(starts: Rows, counts: Rows) -> Rows:
     before = np.cumsum(counts) - counts
     numbers: Rows = np.arange(total, dtype=np.int64) + np.repeat(starts - before, counts)
     return numbers
+
+
+def live_rows_between(run: Run, places: Rows, start: int, end: int) -> Rows:
+    """The live rows of those series of a run, by their places, from ``start`` to ``end``."""
+    series, times = run.series, run.timestamps
+    places = places[(series.first_times[places] <= end) & (series.last_times[places] >= start)]
+    low, high = series.starts[places], series.starts[places + 1]
+    if int((high - low).sum()) > _SEARCHED_ROWS_MIN * len(places):
+        first = _bisect(times, low, high, np.full(len(places), start))
+        if end < TIME_MAX:
+            high = _bisect(times, low, high, np.full(len(places), end + 1))
+        rows = ranges(first, np.maximum(high - first, 0))
+    else:
+        rows = ranges(low, high - low)
+        found = times[rows]
+        rows = rows[(found >= start) & (found <= end)]
+    return rows if run.dead is None else rows[~run.dead[rows]]
 
 
 def _bisect(times: Times, low: Rows, high: Rows, wanted: Times) -> Rows:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from holdfast.workers.warm_runs import key_order
+from holdfast.formats.points import Points
+from holdfast.workers.warm_runs import MemoryRun, key_order, live_rows_between
 
 U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
 I64_MIN, I64_MAX = -(1 << 63), (1 << 63) - 1
@@ -53,3 +54,28 @@ def test_keys_that_just_fit_and_just_do_not(spare_bits: int) -> None:
     assert key_order(spaces, entities, times).tolist() == [1, 0]
     assert key_order(spaces, entities[::-1], times).tolist() == [0, 1]
     assert key_order(spaces, entities[:1].repeat(2), times).tolist() == [1, 0]
+
+
+@given(
+    st.lists(st.tuples(near_zero, st.integers(-30, 30)), max_size=60),
+    st.sets(st.integers(0, 59)),
+    st.integers(-31, 31) | st.sampled_from([I64_MIN, I64_MAX]),
+    st.integers(-31, 31) | st.sampled_from([I64_MIN, I64_MAX]),
+)
+def test_rows_of_several_series_in_a_range_of_time(
+    keys: list[tuple[int, int]], dead: set[int], start: int, end: int
+) -> None:
+    """Of long series and of short ones, without the dead ones, and none if the ends are crossed."""
+    keys = sorted(set(keys))
+    entities = np.array([key[0] for key in keys], np.uint64)
+    times = np.array([key[1] for key in keys], np.int64)
+    vectors = np.zeros((len(keys), 1), np.float32)
+    run = MemoryRun(Points(np.zeros(len(keys), np.uint32), entities, times, vectors, None))
+    run.kill(np.array(sorted(row for row in dead if row < len(keys)), np.int64))
+    chosen = [row for row, entity in enumerate(run.series.entities.tolist()) if entity != 2]
+    found = live_rows_between(run, np.array(chosen, np.int64), start, end)
+    assert found.tolist() == [
+        row
+        for row, (entity, time) in enumerate(keys)
+        if entity != 2 and start <= time <= end and row not in dead
+    ]
