@@ -33,20 +33,22 @@ _ORDERS: dict[Order, str] = {"time": "in order of time", "entity": "one entity a
 _LEAST: dict[Durability, float] = {"never": 1_200_000, "always": 800_000}
 
 
-def batches(run: Run) -> list[Row]:
-    """``write_batch`` of 10,000 points a call, each durable as the policy says before the next."""
+def batches_never(run: Run) -> list[Row]:
+    """``write_batch`` of 10,000 points a call, never synced by order."""
+    return list(_all_batches(run, "never"))
+
+
+def batches_always(run: Run) -> list[Row]:
+    """``write_batch`` of 10,000 points a call, each synced before the next."""
+    return list(_all_batches(run, "always"))
+
+
+def _all_batches(run: Run, policy: Durability) -> Iterator[Row]:
     sizes = run.sizes.warm
     many = sample(sizes.rows, sizes.entities)
-    one = sample(sizes.rows, 1)
-    return [
-        row
-        for policy in _LEAST
-        for row in (
-            *_batches(run, policy, "many", many, "time"),
-            *_batches(run, policy, "each", many, "entity"),
-            *_batches(run, policy, "one", one, "entity"),
-        )
-    ]
+    yield from _batches(run, policy, "many", many, "time")
+    yield from _batches(run, policy, "each", many, "entity")
+    yield from _batches(run, policy, "one", sample(sizes.rows, 1), "entity")
 
 
 def _batches(run: Run, policy: Durability, name: str, given: Sample, order: Order) -> Iterator[Row]:

@@ -27,7 +27,9 @@ def test_points_stay_when_the_memory_of_their_request_is_used_again(kind: str, r
     metadata = metadata_to_ipc(metadata_array([{"row": str(row)} for row in range(rows)]))
     frames = [bytearray(part) for part in (raw(ids), raw(times), raw(vectors), metadata)]
     actor = opened(MemoryDisk("/data"))
-    actor.handle(wm.WarmWrite(3, *map(memoryview, frames)), Caller(1, 1))
+    given = [memoryview(frame) for frame in frames]
+    request = wm.WarmWrite(3, given[0], given[1], given[2], given[3])
+    actor.handle(request, Caller(1, 1))
     for frame in frames:
         frame[:] = bytes(len(frame))
     for row in range(rows):
