@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from holdfast.formats.points import Points
+from holdfast.workers.warm_merge import points_of
 from holdfast.workers.warm_runs import MemoryRun, key_order, live_rows_between
 
 U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
@@ -79,3 +80,19 @@ def test_rows_of_several_series_in_a_range_of_time(
         for row, (entity, time) in enumerate(keys)
         if entity != 2 and start <= time <= end and row not in dead
     ]
+
+
+def test_points_from_any_row_to_any_other() -> None:
+    """Within a series, over several, none at all, and at the very end."""
+    entities = np.array([4, 4, 4, 9, 9, 11], np.uint64)
+    times = np.array([1, 2, 3, 1, 2, 1], np.int64)
+    vectors = np.arange(6, dtype=np.float32).reshape(6, 1)
+    run = MemoryRun(Points(np.full(6, 2, np.uint32), entities, times, vectors, None))
+    for start in range(7):
+        for stop in range(start, 7):
+            found = points_of(run, start, stop, None)
+            assert found.spaces.tolist() == [2] * (stop - start)
+            assert found.entities.tolist() == entities[start:stop].tolist()
+            assert found.timestamps.tolist() == times[start:stop].tolist()
+            assert found.vectors.tolist() == vectors[start:stop].tolist()
+            assert (found.spaces.dtype, found.entities.dtype) == (np.uint32, np.uint64)
