@@ -275,8 +275,8 @@ def _compression(run: Run, pattern: warm_data.Pattern) -> Iterator[Row]:
             middle = medians(in_turn(read, sizes.long_repetitions))
             size = store.status().live_bytes
         note = (
-            f"written and compacted {rate:,.0f} points/s, scanned {middle['scan']:,.0f}, "
-            f"range of {windows[0].rows:,} {middle['range']:.3f} ms"
+            f"written until at rest and compacted {rate:,.0f} points/s, "
+            f"scanned {middle['scan']:,.0f}, range of {windows[0].rows:,} {middle['range']:.3f} ms"
         )
         yield Row(f"warm-compression-{kind}-{pattern}", f"chunks of {given}, {pattern}, {kind}",
                   size / 2**20, "MiB", "the points", len(given.points) * POINT_BYTES / 2**20,

@@ -96,7 +96,8 @@ def points_of(run: Run, start: int, stop: int, rows: Rows | None) -> Points:
         entities = np.full(stop - start, series.entities[first])
     else:
         last = int(series.starts.searchsorted(stop))
-        counts = np.diff(np.clip(series.starts[first : last + 1], start, stop))
+        edges = np.clip(series.starts[first : last + 1], start, stop)
+        counts = np.diff(edges)
         spaces = np.repeat(series.spaces[first:last], counts)
         entities = np.repeat(series.entities[first:last], counts)
     points = Points(

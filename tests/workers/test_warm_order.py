@@ -95,4 +95,5 @@ def test_points_from_any_row_to_any_other() -> None:
             assert found.entities.tolist() == entities[start:stop].tolist()
             assert found.timestamps.tolist() == times[start:stop].tolist()
             assert found.vectors.tolist() == vectors[start:stop].tolist()
-            assert (found.spaces.dtype, found.entities.dtype) == (np.uint32, np.uint64)
+            assert found.spaces.dtype == np.uint32
+            assert found.entities.dtype == np.uint64
