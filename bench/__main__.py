@@ -12,7 +12,18 @@ from typing import TextIO
 from rich.console import Console
 from rich.markdown import Markdown
 
-from holdfast.bench import fold, large, report, runtime, transport, vector_files, vectors
+from holdfast.bench import (
+    fold,
+    large,
+    report,
+    runtime,
+    transport,
+    vector_files,
+    vectors,
+    warm,
+    warm_files,
+    warm_write,
+)
 from holdfast.bench.measure import Row, machine_facts
 from holdfast.bench.run import FULL, QUICK, Run
 
@@ -36,9 +47,22 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "vectors-open": vector_files.opening,
     "vectors-restart": vector_files.restart,
     "vectors-memory": vector_files.memory,
+    "warm-write-never": warm_write.batches_never,
+    "warm-write-always": warm_write.batches_always,
+    "warm-put": warm_write.puts,
+    "warm-range": warm.ranges,
+    "warm-whole": warm.whole,
+    "warm-scan": warm.scan,
+    "warm-get": warm.gets,
+    "warm-nearest": warm.nearest,
+    "warm-open": warm_files.opening,
+    "warm-memory": warm_files.memory,
+    "warm-import": warm_files.importing,
+    "warm-compaction": warm_files.compaction,
+    "warm-compression": warm_files.compression,
 }
-VECTORS = "vectors"
-"""Stands for every group whose name begins with it."""
+KINDS = ("vectors", "warm")
+"""Each stands for every group whose name begins with it, and has a page of figures."""
 TRANSPORT = "transport"
 _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"
 
@@ -48,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     names = _meant(options.only.split(",")) if options.only else [*GROUPS, TRANSPORT]
     if unknown := [name for name in names if name not in {*GROUPS, TRANSPORT}]:
-        known = ", ".join([*GROUPS, VECTORS, TRANSPORT])
+        known = ", ".join([*GROUPS, *KINDS, TRANSPORT])
         print(f"no such benchmark: {', '.join(unknown)}; there are: {known}", file=sys.stderr)
         return 2
     where = options.directory or os.getcwd()
@@ -65,32 +89,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.figures and figures:
         kept = transport.as_json(figures)
         _keep(options.figures, TRANSPORT, machine, kept, transport.as_markdown(figures))
-    about_vectors = [row for row in rows if row.name.startswith(f"{VECTORS}-")]
-    if options.figures and about_vectors:
-        kept = {"rows": [row.as_json() for row in about_vectors]}
-        _keep(options.figures, VECTORS, machine, kept, report.as_markdown(about_vectors))
+    for kind in KINDS if options.figures else ():
+        if about := [row for row in rows if row.name.startswith(f"{kind}-")]:
+            kept = {"rows": [row.as_json() for row in about]}
+            _keep(options.figures, kind, machine, kept, report.as_markdown(about))
     return int(options.strict and any(row.met is False for row in rows))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m holdfast.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes; no budget counts")
-    parser.add_argument("--only", metavar="NAME,...", help=", ".join([*GROUPS, VECTORS, TRANSPORT]))
+    parser.add_argument("--only", metavar="NAME,...", help=", ".join([*GROUPS, *KINDS, TRANSPORT]))
     parser.add_argument("--json", metavar="FILE", help="write the report there; - for stdout")
     parser.add_argument(
         "--directory", help="where to make a directory for the data (default: the current one)"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is missed")
     parser.add_argument(
-        "--figures", metavar="DIR", help="keep the figures of transport and vectors there"
+        "--figures",
+        metavar="DIR",
+        help=f"keep the figures of {', '.join([*KINDS, TRANSPORT])} there",
     )
     return parser
 
 
 def _meant(names: Sequence[str]) -> list[str]:
-    """The names, with those of its groups in place of ``vectors``."""
-    groups = [name for name in GROUPS if name.startswith(f"{VECTORS}-")]
-    return [meant for name in names for meant in (groups if name == VECTORS else [name])]
+    """The names, with those of its groups in place of a kind."""
+    groups = {kind: [name for name in GROUPS if name.startswith(f"{kind}-")] for kind in KINDS}
+    return [meant for name in names for meant in groups.get(name, [name])]
 
 
 def _rows(run: Run, names: Sequence[str]) -> list[Row]:

@@ -4,14 +4,16 @@ A load runs for a fixed time from an agreed moment and counts the calls that wer
 that a fast side and a slow side of a comparison are loaded for equally long.
 """
 
+import contextlib
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 import holdfast
 from holdfast.bench import data
+from holdfast.bench.measure import Measurement, seconds_per_call
 from holdfast.workers.message import Durability
 
 OneCall = Callable[[int], object]
@@ -153,3 +155,18 @@ def start_echo() -> tuple[Connection, Callable[[], None]]:
         child.join()
 
     return ours, end
+
+
+@contextlib.contextmanager
+def echoing(body: bytes) -> Iterator[Measurement]:
+    """The microseconds that an echo of ``body`` takes over ``multiprocessing.Pipe``."""
+    pipe, end = start_echo()
+
+    def once() -> None:
+        pipe.send_bytes(body)
+        pipe.recv_bytes()
+
+    try:
+        yield lambda: seconds_per_call(once, 500) * 1e6
+    finally:
+        end()

@@ -18,7 +18,10 @@ import psutil
 Measurement = Callable[[], float]
 Samples = dict[str, list[float]]
 
-_PACKAGES = ("holdfast", "msgspec", "isal", "numpy", "sortedcontainers", "lmdb", "rocksdict")
+_PACKAGES = (
+    "holdfast", "msgspec", "isal", "numpy", "pyarrow", "sortedcontainers", "lmdb", "rocksdict",
+    "duckdb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

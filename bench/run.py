@@ -31,6 +31,24 @@ class VectorSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmSizes:
+    """How many points there are, of how many entities, and in how long series ``get`` looks.
+
+    A mean is of ``reads`` calls, or of ``puts``. ``repetitions`` is how often it is measured what
+    takes milliseconds, ``long_repetitions`` what takes seconds.
+    """
+
+    rows: int
+    entities: int
+    small_rows: int
+    lengths: tuple[int, ...]
+    reads: int
+    puts: int
+    repetitions: int
+    long_repetitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """How much is measured, and how often."""
 
@@ -44,6 +62,7 @@ class Sizes:
     opens: int
     bodies: tuple[int, ...]
     vectors: VectorSizes
+    warm: WarmSizes
     quick: bool
 
 
@@ -59,6 +78,16 @@ FULL = Sizes(
     opens=15,
     bodies=(100, _KIB, 10 * _KIB, 100 * _KIB, 280 * _KIB, _MIB, 8 * _MIB, 64 * _MIB),
     vectors=VectorSizes(rows=100_000, source_rows=24_000, queries=200, commits=2000, repetitions=9),
+    warm=WarmSizes(
+        rows=1_000_000,
+        entities=100,
+        small_rows=10_000,
+        lengths=(1000, 100_000, 1_000_000),
+        reads=100,
+        puts=100,
+        repetitions=9,
+        long_repetitions=3,
+    ),
     quick=False,
 )
 QUICK = Sizes(
@@ -72,6 +101,16 @@ QUICK = Sizes(
     opens=5,
     bodies=(100, 10 * _KIB, _MIB),
     vectors=VectorSizes(rows=5000, source_rows=1000, queries=30, commits=100, repetitions=3),
+    warm=WarmSizes(
+        rows=100_000,
+        entities=20,
+        small_rows=5000,
+        lengths=(1000, 10_000, 100_000),
+        reads=30,
+        puts=50,
+        repetitions=3,
+        long_repetitions=2,
+    ),
     quick=True,
 )
 

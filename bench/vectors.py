@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 import holdfast
 from holdfast.bench import vector_data, vector_peers
-from holdfast.bench.callers import start_echo
+from holdfast.bench.callers import echoing
 from holdfast.bench.measure import (
     Measurement,
     Row,
@@ -20,7 +20,6 @@ from holdfast.bench.measure import (
     in_turn,
     medians,
     seconds,
-    seconds_per_call,
 )
 from holdfast.bench.run import Run
 from holdfast.bench.vector_data import Floats, K, Sample
@@ -136,7 +135,7 @@ def _approximate(run: Run, sample: Sample) -> list[Row]:
             name: _per_query(peer.search, sample.queries, 1e6)
             for name, peer in {"engine": engine, **peers}.items()
         }
-        measurements["echo"] = stack.enter_context(_echo(sample.queries[0].tobytes()))
+        measurements["echo"] = stack.enter_context(echoing(sample.queries[0].tobytes()))
         in_turn(measurements, 1)
         samples = in_turn(measurements, run.sizes.vectors.repetitions)
     return rows_of(sample, samples, recalls, engine.breadth)
@@ -194,21 +193,6 @@ def tune(peer: vector_peers.Tunable, sample: Sample, nearest: vector_data.Ids) -
         if recall >= RECALL:
             break
     return recall
-
-
-@contextlib.contextmanager
-def _echo(body: bytes) -> Iterator[Measurement]:
-    """The microseconds that an echo of ``body`` takes over ``multiprocessing.Pipe``."""
-    pipe, end = start_echo()
-
-    def once() -> None:
-        pipe.send_bytes(body)
-        pipe.recv_bytes()
-
-    try:
-        yield lambda: seconds_per_call(once, 500) * 1e6
-    finally:
-        end()
 
 
 # --- filtered ----------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Points:
             None if self.metadata is None else self.metadata.take(pa.array(order)),
         )
 
+    def copied(self) -> "Points":
+        """The same points in memory of their own."""
+        return self.take(np.arange(len(self)))
+
     def slice(self, start: int, stop: int) -> "Points":
         """These points from ``start`` to ``stop``, as views."""
         metadata = self.metadata

@@ -93,11 +93,15 @@ def points_of(run: Run, start: int, stop: int, rows: Rows | None) -> Points:
     """The points of a run from ``start`` to ``stop``, or those of ``rows`` among them."""
     series = run.series
     first = int(series.starts.searchsorted(start, "right")) - 1
-    last = int(series.starts.searchsorted(stop))
-    edges = np.clip(series.starts[first : last + 1], start, stop)
-    counts = np.diff(edges)
-    spaces = np.repeat(series.spaces[first:last], counts)
-    entities = np.repeat(series.entities[first:last], counts)
+    if first < len(series) and stop <= series.starts[first + 1]:  # one series, as reads mostly do
+        spaces = np.full(stop - start, series.spaces[first])
+        entities = np.full(stop - start, series.entities[first])
+    else:
+        last = int(series.starts.searchsorted(stop))
+        edges = np.clip(series.starts[first : last + 1], start, stop)
+        counts = np.diff(edges)
+        spaces = np.repeat(series.spaces[first:last], counts)
+        entities = np.repeat(series.entities[first:last], counts)
     points = Points(
         spaces, entities, run.timestamps[start:stop], run.vectors(start, stop),
         run.metadata(start, stop),

@@ -20,7 +20,7 @@ from holdfast.workers.warm_runs import (
     Span,
     live_points,
     live_rows,
-    ranges,
+    live_rows_between,
     series_slice,
     within,
 )
@@ -323,13 +323,7 @@ def _rows_in_window(run: Run, request: warm_messages.WarmNearest) -> NDArray[np.
     if request.entities is not None:
         wanted = np.frombuffer(request.entities, "<u8")
         places = places[np.isin(series_.entities[places], wanted)]
-    start, end = request.start, request.end
-    places = places[(series_.first_times[places] <= end) & (series_.last_times[places] >= start)]
-    starts = series_.starts[places]
-    rows = ranges(starts, series_.starts[places + 1] - starts)
-    times = run.timestamps[rows]
-    rows = rows[(times >= start) & (times <= end)]
-    return rows if run.dead is None else rows[~run.dead[rows]]
+    return live_rows_between(run, places, request.start, request.end)
 
 
 def _nearest_of(

@@ -14,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from holdfast.formats.points import Points
+from holdfast.formats.points import TIME_MAX, Points
 from holdfast.formats.zone_map import Series, series_of
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
+
+_WORD_BITS = 64
+_SEARCHED_ROWS_MIN = 8  # a series of fewer is looked through
 
 
 class Run(Protocol):
@@ -258,6 +261,23 @@ def ranges(starts: Rows, counts: Rows) -> Rows:
     return numbers
 
 
+def live_rows_between(run: Run, places: Rows, start: int, end: int) -> Rows:
+    """The live rows of those series of a run, by their places, from ``start`` to ``end``."""
+    series, times = run.series, run.timestamps
+    places = places[(series.first_times[places] <= end) & (series.last_times[places] >= start)]
+    low, high = series.starts[places], series.starts[places + 1]
+    if int((high - low).sum()) > _SEARCHED_ROWS_MIN * len(places):
+        first = _bisect(times, low, high, np.full(len(places), start))
+        if end < TIME_MAX:
+            high = _bisect(times, low, high, np.full(len(places), end + 1))
+        rows = ranges(first, np.maximum(high - first, 0))
+    else:
+        rows = ranges(low, high - low)
+        found = times[rows]
+        rows = rows[(found >= start) & (found <= end)]
+    return rows if run.dead is None else rows[~run.dead[rows]]
+
+
 def _bisect(times: Times, low: Rows, high: Rows, wanted: Times) -> Rows:
     """For each of ``wanted``: the first place from ``low`` to ``high`` not below it."""
     low, high = low.copy(), high.copy()
@@ -298,14 +318,40 @@ def key_order(
     spaces: NDArray[np.uint32] | None, entities: NDArray[np.uint64] | None, times: Times
 ) -> Rows:
     """Puts rows in order of key, equal ones as they came; None means: all the same."""
-    if entities is None and spaces is None:
-        return np.argsort(times, kind="stable")
     keys: list[NDArray[np.generic]] = [times]
     if entities is not None:
         keys.append(entities)
     if spaces is not None:
         keys.append(spaces)
+    packed = _packed(keys)
+    if packed is not None:
+        return packed
     return np.lexsort(keys)
+
+
+def _packed(keys: Sequence[NDArray[np.generic]]) -> Rows | None:
+    """What ``np.lexsort`` gives, if keys, less their least values, and row fit into 64 bits.
+
+    They nearly always do, and sorting numbers is ten times as fast as sorting places by keys.
+    """
+    rows = len(keys[0])
+    if rows < 2:
+        return np.arange(rows)
+    lows = [int(key.min()) for key in keys]
+    widths = [(int(key.max()) - low).bit_length() for key, low in zip(keys, lows, strict=True)]
+    row_bits = (rows - 1).bit_length()
+    if sum(widths) + row_bits > _WORD_BITS:
+        return None
+    whole = np.arange(rows, dtype=np.uint64)
+    shift = row_bits
+    for key, low, width in zip(keys, lows, widths, strict=True):
+        if width:  # so that no shift is as wide as the word
+            above = key.astype(np.uint64) - np.uint64(low % (1 << _WORD_BITS))  # modulo 2**64
+            whole |= above << np.uint64(shift)
+        shift += width
+    whole.sort()
+    whole &= np.uint64((1 << row_bits) - 1)
+    return whole.view(np.int64)
 
 
 def live_points(run: Run) -> int:

@@ -25,8 +25,8 @@ from holdfast.workers.warm_runs import (
     in_key_order,
     key_order,
     live_rows,
+    live_rows_between,
     live_rows_of,
-    ranges,
     series_slice,
     total_live,
     within,
@@ -328,18 +328,13 @@ def _rows_in_range(run: Run, space: int | None, entity: int | None, start: int, 
             return np.empty(0, np.int64)
         low, high = within(span, start, end)
         rows = np.arange(low, high)
-    else:
-        series = run.series
-        low, high = (0, len(series)) if space is None else series_slice(series, space)
-        places = np.arange(low, high)
-        if entity is not None:
-            places = places[series.entities[low:high] == np.uint64(entity)]
-        places = places[(series.first_times[places] <= end) & (series.last_times[places] >= start)]
-        starts = series.starts[places]
-        rows = ranges(starts, series.starts[places + 1] - starts)
-        times = run.timestamps[rows]
-        rows = rows[(times >= start) & (times <= end)]
-    return rows if run.dead is None else rows[~run.dead[rows]]
+        return rows if run.dead is None else rows[~run.dead[rows]]
+    series = run.series
+    low, high = (0, len(series)) if space is None else series_slice(series, space)
+    places = np.arange(low, high)
+    if entity is not None:
+        places = places[series.entities[low:high] == np.uint64(entity)]
+    return live_rows_between(run, places, start, end)
 
 
 def merge_in_memory(runs: Sequence[MemoryRun]) -> MemoryRun | None:

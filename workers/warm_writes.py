@@ -28,6 +28,8 @@ def write(store: WarmStore, request: WarmWrite, caller: Caller) -> WarmWritten:
     if not rows:
         return WarmWritten(0, 0)
     plan = store.table.plan_write(points)
+    if plan.points is points and not plan.to_tail:
+        plan.points = points.copied()  # the table keeps them, and the frame's bytes go
     record = warm_log.encode_write(
         store.sequence + 1, request.space, request.entities, request.timestamps,
         request.vectors, request.metadata,
@@ -37,27 +39,20 @@ def write(store: WarmStore, request: WarmWrite, caller: Caller) -> WarmWritten:
 
 
 def checked(request: WarmWrite, dimension: int) -> Points:
-    """The points of a request. Raises ``InvalidArgument`` or ``LimitExceeded``.
-
-    They are copies: the table keeps them, and the request's bytes go with its frame.
-    """
-    entities, timestamps = _keys(_copied(request.entities), _copied(request.timestamps))
+    """The points of a request, as views of it. Raises ``InvalidArgument`` or ``LimitExceeded``."""
+    entities, timestamps = _keys(request.entities, request.timestamps)
     rows = len(timestamps)
     size = sum(map(len, (request.timestamps, request.entities, request.vectors, request.metadata)))
     if size > BATCH_BYTES_MAX:
         raise LimitExceeded(f"a batch of {size} bytes is over the limit of {BATCH_BYTES_MAX}")
-    vectors = matrix(_copied(request.vectors), rows, dimension, "vectors")
+    vectors = matrix(request.vectors, rows, dimension, "vectors")
     if not request.accept_non_finite:
         _refuse_non_finite(vectors)
     try:
-        metadata = metadata_from_ipc(_copied(request.metadata), rows)
+        metadata = metadata_from_ipc(request.metadata, rows)
     except InvalidFormat as error:
         raise InvalidArgument(str(error)) from error
     return Points(np.full(rows, request.space, np.uint32), entities, timestamps, vectors, metadata)
-
-
-def _copied(data: memoryview) -> memoryview:
-    return memoryview(bytes(data))
 
 
 def _keys(entities: memoryview, timestamps: memoryview) -> tuple[
