@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.markdown import Markdown
 
-from holdfast.bench import fold, large, report, runtime, transport, vector_files, vectors
+from holdfast.bench import fold, indexes, large, report, runtime, transport, vector_files, vectors
 from holdfast.bench.measure import Row, machine_facts
 from holdfast.bench.run import FULL, QUICK, Run
 
@@ -36,6 +36,10 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "vectors-open": vector_files.opening,
     "vectors-restart": vector_files.restart,
     "vectors-memory": vector_files.memory,
+    "index-save": indexes.save,
+    "index-load": indexes.load,
+    "index-insert": indexes.insert,
+    "index-replay": indexes.replay,
 }
 VECTORS = "vectors"
 """Stands for every group whose name begins with it."""

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.iqdb_values import (
     METRICS,
+    Buffer,
     FlatParameters,
     Flaw,
     HnswParameters,
@@ -168,13 +169,15 @@ def _plain_row(dimension: int) -> "np.dtype[np.void]":
     )
 
 
-def encode_rows(ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None]) -> bytes:
+def encode_rows(ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None]) -> Buffer:
     """Rows, back to back. ``metadata`` is canonical."""
-    if not any(metadata) and not any(isinstance(id_, bytes) for id_ in ids):
-        rows = np.zeros(len(ids), _plain_row(vectors.shape[1]))
+    if not any(metadata) and bytes not in set(map(type, ids)):
+        rows = np.empty(len(ids), _plain_row(vectors.shape[1]))
+        rows["kind"] = _NUMBER_ID
         rows["id"] = np.array(ids, np.uint64)
         rows["vector"] = vectors
-        return rows.tobytes()
+        rows["metadata"] = 0
+        return rows.view(np.uint8).data
     pieces: list[bytes] = []
     little = np.ascontiguousarray(vectors, "<f4")
     data, width = little.tobytes(), 4 * vectors.shape[1]

@@ -80,7 +80,7 @@ def payload_of(
     told = CoreHeader(FlatParameters(), dimension, "dot", len(rows))._replace(**header)  # type: ignore[arg-type]
     entries = [None if m is None else encode_metadata(m) for _, m in rows]
     ids = [id_ for id_, _ in rows]
-    return iqdb_core.encode_header(told) + iqdb_core.encode_rows(ids, vectors, entries)
+    return iqdb_core.encode_header(told) + bytes(iqdb_core.encode_rows(ids, vectors, entries))
 
 
 def batches(payload: bytes) -> tuple[CoreHeader, list[Batch]]:
