@@ -48,6 +48,7 @@ from holdfast.formats.iqdb_values import (
     Parameters,
     canonical_metadata,
 )
+from holdfast.formats.limits import INDEX_DIMENSION_MAX
 
 Floats = NDArray[np.float32]
 
@@ -63,6 +64,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _NUMBER_ID, _BYTES_ID = 0, 1
 _ROWS_AT_ONCE = 4096
+_MIXED_FLOATS = 1 << 22
 _RUN_MIN = 16  # shorter runs are not worth an array
 
 
@@ -122,8 +124,9 @@ def decode_header(payload: memoryview) -> tuple[CoreHeader, int]:
     if metric >= len(METRICS):
         raise IndexFlaw(Flaw.METRIC, f"unknown metric code {metric} in the payload", offset + 8)
     start = offset + _SHAPE.size
-    if dimension == 0:
-        raise IndexFlaw(Flaw.PAYLOAD, "dimension 0", offset)
+    if not 0 < dimension <= INDEX_DIMENSION_MAX:
+        reason = f"dimension {dimension} is not within 1 to {INDEX_DIMENSION_MAX}"
+        raise IndexFlaw(Flaw.PAYLOAD, reason, offset)
     if rows * (_row_bytes_min(dimension)) > len(payload) - start:
         raise IndexFlaw(
             Flaw.PAYLOAD,
@@ -210,7 +213,8 @@ def decode_rows(
         tick()
         batch, stop = _plain_run(payload, offset, min(left, _ROWS_AT_ONCE), header.dimension)
         if batch is None:
-            batch, stop = _mixed_rows(payload, offset, min(left, 256), header.dimension)
+            most = min(left, 256, max(1, _MIXED_FLOATS // header.dimension))
+            batch, stop = _mixed_rows(payload, offset, most, header.dimension)
         yield batch
         offset, left = stop, left - len(batch.ids)
 

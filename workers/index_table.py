@@ -18,6 +18,7 @@ from holdfast.formats.iqdb_values import Id
 
 Floats = NDArray[np.float32]
 _ROWS_MIN = 256
+_FLOATS_MIN = 1 << 20
 
 
 class Watcher(Protocol):
@@ -43,7 +44,8 @@ class IndexTable:
         self.watchers: list[Watcher] = []
         self.version = 0
         """Counts changes, for those who remember what they worked out."""
-        self._vectors = np.empty((_ROWS_MIN, dimension), np.float32)
+        rows = min(_ROWS_MIN, max(1, _FLOATS_MIN // dimension))
+        self._vectors = np.empty((rows, dimension), np.float32)
         self._frozen: Frozen | None = None
 
     def __len__(self) -> int:
