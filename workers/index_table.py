@@ -25,7 +25,7 @@ class Watcher(Protocol):
     """Whoever keeps something about each row by its slot."""
 
     def changed(self, slots: Sequence[int]) -> None:
-        """The rows in these slots are other ones, or new."""
+        """The rows in these slots are other ones; a range: they are new, at the end."""
         ...
 
     def moved(self, source: int, target: int) -> None:
