@@ -14,6 +14,7 @@ from rich.markdown import Markdown
 
 from holdfast.bench import (
     fold,
+    indexes,
     large,
     report,
     runtime,
@@ -60,8 +61,12 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "warm-import": warm_files.importing,
     "warm-compaction": warm_files.compaction,
     "warm-compression": warm_files.compression,
+    "index-save": indexes.save,
+    "index-load": indexes.load,
+    "index-insert": indexes.insert,
+    "index-replay": indexes.replay,
 }
-KINDS = ("vectors", "warm")
+KINDS = ("vectors", "warm", "index")
 """Each stands for every group whose name begins with it, and has a page of figures."""
 TRANSPORT = "transport"
 _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"

@@ -28,6 +28,7 @@ from holdfast.following import Follower, Listing, list_files
 from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.limits import MIB
 from holdfast.handles.fold import absolute
+from holdfast.indexed import make_index
 from holdfast.resemblance import compare_files
 from holdfast.sampling import Sampler, examine
 from holdfast.storm import ROUNDS, WRITERS, Storm, milliseconds
@@ -123,6 +124,7 @@ class _Demo:
                 self._look_up(engine)
                 self._export_and_import(engine)
                 self._resemble(engine)
+                self._index(engine)
                 storm = Storm(engine, "storm", ROUNDS)
                 storm.rage(self._bar("killing", len(ROUNDS)))
                 self._look_at_samples(sampler)
@@ -249,6 +251,23 @@ class _Demo:
         self._promise("the nearest files are the nearest", found.right)
         self._promise("a branch and its parent do not disturb each other", found.apart)
         self._promise("compaction loses nothing", found.compacted_right)
+
+    def _index(self, engine: Engine) -> None:
+        """The files' vectors in an index whose worker is killed between snapshot and log."""
+        if "resemblance" not in engine.stores():
+            return
+        found = make_index(engine, engine.vectors("resemblance"))
+        if found is None:
+            return
+        self._report.sections["index"] = asdict(found)
+        self._line(
+            "vectors indexed", f"{found.rows:,} in {found.insert_s:.2f} s, snapshots included"
+        )
+        took = f"{milliseconds(found.recovered_s)} ms, {found.log_bytes:,} bytes of log replayed"
+        self._line("index worker killed, back in", took)
+        self._promise("an index comes back whole", found.complete)
+        self._promise("an index finds what the vector store finds", found.same)
+        self._promise("a checkpoint takes the log into the snapshot", found.checkpointed)
 
     def _look_at_samples(self, sampler: Sampler) -> None:
         """What the processes used all the while, as the warm store gives it back."""

@@ -179,7 +179,7 @@ class Engine(EngineBase):
     ) -> "Index":
         """Open the index ``name``, making it if ``create`` and it is absent.
 
-        A new index needs its ``dimension``, 1 to 65,535; ``kind`` is ``"flat"`` (the default:
+        A new index needs its ``dimension``, 1 to 1,048,576; ``kind`` is ``"flat"`` (the default:
         exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``, a
         class of your own (see ``Persistable``), which has to be named at each opening. ``metric``
         is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or

@@ -28,6 +28,7 @@ from holdfast.formats.iqdb_snapshot import (
 from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metadata, Metric, check_id
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
+    CheckedRows,
     Ids,
     IndexHits,
     IndexRow,
@@ -228,9 +229,8 @@ class PersistedIndex:
         """Add or replace rows: one durable unit. See ``Index.upsert_batch``."""
         return self._insert(as_rows(ids, vectors, metadata, self.dimension), replace=True)
 
-    def _insert(self, rows: "tuple[object, object, object]", *, replace: bool) -> IndexInserted:
-        counts = self._write(lambda: self._store.insert(*rows, replace=replace))  # type: ignore[arg-type]  # as checked by as_rows
-        return IndexInserted(*counts)
+    def _insert(self, rows: CheckedRows, *, replace: bool) -> IndexInserted:
+        return IndexInserted(*self._write(lambda: self._store.insert(*rows, replace=replace)))
 
     def delete(self, id: Id, *, missing_ok: bool = False) -> bool:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.iqdb_values import (
     METRICS,
+    Buffer,
     FlatParameters,
     Flaw,
     HnswParameters,
@@ -47,6 +48,7 @@ from holdfast.formats.iqdb_values import (
     Parameters,
     canonical_metadata,
 )
+from holdfast.formats.limits import INDEX_DIMENSION_MAX
 
 Floats = NDArray[np.float32]
 
@@ -62,6 +64,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _NUMBER_ID, _BYTES_ID = 0, 1
 _ROWS_AT_ONCE = 4096
+_MIXED_FLOATS = 1 << 22
 _RUN_MIN = 16  # shorter runs are not worth an array
 
 
@@ -121,8 +124,9 @@ def decode_header(payload: memoryview) -> tuple[CoreHeader, int]:
     if metric >= len(METRICS):
         raise IndexFlaw(Flaw.METRIC, f"unknown metric code {metric} in the payload", offset + 8)
     start = offset + _SHAPE.size
-    if dimension == 0:
-        raise IndexFlaw(Flaw.PAYLOAD, "dimension 0", offset)
+    if not 0 < dimension <= INDEX_DIMENSION_MAX:
+        reason = f"dimension {dimension} is not within 1 to {INDEX_DIMENSION_MAX}"
+        raise IndexFlaw(Flaw.PAYLOAD, reason, offset)
     if rows * (_row_bytes_min(dimension)) > len(payload) - start:
         raise IndexFlaw(
             Flaw.PAYLOAD,
@@ -168,13 +172,15 @@ def _plain_row(dimension: int) -> "np.dtype[np.void]":
     )
 
 
-def encode_rows(ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None]) -> bytes:
+def encode_rows(ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None]) -> Buffer:
     """Rows, back to back. ``metadata`` is canonical."""
-    if not any(metadata) and not any(isinstance(id_, bytes) for id_ in ids):
-        rows = np.zeros(len(ids), _plain_row(vectors.shape[1]))
+    if not any(metadata) and bytes not in set(map(type, ids)):
+        rows = np.empty(len(ids), _plain_row(vectors.shape[1]))
+        rows["kind"] = _NUMBER_ID
         rows["id"] = np.array(ids, np.uint64)
         rows["vector"] = vectors
-        return rows.tobytes()
+        rows["metadata"] = 0
+        return rows.view(np.uint8).data
     pieces: list[bytes] = []
     little = np.ascontiguousarray(vectors, "<f4")
     data, width = little.tobytes(), 4 * vectors.shape[1]
@@ -207,7 +213,8 @@ def decode_rows(
         tick()
         batch, stop = _plain_run(payload, offset, min(left, _ROWS_AT_ONCE), header.dimension)
         if batch is None:
-            batch, stop = _mixed_rows(payload, offset, min(left, 256), header.dimension)
+            most = min(left, 256, max(1, _MIXED_FLOATS // header.dimension))
+            batch, stop = _mixed_rows(payload, offset, most, header.dimension)
         yield batch
         offset, left = stop, left - len(batch.ids)
 

@@ -44,7 +44,12 @@ import zstandard
 
 from holdfast.formats.checksum import crc32
 from holdfast.formats.iqdb_values import METRICS, Buffer, Flaw, IndexFlaw, Metric
-from holdfast.formats.limits import INDEX_RATIO_MAX, INDEX_TYPE_BYTES_MAX, MIB
+from holdfast.formats.limits import (
+    INDEX_DIMENSION_MAX,
+    INDEX_RATIO_MAX,
+    INDEX_TYPE_BYTES_MAX,
+    MIB,
+)
 
 MAGIC = b"IQDBPRST"
 VERSION = 2
@@ -144,6 +149,9 @@ def decode_header(head: Buffer) -> SnapshotHeader:
     dimension, metric, count, crc = _TAIL.unpack_from(view, stop)
     if metric >= len(METRICS):
         raise IndexFlaw(Flaw.METRIC, f"unknown metric code {metric}", stop + 8)
+    if dimension > INDEX_DIMENSION_MAX:
+        reason = f"dimension {dimension} is over the limit of {INDEX_DIMENSION_MAX}"
+        raise IndexFlaw(Flaw.PAYLOAD, reason, stop)
     start = stop + _TAIL.size
     compression, size = _preamble(view, version, start)
     return SnapshotHeader(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from holdfast.formats import iqdb_core
 from holdfast.formats.iqdb_core import CoreHeader
 from holdfast.formats.iqdb_values import (
+    Buffer,
     FlatParameters,
     Flaw,
     HnswParameters,
@@ -174,7 +175,7 @@ class CoreIndex:
 
     # --- the payload -----------------------------------------------------------------------
 
-    def payload(self) -> Iterator[bytes]:
+    def payload(self) -> Iterator[Buffer]:
         """The payload of the rows as they are at the first piece, whatever happens meanwhile."""
         frozen = self.table.freeze()
         try:
@@ -189,7 +190,7 @@ class CoreIndex:
     def save_to(self, writer: Writer) -> None:
         """Write the payload."""
         for piece in self.payload():
-            writer.write(piece)
+            writer.write(bytes(piece))
 
     @classmethod
     def load_from(cls, reader: Reader) -> Self:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import HoldfastError, InvalidArgument
-from holdfast.formats.iqdb_values import METRICS, Flaw, Id, IndexFlaw, Metric, check_id
+from holdfast.formats.iqdb_values import METRICS, Buffer, Flaw, Id, IndexFlaw, Metric, check_id
 from holdfast.formats.limits import INDEX_DIMENSION_MAX
 from holdfast.workers.core_index import Found, decoded
 from holdfast.workers.persistable import Persistable
@@ -122,7 +122,7 @@ class ForeignIndex:
         """Nothing is known to be done."""
         return False
 
-    def payload(self) -> Iterator[bytes]:
+    def payload(self) -> Iterator[Buffer]:
         """What the class writes, as it writes it; it may not change meanwhile."""
         sink = io.BytesIO()
         self.inner.save_to(sink)

@@ -52,7 +52,7 @@ class HnswGraph:
     # --- what happens to the rows ----------------------------------------------------------
 
     def changed(self, slots: Sequence[int]) -> None:
-        if slots and slots[0] >= self._next and isinstance(slots, range):
+        if isinstance(slots, range):
             return  # new rows at the end
         for slot in slots:
             if slot < self._next:

@@ -156,6 +156,9 @@ class IndexActor:
             self._upkeep = None
         return True
 
+    def pressed(self) -> bool:
+        return self._upkeep is not None and self.store.is_behind()
+
     def _checkpoint_quietly(self) -> Generator[object, None, None]:
         try:
             yield from self.store.checkpoint()

@@ -108,7 +108,8 @@ def _chunks(index: CoreIndex) -> Iterator[bytes]:
     crc = crc32_combine(crc32(preamble), crc, size)
     yield encode_header(index.index_type, index.dimension, index.metric, len(index), crc)
     yield preamble
-    yield from index.payload()
+    for piece in index.payload():
+        yield bytes(piece)
 
 
 def keep_log(disk: Disk, path: str, suffix: str) -> None:

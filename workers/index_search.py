@@ -14,7 +14,7 @@ NaN comes last, -0 before 0, and ties are decided by storage order. Where every 
 dot and Euclidean searches go through ``search.nearest``: the same rows, ten times faster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,6 +105,21 @@ class ExactSearch:
         self._metric = metric
         self._version = -1
         self._rows: search.Rows | None = None
+        self._norms = np.empty(0, np.float32)  # squared, by slot
+        self._known = 0  # slots below this have their norm in there, but for the stale ones
+        self._stale: set[int] = set()
+        table.watchers.append(self)
+
+    def changed(self, slots: Sequence[int]) -> None:
+        if not isinstance(slots, range):  # those are new, and beyond what is known
+            self._stale.update(slot for slot in slots if slot < self._known)
+
+    def moved(self, source: int, target: int) -> None:
+        if target < self._known:
+            self._stale.add(target)
+        if source < self._known:
+            self._known = source
+            self._stale.discard(source)
 
     def nearest(
         self,
@@ -166,12 +181,27 @@ class ExactSearch:
             return None
         return Nearest(found.slots[:, :each], found.distances[:, :each])
 
+    def _squared_norms(self, vectors: Floats) -> Floats:
+        """Those of all rows; computed of the rows that are new or changed."""
+        rows = len(vectors)
+        if rows > len(self._norms):
+            self._norms = np.append(
+                self._norms,
+                np.empty(max(rows, 2 * len(self._norms)) - len(self._norms), np.float32),
+            )
+        stale = np.array([*self._stale], np.int64)
+        self._norms[stale] = search.squared_norms(vectors[stale])
+        self._norms[self._known : rows] = search.squared_norms(vectors[self._known :])
+        self._known = rows
+        self._stale.clear()
+        return self._norms[:rows]
+
     def _are_tame(self, queries: Floats) -> bool:
         """Whether rows and queries are such that both definitions order them alike."""
         if self._version != self._table.version:
             vectors = self._table.vectors
             ids = np.arange(len(vectors), dtype=np.uint64)
-            self._rows = search.Rows(0, ids, vectors, search.squared_norms(vectors))
+            self._rows = search.Rows(0, ids, vectors, self._squared_norms(vectors))
             self._version = self._table.version
         assert self._rows is not None
         norms = self._rows.squared_norms

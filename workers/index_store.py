@@ -302,10 +302,15 @@ class IndexStore:
 
     def needs_checkpoint(self) -> bool:
         """Whether the log is long enough for a new snapshot."""
+        return not self._writing and self.log.end > max(self._log_limit(), self._log_allowed)
+
+    def is_behind(self) -> bool:
+        """Whether the log grows while a snapshot is written, so that this should not be put off."""
+        return self._writing and self.log.end > 2 * self._log_limit()
+
+    def _log_limit(self) -> int:
         limit = self._options.checkpoint_bytes
-        if limit is None:
-            limit = max(INDEX_LOG_BYTES_MIN, self.snapshot_bytes)
-        return not self._writing and self.log.end > max(limit, self._log_allowed)
+        return max(INDEX_LOG_BYTES_MIN, self.snapshot_bytes) if limit is None else limit
 
     def put_off(self) -> None:
         """A checkpoint failed: not again before the log is twice as long."""
@@ -331,7 +336,7 @@ class IndexStore:
             )
             self._put_in_place(written)
             if reset:
-                self._reset_log(written.log_end)
+                yield from self._reset_log(written.log_end)
         except HoldfastError:
             raise  # some are an OSError, too
         except OSError as error:
@@ -360,7 +365,7 @@ class IndexStore:
         self._count = self._next_count
         self._version = 2
 
-    def _reset_log(self, start: int) -> None:
+    def _reset_log(self, start: int) -> Generator[Progress | None, None, None]:
         """Begin the log anew with what was appended from ``start`` on, which the snapshot lacks."""
         log, disk = self.log, self._disk
         temporary = log.path + TEMPORARY_SUFFIX
@@ -371,8 +376,13 @@ class IndexStore:
             file = disk.open(temporary, write=True, create=True)
             held = guard(disk, temporary)
             file.append(HEADER)
-            for offset in range(start, log.end, _COPY_BYTES):
-                file.append(log.read(offset, min(_COPY_BYTES, log.end - offset)))
+            copied_to = start
+            while log.end - copied_to > _COPY_BYTES:  # until little is left
+                file.append(log.read(copied_to, _COPY_BYTES))
+                copied_to += _COPY_BYTES
+                yield None
+            file.sync()
+            file.append(log.read(copied_to, log.end - copied_to))
             file.sync()
             self.ledger.forget_offsets()  # valid for the old log and the new one
         except BaseException:

@@ -18,13 +18,14 @@ from holdfast.formats.iqdb_values import Id
 
 Floats = NDArray[np.float32]
 _ROWS_MIN = 256
+_FLOATS_MIN = 1 << 20
 
 
 class Watcher(Protocol):
     """Whoever keeps something about each row by its slot."""
 
     def changed(self, slots: Sequence[int]) -> None:
-        """The rows in these slots are other ones, or new."""
+        """The rows in these slots are other ones; a range: they are new, at the end."""
         ...
 
     def moved(self, source: int, target: int) -> None:
@@ -43,7 +44,8 @@ class IndexTable:
         self.watchers: list[Watcher] = []
         self.version = 0
         """Counts changes, for those who remember what they worked out."""
-        self._vectors = np.empty((_ROWS_MIN, dimension), np.float32)
+        rows = min(_ROWS_MIN, max(1, _FLOATS_MIN // dimension))
+        self._vectors = np.empty((rows, dimension), np.float32)
         self._frozen: Frozen | None = None
 
     def __len__(self) -> int:

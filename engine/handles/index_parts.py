@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 import pyarrow.compute as pc
@@ -31,6 +31,17 @@ from holdfast.workers.raw_arrays import raw
 Ids = object
 """u64 ids as for a vector store, or a list of int and bytes."""
 _CUSTOM = ":"
+
+
+class CheckedRows(NamedTuple):
+    """A batch as it may be written."""
+
+    ids: "NDArray[np.uint64] | list[Id]"
+    """(n,)"""
+    vectors: NDArray[np.float32]
+    """(n, dimension), finite."""
+    metadata: list[bytes | None] | None
+    """Encoded; None if no row has any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +89,7 @@ def as_index_ids(value: object) -> "NDArray[np.uint64] | list[Id]":
     return as_ids(value)
 
 
-def as_rows(
-    ids: object, vectors: object, metadata: object, dimension: int
-) -> "tuple[NDArray[np.uint64] | list[Id], NDArray[np.float32], list[bytes | None] | None]":
+def as_rows(ids: object, vectors: object, metadata: object, dimension: int) -> CheckedRows:
     """A batch, checked: ids, finite vectors (n, dimension), encoded metadata."""
     checked = as_index_ids(ids)
     rows = as_vectors(vectors, dimension)
@@ -89,12 +98,10 @@ def as_rows(
     bad = first_non_finite(rows)
     if bad is not None:
         raise InvalidArgument(f"vectors, row {bad}: a value is not finite")
-    return checked, rows, as_entries(metadata, len(rows))
+    return CheckedRows(checked, rows, as_entries(metadata, len(rows)))
 
 
-def as_row(
-    id_: object, vector: object, metadata: object, dimension: int
-) -> "tuple[NDArray[np.uint64] | list[Id], NDArray[np.float32], list[bytes | None] | None]":
+def as_row(id_: object, vector: object, metadata: object, dimension: int) -> CheckedRows:
     """One row as a batch."""
     checked = check_id(id_)
     return as_rows([checked], [vector], None if metadata is None else [metadata], dimension)

@@ -80,7 +80,7 @@ def payload_of(
     told = CoreHeader(FlatParameters(), dimension, "dot", len(rows))._replace(**header)  # type: ignore[arg-type]
     entries = [None if m is None else encode_metadata(m) for _, m in rows]
     ids = [id_ for id_, _ in rows]
-    return iqdb_core.encode_header(told) + iqdb_core.encode_rows(ids, vectors, entries)
+    return iqdb_core.encode_header(told) + bytes(iqdb_core.encode_rows(ids, vectors, entries))
 
 
 def batches(payload: bytes) -> tuple[CoreHeader, list[Batch]]:
@@ -198,11 +198,20 @@ def test_a_payload_cut_anywhere_is_refused(at: int) -> None:
 
 def test_a_claim_of_many_rows_takes_no_memory() -> None:
     """2^60 rows in a few bytes are refused at once, and so is dimension 0."""
-    for rows, dimension in ((1 << 60, 3), (2, 1 << 60), (2, 0)):
+    for rows, dimension in ((1 << 60, 3), (2, 1 << 60), (2, 0), (0, 1 << 60), (0, (1 << 20) + 1)):
         header = CoreHeader(FlatParameters(), dimension, "dot", rows)
         with pytest.raises(IndexFlaw) as raised:
             iqdb_core.decode_header(memoryview(iqdb_core.encode_header(header)))
         assert raised.value.flaw is Flaw.PAYLOAD
+
+
+def test_a_header_of_a_dimension_beyond_all_bounds_is_refused() -> None:
+    """Also of an index whose payload is its own class's: the log is read by it."""
+    head = encode_header("own", (1 << 20) + 1, "dot", 0, 0)
+    with pytest.raises(IndexFlaw) as raised:
+        decode_header(head)
+    assert raised.value.flaw is Flaw.PAYLOAD
+    assert decode_header(encode_header("own", 1 << 20, "dot", 0, 0)).dimension == 1 << 20
 
 
 # --- compression --------------------------------------------------------------------------------

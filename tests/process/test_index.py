@@ -269,7 +269,10 @@ Action = Callable[[holdfast.Engine, holdfast.Index], object]
 ONE = [[0.5] * DIMENSION]
 REFUSED: dict[str, tuple[Action, type[Exception]]] = {
     "dimension 0": (lambda e, i: e.index("n", dimension=0), holdfast.InvalidArgument),
-    "dimension too large": (lambda e, i: e.index("n", dimension=65_536), holdfast.LimitExceeded),
+    "dimension too large": (
+        lambda e, i: e.index("n", dimension=(1 << 20) + 1),
+        holdfast.LimitExceeded,
+    ),
     "no dimension": (lambda e, i: e.index("n"), holdfast.InvalidArgument),
     "metric": (
         lambda e, i: e.index("n", dimension=2, metric="l2"),  # type: ignore[arg-type]

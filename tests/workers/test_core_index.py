@@ -124,6 +124,28 @@ def test_nothing_asked_for_or_nothing_there_gives_nothing() -> None:
     assert some.find(np.ones((1, 3), np.float32), 5, where=none).ids == [[]]
 
 
+@given(
+    changes=st.lists(
+        st.tuples(st.sampled_from(["put", "remove", "search"]), st.integers(0, 12)), max_size=40
+    ),
+    metric=st.sampled_from(METRICS),
+)
+def test_searches_follow_the_rows(changes: list[tuple[str, int]], metric: Metric) -> None:
+    """What is remembered of rows stays right while they come, change, move and go."""
+    index = CoreIndex(3, metric)
+    query = np.array([[1.25, -0.5, 2.0]], np.float32)
+    for number, (kind, id_) in enumerate(changes):
+        if kind == "put":
+            index.put([id_], random_rows(1, 3, number), None)
+        elif kind == "remove":
+            index.remove([id_])
+        else:
+            vectors = index.table.vectors
+            told = measure(vectors, query[0], metric)
+            expected = np.lexsort((np.arange(len(told)), told))[:3]
+            assert index.find(query, 3).ids[0] == [index.table.ids[n] for n in expected]
+
+
 # --- filters ------------------------------------------------------------------------------------
 
 METADATA: list[dict[str, Value] | None] = [

@@ -244,3 +244,20 @@ def test_refused_write_leaves_the_store_serving(code: int) -> None:
     ask(actor, apply(Put("k", b"3"), cursor=3), messages.Done, Caller(1, 20))
     actor.commit()
     check_state(memory.power_loss(Nothing()), "always", [state_of(actor)])
+
+
+def test_a_request_from_before_a_failed_sync_is_not_repeated() -> None:
+    """Its successor writes the log anew, and still knows what is in it when that is sent again."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    sent = apply(Put("k", b"sent"), cursor=1)
+    ask(actor, sent, messages.Done, Caller(1, 1))
+    disk.arm(Fail(len(disk.calls), errno.EIO, calls=frozenset({"sync"}), lost=Lost(Everything())))
+    with pytest.raises(Fatal):
+        actor.commit()
+    actor = opened(memory.crash())
+    rival = apply(Put("k", b"rival"), cursor=2)
+    ask(actor, rival, messages.Done, Caller(2, 1))
+    ask(actor, sent, messages.Done, Caller(1, 1))
+    assert state_of(actor) == State().after(sent).after(rival)

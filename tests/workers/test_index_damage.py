@@ -368,9 +368,9 @@ def test_the_old_snapshot_stays_until_the_new_one_is_verified() -> None:
 def test_what_compresses_too_well_is_stored_as_it_is(name: im.CompressionName) -> None:
     """Rows of zeros, which a reader would take for a bomb, are written so that they can be read."""
     memory = MemoryDisk("/data")
-    wide = IndexOptions(dimension=65_535, metric="dot", compression=name)
+    wide = IndexOptions(dimension=65_536, metric="dot", compression=name)
     actor = opened(memory, options=wide)
-    zeros = np.zeros((64, 65_535), np.float32)
+    zeros = np.zeros((64, 65_536), np.float32)
     request = im.IndexInsert(raw(np.arange(64, dtype=np.uint64)), raw(zeros))
     ask(actor, request, im.IndexInserted, Caller(1, 1))
     ask(actor, im.IndexCheckpoint(), Compacted)
