@@ -1,0 +1,102 @@
+"""A program that uses a store of an engine: ``python -m holdfast.bench.drill.host DIRECTORY ...``.
+
+Drills start it, and have it end in one way or another. It says ``ready`` once it has written
+something, waits for a line, and does then what ``way`` says:
+
+``close``   ends its client and closes the engine
+``exit``    leaves the program while its client is in the middle of calls
+``fork``    forks; both processes go on with clients of their own, then both end
+``exec``    replaces itself by another program that opens the same store
+``main``    does not wait for a line: its client works in the main thread, until it is interrupted
+"""
+
+import os
+import sys
+import threading
+from dataclasses import astuple, dataclass
+from typing import cast
+
+import holdfast
+from holdfast.bench.drill.clients import Client, Crowd
+from holdfast.bench.drill.history import Recorder
+from holdfast.bench.drill.live_stores import OPENED, LiveStore
+from holdfast.bench.drill.plan import StoreKind
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one such program does, as its arguments say."""
+
+    directory: str
+    kind: str
+    name: str
+    way: str
+    history: str
+    client: str
+    group: int
+    seed: int
+
+    def arguments(self) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", __spec__.name, *map(str, astuple(self))]
+
+
+def beside(history: str, suffix: str) -> str:
+    """Where the history of a client's successor lies."""
+    base, extension = os.path.splitext(history)
+    return base + suffix + extension
+
+
+def _client(part: Part, store: LiveStore, suffix: str = "") -> Client:
+    recorder = Recorder(beside(part.history, suffix), part.client + suffix)
+    return Client(store, recorder, part.group, part.seed)
+
+
+def _work(part: Part) -> None:
+    engine = holdfast.open(part.directory)
+    store = OPENED[cast(StoreKind, part.kind)](engine, part.name)
+    client = _client(part, store)
+    crowd = Crowd([client])
+    if part.way == "main":
+        threading.Thread(target=_say_when_ready, args=(crowd,), daemon=True).start()
+        client.run()
+        return
+    crowd.start()
+    _say_when_ready(crowd)
+    sys.stdin.readline()
+    if part.way == "exit":
+        return
+    if part.way == "fork":
+        _fork(part, store)
+    crowd.got_on()
+    crowd.stop()
+    if part.way == "exec":
+        following = Part(part.directory, part.kind, part.name, "close",
+                         beside(part.history, "x"), part.client + "x", part.group, part.seed + 1)  # fmt: skip
+        os.execv(sys.executable, following.arguments())
+    engine.close()
+    print("done", flush=True)
+
+
+def _say_when_ready(crowd: Crowd) -> None:
+    crowd.got_on()
+    print("ready", flush=True)
+
+
+def _fork(part: Part, store: LiveStore) -> None:
+    """Work in a child as well, with the handle that it inherited."""
+    child = os.fork()
+    if child == 0:
+        crowd = Crowd([_client(part, store, "f")])
+        crowd.start()
+        crowd.got_on()
+        crowd.stop()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit(f"the forked child ended with status {status}")
+
+
+if __name__ == "__main__":
+    *texts, group, seed = sys.argv[1:]
+    _work(Part(*texts, int(group), int(seed)))

@@ -1,0 +1,233 @@
+"""The five kinds of store as registers: groups of keys, to which texts are written together.
+
+A text is written in every form that a kind of store has room for (value, vector, metadata), and
+what is read back is taken for that text only if all of them agree.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+import holdfast
+from holdfast.bench.drill.history import Value
+from holdfast.bench.drill.plan import StoreKind
+
+PARTS = 3
+"""Keys of a group."""
+DIMENSION = 8
+_SPACE = 1
+_REPEATED = 20
+_MIB = 1 << 20
+# Beyond the keys that clients use.
+_HEAVY_KEY = "heavy"
+_HEAVY_GROUP = 1 << 20
+_HEAVY_ROWS = 1 << 20
+
+
+def keys_of(group: int) -> tuple[str, ...]:
+    """The names of a group's keys."""
+    return tuple(f"{group}/{part}" for part in range(PARTS))
+
+
+def _split(key: str) -> tuple[int, int]:
+    group, part = key.split("/")
+    return int(group), int(part)
+
+
+def _row(key: str) -> int:
+    group, part = _split(key)
+    return group * PARTS + part + 1
+
+
+def _rows(keys: Iterable[str]) -> list[int]:
+    return [_row(key) for key in keys]
+
+
+def _key(row: int) -> str:
+    group, part = divmod(row - 1, PARTS)
+    return f"{group}/{part}"
+
+
+def _is_heavy(key: str) -> bool:
+    return _split(key)[0] >= _HEAVY_GROUP
+
+
+def _vector(text: str) -> NDArray[np.float32]:
+    """Numbers that follow from the text, and that float32 has exactly."""
+    digest = hashlib.blake2b(text.encode(), digest_size=2 * DIMENSION).digest()
+    return np.frombuffer(digest, np.uint16).astype(np.float32) + 1
+
+
+def _vectors(texts: Iterable[str]) -> NDArray[np.float32]:
+    return np.stack([_vector(text) for text in texts])
+
+
+def _agreed(rows: Iterable[int], texts: Sequence[object], vectors: Any) -> dict[str, str]:
+    """The texts of rows; in place of one whose vector is another's, a text that nobody wrote."""
+    found = {}
+    for row, text, vector in zip(rows, texts, vectors, strict=True):
+        right = isinstance(text, str) and np.array_equal(np.asarray(vector), _vector(text))
+        found[_key(row)] = str(text) if right else f"garbled: {text!r} with {vector!r}"
+    return found
+
+
+class LiveStore(ABC):
+    """A store of an engine, as clients of drills use it. Raises what its handle raises."""
+
+    kind: StoreKind
+    deletes_together = True
+    """Whether the keys of a group can be deleted in one call."""
+    prefixes = False
+    """Whether the format lets a prefix of an unacknowledged write stay."""
+    stream: str | None = None
+    """A key that every write and delete writes as well."""
+
+    @abstractmethod
+    def write(self, group: int, text: str) -> None:
+        """Write the text to all keys of a group, and then to the stream."""
+
+    @abstractmethod
+    def delete(self, keys: Sequence[str], text: str) -> None:
+        """Delete keys: those of a group, or one; then write the text to the stream."""
+
+    @abstractmethod
+    def find(self, group: int) -> dict[str, str]:
+        """What the keys of a group hold, at one moment."""
+
+    @abstractmethod
+    def everything(self) -> dict[str, str]:
+        """What all keys hold, when nobody writes."""
+
+    @abstractmethod
+    def heavy(self) -> None:
+        """A legal request that takes a worker more than 40 MiB of memory."""
+
+    def position(self) -> Value:
+        """What the stream holds."""
+        return None
+
+
+class LiveFold(LiveStore):
+    """Texts as values, repeated; the cursor is the stream."""
+
+    kind = "fold"
+    prefixes = True
+    stream = "cursor"
+
+    def __init__(self, engine: holdfast.Engine, name: str) -> None:
+        self._fold = engine.fold(name)
+
+    def write(self, group: int, text: str) -> None:
+        value = (f"{text} " * _REPEATED).encode()
+        self._fold.apply([holdfast.Put(key, value) for key in keys_of(group)], _cursor(text))
+
+    def delete(self, keys: Sequence[str], text: str) -> None:
+        self._fold.apply([holdfast.Delete(key) for key in keys], _cursor(text))
+
+    def find(self, group: int) -> dict[str, str]:
+        return _texts(entry for entry in self._fold.get_many(keys_of(group)) if entry is not None)
+
+    def everything(self) -> dict[str, str]:
+        return _texts(entry for entry in self._fold.scan() if entry.key != _HEAVY_KEY)
+
+    def position(self) -> Value:
+        return self._fold.cursor().token.decode(errors="replace") or None
+
+    def heavy(self) -> None:
+        self._fold.apply([holdfast.Put(_HEAVY_KEY, bytes(8 * _MIB))] * 8, self._fold.cursor())
+
+
+def _cursor(text: str) -> holdfast.Cursor:
+    return holdfast.Cursor.from_bytes(text.encode())
+
+
+def _texts(entries: Iterable[holdfast.KvEntry]) -> dict[str, str]:
+    found = {}
+    for entry in entries:
+        value = entry.value.decode(errors="replace")
+        text = value.partition(" ")[0]
+        found[entry.key] = text if value == f"{text} " * _REPEATED else f"garbled: {value!r}"
+    return found
+
+
+class LiveVectors(LiveStore):
+    """Texts as metadata, with a vector that follows from the text."""
+
+    kind = "vectors"
+
+    def __init__(self, engine: holdfast.Engine, name: str) -> None:
+        self._vectors = engine.vectors(name, dimension=DIMENSION)
+
+    def write(self, group: int, text: str) -> None:
+        texts = [text] * PARTS
+        self._vectors.ingest(_rows(keys_of(group)), _vectors(texts), {"text": texts})
+
+    def delete(self, keys: Sequence[str], text: str) -> None:
+        self._vectors.delete(_rows(keys))
+
+    def find(self, group: int) -> dict[str, str]:
+        found = self._vectors.get(_rows(keys_of(group)))
+        texts = [] if found.metadata is None else found.metadata.to_pydict().get("text", [])
+        return _agreed(found.ids.tolist(), texts, found.vectors)
+
+    def everything(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for table in self._vectors.scan(include=("metadata", "vectors")):
+            columns = table.to_pydict()
+            found |= _agreed(columns["id"], columns.get("text", []), columns["vector"])
+        return {key: text for key, text in found.items() if not _is_heavy(key)}
+
+    def heavy(self) -> None:
+        ids = range(_row(f"{_HEAVY_GROUP}/0"), _row(f"{_HEAVY_GROUP}/0") + _HEAVY_ROWS)
+        self._vectors.ingest(list(ids), np.ones((_HEAVY_ROWS, DIMENSION), np.float32))
+
+
+class LiveWarm(LiveStore):
+    """A group is a series of points; texts as metadata, with a vector that follows from them."""
+
+    kind = "warm"
+
+    def __init__(self, engine: holdfast.Engine, name: str) -> None:
+        self._warm = engine.warm(name, dimension=DIMENSION)
+
+    def write(self, group: int, text: str) -> None:
+        texts = [text] * PARTS
+        entries = [{"text": text}] * PARTS
+        self._warm.write(group, _SPACE, list(range(PARTS)), _vectors(texts), entries)
+
+    def delete(self, keys: Sequence[str], text: str) -> None:
+        group, _ = _split(keys[0])
+        self._warm.delete(group, _SPACE, [_split(key)[1] for key in keys])
+
+    def find(self, group: int) -> dict[str, str]:
+        return _points(self._warm.range(group, _SPACE, 0, PARTS), [group] * PARTS)
+
+    def everything(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for table in self._warm.scan():
+            found |= _points(table, table["entity"].to_pylist())
+        return {key: text for key, text in found.items() if not _is_heavy(key)}
+
+    def heavy(self) -> None:
+        vectors = np.ones((_HEAVY_ROWS, DIMENSION), np.float32)
+        self._warm.write(_HEAVY_GROUP, _SPACE, np.arange(_HEAVY_ROWS), vectors)
+
+
+def _points(table: Any, groups: Sequence[int]) -> dict[str, str]:
+    times = table["timestamp"].to_pylist()
+    texts = [dict(entry or {}).get("text") for entry in table["metadata"].to_pylist()]
+    rows = [_row(f"{group}/{time}") for group, time in zip(groups, times, strict=False)]
+    return _agreed(rows, texts, table["vector"].to_pylist())
+
+
+OPENED: dict[StoreKind, Callable[[holdfast.Engine, str], LiveStore]] = {
+    "fold": LiveFold,
+    "vectors": LiveVectors,
+    "warm": LiveWarm,
+}
+"""What opens a store of each kind by its name."""

@@ -1,0 +1,248 @@
+"""A store at work on which a fault is tried, and the reckoning afterwards."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import holdfast
+from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd
+from holdfast.bench.drill.history import Act, Recorder, check, read_histories
+from holdfast.bench.drill.live_stores import OPENED, LiveStore, keys_of
+from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
+from holdfast.bench.drill.serving import Stuck, left_after, send, serving, until
+from holdfast.bench.drill.tally import Failure, Tally
+from holdfast.formats.errors import HoldfastError
+from holdfast.workers.messages import ProcessInfo
+
+LOST = "an acknowledged write is never lost"
+RIGHT = "never a wrong answer"
+ANSWERED = "a death costs latency, not an error"
+NOTHING_LEFT = "nothing is left behind two seconds after the last host"
+TYPED = "every caller is answered: a result, a typed error, or a timeout"
+_PROMISES = {
+    "lost": LOST,
+    "twice": "a write takes effect once",
+    "half": "a write is there as a whole or not at all",
+    "back": RIGHT,
+    "nowhere": RIGHT,
+}
+NAME = "s"
+CLIENTS = 3
+_RECOVERY_S = 30.0
+_SHOWN_MAX = 3
+
+
+class Scene:
+    """A fresh directory with an engine, a store and clients at work on it.
+
+    On leaving it the clients are stopped, the engine is closed, what is left of it is looked for,
+    all is read by a new engine, and the whole history is checked. What is broken goes into the
+    tally, and the directory is kept then.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tally: Tally,
+        kind: StoreKind,
+        fault: str,
+        *,
+        sort: FaultKind = "processes",
+        directory: str | None = None,
+        hung_after: float = 30.0,
+        clients: int = CLIENTS,
+        may_fail: tuple[type[HoldfastError], ...] = (),
+        opened: Callable[[holdfast.Engine, str], LiveStore] | None = None,
+    ) -> None:
+        self.plan, self.tally, self.kind, self.fault = plan, tally, kind, fault
+        self.random = random.Random(f"{plan.seed} {kind} {fault}")
+        tries = tally.faults.get(fault, 0)
+        slug = f"{kind}-{fault}-{tries}".replace(" ", "-").replace("/", "-")
+        self.home = os.path.join(plan.work, slug)
+        shutil.rmtree(self.home, ignore_errors=True)
+        os.makedirs(self.home)
+        self.directory = directory or os.path.join(self.home, "data")
+        self.engine = holdfast.open(self.directory, hung_after=hung_after)
+        self._open = opened or OPENED[kind]
+        self.store = self._open(self.engine, NAME)
+        self.crowd = Crowd([])
+        self.broken = False
+        self._sort = sort
+        self._may_fail = may_fail
+        self._recorders: list[Recorder] = []
+        self._clients = clients
+        self._own_groups = 0
+
+    # --- clients ---------------------------------------------------------------------------
+
+    def recorder(self, client: str) -> Recorder:
+        """A history in this scene."""
+        self._recorders.append(Recorder(self.history_of(client), client))
+        return self._recorders[-1]
+
+    def history_of(self, client: str) -> str:
+        """Where a client's history lies."""
+        return os.path.join(self.home, f"{client}.history")
+
+    def __enter__(self) -> Self:
+        self.crowd = Crowd(
+            [
+                Client(
+                    self.store, self.recorder(f"c{number}"), self.own_group(),
+                    self.random.getrandbits(32),
+                )
+                for number in range(self._clients)
+            ]
+        )  # fmt: skip
+        self.crowd.start()
+        return self
+
+    def own_group(self) -> int:
+        """A group that no other client writes to."""
+        self._own_groups += 1
+        return len(SHARED_GROUPS) + self._own_groups - 1
+
+    # --- processes -------------------------------------------------------------------------
+
+    def worker(self) -> int:
+        """Process id of the store's worker, waiting for one that is just being started."""
+        return self._process(lambda process: process.store == NAME, "the store has a worker")
+
+    def supervisor(self) -> int:
+        """Process id of the supervisor."""
+        return self._process(lambda process: process.store is None, "there is a supervisor")
+
+    def _process(self, wanted: Callable[[ProcessInfo], bool], what: str) -> int:
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = [process.pid for process in self.engine.processes() if wanted(process)]
+            return bool(found)
+
+        until(look, what)
+        return found[0]
+
+    def restarts(self) -> int:
+        """How often the store's worker was started again by the supervisor there is now."""
+        return sum(store.restarts for store in self.engine.health())
+
+    def last_exit(self) -> str:
+        """How its worker ended last."""
+        return "".join(str(store.last_exit) for store in self.engine.health())
+
+    def strike(self, pid: int, number: signal.Signals = signal.SIGKILL) -> float:
+        """Send a process a signal and measure until the next answer, in milliseconds."""
+        began = time.monotonic()
+        send(pid, number)
+        self.store.find(SHARED_GROUPS[0])
+        return 1000 * (time.monotonic() - began)
+
+    def recovered(self, milliseconds: float) -> None:
+        """Note how long it took from a death to the first answer of the successor."""
+        self.tally.recovery_ms.append(round(milliseconds, 3))
+        if milliseconds > 1000 * _RECOVERY_S:
+            self.broke(ANSWERED, f"the first answer came after {milliseconds:.0f} ms")
+
+    def expect(self, holds: object, promise: str, detail: str) -> None:
+        """Note a broken promise unless ``holds``."""
+        if not holds:
+            self.broke(promise, detail)
+
+    # --- reckoning -------------------------------------------------------------------------
+
+    def broke(self, promise: str, detail: str) -> None:
+        """Note a broken promise."""
+        self.broken = True
+        replay = (
+            f"holdfast drill --stores {self.kind} --faults {self._sort} --seed {self.plan.seed}"
+        )
+        self.tally.failures.append(
+            Failure(
+                promise, self.kind, self.fault, detail, self.plan.seed, [], self.home, replay
+            )
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, HoldfastError):
+            self.broke(ANSWERED, f"{type(error).__name__}: {error}")
+        elif isinstance(error, Stuck):
+            self.broke(TYPED, str(error))
+        try:
+            self.leave()
+            if error is None or isinstance(error, HoldfastError | Stuck):
+                self._reckon()
+                return True
+        except (HoldfastError, Stuck) as another:
+            self.broke(TYPED, f"{type(another).__name__}: {another}")
+            return True
+        return False
+
+    def leave(self) -> None:
+        """End the clients and close the engine."""
+        self.crowd.stop()
+        for client in self.crowd.clients:
+            if client.defect is not None:
+                self.broke(TYPED, f"{client.name} met {client.defect!r}")
+        self.engine.close()
+
+    def check_left(self) -> None:
+        """Nothing may serve the directory from two seconds after its last host's end on."""
+        left = left_after(self.directory)
+        if left:
+            self.tally.leaked_processes += len(left)
+            self.broke(NOTHING_LEFT, "; ".join(left))
+            for process in serving(self.directory):
+                process.kill()
+
+    def _reckon(self) -> None:
+        """Read all with a new engine, and check everything that was seen."""
+        self.check_left()
+        with holdfast.open(self.directory) as engine:
+            store = self._open(engine, NAME)
+            self._read_all(store)
+        self.check_left()
+        for recorder in self._recorders:
+            recorder.close()
+        acts = read_histories(sorted(Path(self.home).glob("*.history")))
+        allowed = tuple(error.__name__ + ":" for error in self._may_fail)
+        for act in [act for act in acts if act.error and not act.error.startswith(allowed)][:1]:
+            self.broke(ANSWERED, f"{act} got {act.error}")
+        self._judge(acts, prefixes=store.prefixes)
+        counts = self.tally.of(self.kind)
+        counts.operations += len(acts)
+        if not self.broken:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def _read_all(self, store: LiveStore) -> None:
+        recorder = self.recorder("last")
+        groups = range(len(SHARED_GROUPS) + self._own_groups)
+        keys = [key for group in groups for key in keys_of(group)]
+        number = recorder.invoked(keys)
+        found = store.everything()
+        recorder.ended(number, "acknowledged", [found.pop(key, None) for key in keys])
+        if found:
+            self.broke(RIGHT, f"keys that nobody wrote: {sorted(found.items())[:_SHOWN_MAX]}")
+        if store.stream is not None:
+            number = recorder.invoked([store.stream])
+            recorder.ended(number, "acknowledged", [store.position()])
+
+    def _judge(self, acts: Sequence[Act], *, prefixes: bool) -> None:
+        wrongs = check(acts, prefixes=prefixes)
+        for wrong in wrongs:
+            if wrong.fault == "lost":
+                self.tally.lost_acknowledged += 1
+            else:
+                self.tally.wrong_answers += 1
+        for wrong in wrongs[:_SHOWN_MAX]:
+            self.broke(_PROMISES[wrong.fault], f"{wrong.fault}: {wrong.key}: {wrong.detail}")
