@@ -3,7 +3,7 @@
 Drills start it, and have it end in one way or another. It says ``ready`` once it has written
 something, waits for a line, and does then what ``way`` says:
 
-``close``   ends its client and closes the engine
+``close``   ends its client, has the store write its files anew, and closes the engine
 ``exit``    leaves the program while its client is in the middle of calls
 ``fork``    forks; both processes go on with clients of their own, then both end
 ``exec``    replaces itself by another program that opens the same store
@@ -74,6 +74,7 @@ def _work(part: Part) -> None:
         following = Part(part.directory, part.kind, part.name, "close",
                          beside(part.history, "x"), part.client + "x", part.group, part.seed + 1)  # fmt: skip
         os.execv(sys.executable, following.arguments())
+    store.tidy()
     engine.close()
     print("done", flush=True)
 

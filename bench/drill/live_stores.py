@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 from numpy.typing import NDArray
 
 import holdfast
@@ -51,10 +51,6 @@ def _rows(keys: Iterable[str]) -> list[int]:
 def _key(row: int) -> str:
     group, part = divmod(row - 1, PARTS)
     return f"{group}/{part}"
-
-
-def _is_heavy(key: str) -> bool:
-    return _split(key)[0] >= _HEAVY_GROUP
 
 
 def _vector(text: str) -> NDArray[np.float32]:
@@ -107,6 +103,9 @@ class LiveStore(ABC):
     def heavy(self) -> None:
         """A legal request that takes a worker more than 40 MiB of memory."""
 
+    def tidy(self) -> None:
+        """Have the store write its files anew, if its kind does not do so at every write."""
+
     def position(self) -> Value:
         """What the stream holds."""
         return None
@@ -137,6 +136,9 @@ class LiveFold(LiveStore):
 
     def position(self) -> Value:
         return self._fold.cursor().token.decode(errors="replace") or None
+
+    def tidy(self) -> None:
+        self._fold.compact()
 
     def heavy(self) -> None:
         self._fold.apply([holdfast.Put(_HEAVY_KEY, bytes(8 * _MIB))] * 8, self._fold.cursor())
@@ -178,13 +180,17 @@ class LiveVectors(LiveStore):
     def everything(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for table in self._vectors.scan(include=("metadata", "vectors")):
-            columns = table.to_pydict()
+            light = table["id"].to_numpy() < _row(f"{_HEAVY_GROUP}/0")
+            columns = table.filter(pa.array(light)).to_pydict()
             found |= _agreed(columns["id"], columns.get("text", []), columns["vector"])
-        return {key: text for key, text in found.items() if not _is_heavy(key)}
+        return found
+
+    def tidy(self) -> None:
+        self._vectors.compact()
 
     def heavy(self) -> None:
-        ids = range(_row(f"{_HEAVY_GROUP}/0"), _row(f"{_HEAVY_GROUP}/0") + _HEAVY_ROWS)
-        self._vectors.ingest(list(ids), np.ones((_HEAVY_ROWS, DIMENSION), np.float32))
+        ids = _row(f"{_HEAVY_GROUP}/0") + np.arange(_HEAVY_ROWS, dtype=np.uint64)
+        self._vectors.ingest(ids, np.ones((_HEAVY_ROWS, DIMENSION), np.float32))
 
 
 class LiveWarm(LiveStore):
@@ -210,8 +216,13 @@ class LiveWarm(LiveStore):
     def everything(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for table in self._warm.scan():
-            found |= _points(table, table["entity"].to_pylist())
-        return {key: text for key, text in found.items() if not _is_heavy(key)}
+            light = table.filter(pa.array(table["entity"].to_numpy() < _HEAVY_GROUP))
+            found |= _points(light, light["entity"].to_pylist())
+        return found
+
+    def tidy(self) -> None:
+        self._warm.flush()
+        self._warm.compact()
 
     def heavy(self) -> None:
         vectors = np.ones((_HEAVY_ROWS, DIMENSION), np.float32)
@@ -225,9 +236,51 @@ def _points(table: Any, groups: Sequence[int]) -> dict[str, str]:
     return _agreed(rows, texts, table["vector"].to_pylist())
 
 
+class LiveIndex(LiveStore):
+    """Texts as metadata, with a vector that follows from the text."""
+
+    kind = "index"
+
+    def __init__(self, engine: holdfast.Engine, name: str) -> None:
+        self._index = engine.index(name, dimension=DIMENSION, metric="euclidean")
+
+    def write(self, group: int, text: str) -> None:
+        texts = [text] * PARTS
+        entries = [{"text": text}] * PARTS
+        self._index.upsert_batch(_rows(keys_of(group)), _vectors(texts), entries)
+
+    def delete(self, keys: Sequence[str], text: str) -> None:
+        self._index.delete_batch(_rows(keys), missing_ok=True)
+
+    def find(self, group: int) -> dict[str, str]:
+        return self._texts(_rows(keys_of(group)))
+
+    def everything(self) -> dict[str, str]:
+        most = self._index.count()
+        if not most:
+            return {}
+        hits = self._index.search(np.ones(DIMENSION), most, exact=True)
+        return self._texts(hits.ids[hits.ids < _row(f"{_HEAVY_GROUP}/0")].tolist())
+
+    def _texts(self, rows: list[int]) -> dict[str, str]:
+        found = self._index.get(rows)
+        texts = [(row.metadata or {}).get("text") for row in found]
+        ids = [row.id for row in found]
+        assert all(isinstance(id_, int) for id_ in ids)
+        return _agreed([int(id_) for id_ in ids], texts, [row.vector for row in found])
+
+    def tidy(self) -> None:
+        self._index.checkpoint()
+
+    def heavy(self) -> None:
+        ids = _row(f"{_HEAVY_GROUP}/0") + np.arange(_HEAVY_ROWS, dtype=np.uint64)
+        self._index.upsert_batch(ids, np.ones((_HEAVY_ROWS, DIMENSION), np.float32))
+
+
 OPENED: dict[StoreKind, Callable[[holdfast.Engine, str], LiveStore]] = {
     "fold": LiveFold,
     "vectors": LiveVectors,
     "warm": LiveWarm,
+    "index": LiveIndex,
 }
 """What opens a store of each kind by its name."""

@@ -1,7 +1,7 @@
 """The drill of processes: each of the engine's is killed, stopped, starved, raced, tricked."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.bench.drill import host_faults, worker_faults
@@ -24,8 +24,12 @@ class Scenario:
     hung_after: float = 30.0
     may_fail: tuple[type[HoldfastError], ...] = ()
     limits_memory: bool = False
+    kinds: tuple[StoreKind, ...] = STORES
+    why_not: str = ""
+    """Why it cannot be tried on other kinds."""
 
 
+_NO_CODE = "no request has such a worker run code that is not the product's"
 SCENARIOS = (
     Scenario("worker SIGKILL", worker_faults.worker_killed),
     Scenario("supervisor SIGKILL", worker_faults.supervisor_killed),
@@ -36,6 +40,12 @@ SCENARIOS = (
              limits_memory=True),
     Scenario("restart storm", worker_faults.restart_storm, may_fail=(StoreFailed,),
              limits_memory=True),
+    Scenario("endless loop", worker_faults.endless_loop, hung_after=HUNG_AFTER_S,
+             kinds=("index",), why_not=_NO_CODE),
+    Scenario("exception in a handler", worker_faults.raises_in_handler, kinds=("index",),
+             why_not=_NO_CODE),
+    Scenario("exit in a handler", worker_faults.exits_in_handler, kinds=("index",),
+             why_not=_NO_CODE),
     Scenario("two openers racing", host_faults.race, clients=0),
     Scenario("lock file deleted", host_faults.lock_deleted),
     Scenario("lock file replaced", host_faults.lock_replaced),
@@ -82,12 +92,7 @@ class ProcessDrill:
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
         kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENED]
-        # Each round tries every scenario, on the kind after that of the round before.
-        tries = [
-            (scenario, kinds[(number + turn) % len(kinds)])
-            for turn in range(len(kinds))
-            for number, scenario in enumerate(SCENARIOS)
-        ]
+        tries = _tries(kinds)
         done = 0
         for scenario, kind in itertools.cycle(tries) if clock.until is not None else tries:
             if clock.is_over():
@@ -95,6 +100,21 @@ class ProcessDrill:
             progress(f"{scenario.name} on {kind}", done, len(tries))
             play(scenario, plan, tally, kind)
             done += 1
-        tally.not_covered += [
-            f"{scenario.name} on {kind}: no time" for scenario, kind in tries[done:]
-        ]
+        missed = [(scenario, kind, "no time") for scenario, kind in tries[done:]]
+        missed += [(scenario, kind, scenario.why_not) for scenario in SCENARIOS
+                   for kind in kinds if kind not in scenario.kinds]  # fmt: skip
+        tally.not_covered += [f"{scenario.name} on {kind}: {why}" for scenario, kind, why in missed]
+
+
+def _tries(kinds: Sequence[StoreKind]) -> list[tuple[Scenario, StoreKind]]:
+    """Each scenario on each of the kinds it fits; all scenarios once before any for a second time.
+
+    Each round tries a scenario on the kind after that of the round before.
+    """
+    tries = []
+    for turn in range(len(kinds)):
+        for number, scenario in enumerate(SCENARIOS):
+            fitting = [kind for kind in kinds if kind in scenario.kinds]
+            if turn < len(fitting):
+                tries.append((scenario, fitting[(number + turn) % len(fitting)]))
+    return tries

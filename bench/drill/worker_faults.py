@@ -8,6 +8,7 @@ from collections.abc import Callable
 import holdfast
 from holdfast.bench.drill.clients import SHARED_GROUPS
 from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
+from holdfast.bench.drill import wild_index
 from holdfast.bench.drill.serving import address_space, is_alive, limit, send, until
 
 _ROUNDS = 3
@@ -152,3 +153,42 @@ def restart_storm(scene: Scene) -> None:
     limit(supervisor, resource.RLIMIT_AS, None)
     scene.engine.restart(NAME)
     scene.store.find(SHARED_GROUPS[0])
+
+
+def endless_loop(scene: Scene) -> None:
+    """A request whose code never comes back is given up; its store and the others go on."""
+    _wild(scene, wild_index.LOOPS, "hung")
+
+
+def exits_in_handler(scene: Scene) -> None:
+    """A request whose code ends the interpreter is given up; its store and the others go on."""
+    _wild(scene, wild_index.EXITS, "SystemExit")
+
+
+def _wild(scene: Scene, vector: object, cause: str) -> None:
+    wild = scene.engine.index("wild", kind=wild_index.NAME, dimension=2, metric="euclidean")
+    wild.insert(1, wild_index.WELL)
+    try:
+        wild.search(vector, 1)
+    except holdfast.WorkerCrashed as error:
+        told = str(error.cause)
+        scene.expect(cause in told, TYPED, f"its cause is told as {told!r}")
+    else:
+        scene.broke(TYPED, "a request that kills its worker was answered as if it did not")
+    scene.expect(wild.search(wild_index.WELL, 1).ids.tolist() == [1], RIGHT, "its row is gone")
+    scene.crowd.got_on()
+
+
+def raises_in_handler(scene: Scene) -> None:
+    """An exception in a request's own code is its caller's; the same worker serves on."""
+    wild = scene.engine.index("wild", kind=wild_index.NAME, dimension=2, metric="euclidean")
+    wild.insert(1, wild_index.WELL)
+    before = scene.engine.processes()
+    try:
+        wild.search(wild_index.RAISES, 1)
+    except holdfast.HoldfastError as error:
+        scene.expect("ArithmeticError" in str(error), TYPED, f"it is told as {error}")
+    else:
+        scene.broke(TYPED, "a request whose code raised was answered as if it did not")
+    scene.expect(wild.search(wild_index.WELL, 1).ids.tolist() == [1], RIGHT, "its row is gone")
+    scene.expect(scene.engine.processes() == before, ANSWERED, "it cost a worker")
