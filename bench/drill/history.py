@@ -1,4 +1,4 @@
-"""What clients saw, written down as it happened; and the checker that says whether it may have been.
+"""What clients saw, written down as it happened; the checker that says whether it may have been.
 
 A client writes a line before each call and one after it, so that what a killed client had under way
 is known as well. A *key* holds one value at a time; every write writes a value that no other write

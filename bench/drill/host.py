@@ -10,6 +10,7 @@ something, waits for a line, and does then what ``way`` says:
 ``main``    does not wait for a line: its client works in the main thread, until it is interrupted
 """
 
+import dataclasses
 import os
 import sys
 import threading
@@ -71,8 +72,9 @@ def _work(part: Part) -> None:
     crowd.got_on()
     crowd.stop()
     if part.way == "exec":
-        following = Part(part.directory, part.kind, part.name, "close",
-                         beside(part.history, "x"), part.client + "x", part.group, part.seed + 1)  # fmt: skip
+        following = dataclasses.replace(
+            part, way="close", history=beside(part.history, "x"), client=part.client + "x"
+        )
         os.execv(sys.executable, following.arguments())
     store.tidy()
     engine.close()

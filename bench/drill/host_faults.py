@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import holdfast
 from holdfast.bench.drill.hosts import Host, Terminal
 from holdfast.bench.drill.scene import ANSWERED, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import kill, send, serving

@@ -18,7 +18,7 @@ from pathlib import Path
 from holdfast.bench.drill.hosts import Host
 from holdfast.bench.drill.live_stores import OPENED
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import Scene
+from holdfast.bench.drill.scene import Scene, Setting, play
 from holdfast.bench.drill.serving import kill, serving, title_of
 from holdfast.bench.drill.tally import Tally
 
@@ -131,8 +131,8 @@ def _whole(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
             calls.append([found[1], found[2], found[3].removesuffix(_UNFINISHED)])
             if line.endswith(_UNFINISHED):
                 open_calls[found[1]] = calls[-1]
-    for thread, name, text in calls:
-        yield thread, name, text
+    for call in calls:
+        yield call[0], call[1], call[2]
 
 
 def _meaning(name: str, text: str) -> tuple[str, str | None]:
@@ -204,31 +204,34 @@ def _why_not(work: str) -> str | None:
 
 def trace(plan: Plan, tally: Tally, kind: StoreKind) -> None:
     """Work with a store, its worker killed on the way, and compare the lists."""
-    scene = Scene(plan, tally, kind, "file calls under strace", clients=0, sort="kill")
-    with scene:
-        scene.leave()
-        hook, notes = Path(scene.home, "hook"), Path(scene.home, "recorded")
-        hook.mkdir()
-        notes.mkdir()
-        (hook / "sitecustomize.py").write_text(_RECORDER.format(folder=str(notes)))
-        output = Path(scene.home, "strace.txt")
-        command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={_TRACED}", "-o", str(output))
-        with Host(scene, "close", environment=on_path(hook), before=command) as host:
-            host.hear()
-            for process in serving(scene.directory):
-                if "worker of" in title_of(process):
-                    kill(process.pid)
-            host.tell()
-            host.hear("done")
-            host.end()
-        directory = os.path.realpath(scene.directory)
-        layer = recorded(notes, directory)
-        kernel = seen(output.read_text(errors="replace").splitlines(), directory)
-        compared = sum(map(len, layer.values()))
-        scene.expect(compared, PROMISE, "the file layer wrote nothing down: this drill is broken")
-        for text in differences(layer, kernel)[:1]:
-            scene.broke(PROMISE, text)
-    tally.fault("file calls compared with strace", compared)
+    setting = Setting("file calls under strace", sort="kill", clients=0)
+    play(plan, tally, kind, setting, _compare)
+
+
+def _compare(scene: Scene) -> None:
+    scene.leave()
+    hook, notes = Path(scene.home, "hook"), Path(scene.home, "recorded")
+    hook.mkdir()
+    notes.mkdir()
+    (hook / "sitecustomize.py").write_text(_RECORDER.format(folder=str(notes)))
+    output = Path(scene.home, "strace.txt")
+    command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={_TRACED}", "-o", str(output))
+    with Host(scene, "close", environment=on_path(hook), before=command) as host:
+        host.hear()
+        for process in serving(scene.directory):
+            if "worker of" in title_of(process):
+                kill(process.pid)
+        host.tell()
+        host.hear("done")
+        host.end()
+    directory = os.path.realpath(scene.directory)
+    layer = recorded(notes, directory)
+    kernel = seen(output.read_text(errors="replace").splitlines(), directory)
+    compared = sum(map(len, layer.values()))
+    scene.expect(compared, PROMISE, "the file layer wrote nothing down: this drill is broken")
+    for text in differences(layer, kernel)[:1]:
+        scene.broke(PROMISE, text)
+    scene.tally.fault("file calls compared with strace", compared)
 
 
 def on_path(hook: Path) -> dict[str, str]:

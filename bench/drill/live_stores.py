@@ -103,6 +103,7 @@ class LiveStore(ABC):
     def heavy(self) -> None:
         """A legal request that takes a worker more than 40 MiB of memory."""
 
+    @abstractmethod
     def tidy(self) -> None:
         """Have the store write its files anew, if its kind does not do so at every write."""
 

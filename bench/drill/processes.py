@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from holdfast.bench.drill import host_faults, worker_faults
 from holdfast.bench.drill.live_stores import OPENED
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import CLIENTS, Scene
+from holdfast.bench.drill.scene import Scene, Setting, play
 from holdfast.bench.drill.serving import LIMITS_OTHERS
 from holdfast.bench.drill.tally import Tally
 from holdfast.bench.drill.worker_faults import HUNG_AFTER_S
-from holdfast.formats.errors import EngineClosed, HoldfastError, StoreFailed, WorkerCrashed
+from holdfast.formats.errors import EngineClosed, StoreFailed, WorkerCrashed
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One thing that befalls a store at work."""
 
-    name: str
+    setting: Setting
     act: Callable[[Scene], None]
-    clients: int = CLIENTS
-    hung_after: float = 30.0
-    may_fail: tuple[type[HoldfastError], ...] = ()
     limits_memory: bool = False
     kinds: tuple[StoreKind, ...] = STORES
     why_not: str = ""
@@ -31,57 +28,72 @@ class Scenario:
 
 _NO_CODE = "no request has such a worker run code that is not the product's"
 SCENARIOS = (
-    Scenario("worker SIGKILL", worker_faults.worker_killed),
-    Scenario("supervisor SIGKILL", worker_faults.supervisor_killed),
-    Scenario("host SIGKILL", host_faults.host_killed, clients=0),
-    Scenario("worker SIGSTOP", worker_faults.worker_stopped, hung_after=HUNG_AFTER_S),
-    Scenario("out of memory", worker_faults.out_of_memory, limits_memory=True),
-    Scenario("poison request", worker_faults.poisoned, may_fail=(WorkerCrashed,),
-             limits_memory=True),
-    Scenario("restart storm", worker_faults.restart_storm, may_fail=(StoreFailed,),
-             limits_memory=True),
-    Scenario("endless loop", worker_faults.endless_loop, hung_after=HUNG_AFTER_S,
-             kinds=("index",), why_not=_NO_CODE),
-    Scenario("exception in a handler", worker_faults.raises_in_handler, kinds=("index",),
-             why_not=_NO_CODE),
-    Scenario("exit in a handler", worker_faults.exits_in_handler, kinds=("index",),
-             why_not=_NO_CODE),
-    Scenario("two openers racing", host_faults.race, clients=0),
-    Scenario("lock file deleted", host_faults.lock_deleted),
-    Scenario("lock file replaced", host_faults.lock_replaced),
-    Scenario("lock file truncated", host_faults.lock_truncated),
-    Scenario("directory lock deleted", host_faults.directory_lock_deleted),
-    Scenario("directory lock truncated", host_faults.directory_lock_truncated),
-    Scenario("stale socket", host_faults.stale_socket, clients=0),
-    Scenario("fork", host_faults.forked),
-    Scenario("exec", host_faults.became_another),
-    Scenario("Ctrl-C", host_faults.ctrl_c, clients=0),
-    Scenario("host SIGTERM", host_faults.host_terminated, clients=0),
-    Scenario("interpreter exit", host_faults.interpreter_exit, clients=0,
-             may_fail=(EngineClosed,)),
-    Scenario("worker SIGTERM", worker_faults.worker_terminated),
-    Scenario("worker SIGSEGV", worker_faults.worker_faulted),
-    Scenario("worker paused", worker_faults.worker_paused, hung_after=2 * HUNG_AFTER_S),
-    Scenario("supervisor SIGTERM", worker_faults.supervisor_terminated),
-    Scenario("supervisor SIGSTOP", worker_faults.supervisor_stopped),
-    Scenario("worker and supervisor SIGKILL", worker_faults.everything_killed),
-    Scenario("all processes SIGKILL", host_faults.host_killed_with_everything, clients=0),
-)  # fmt: skip
+    Scenario(Setting("worker SIGKILL"), worker_faults.worker_killed),
+    Scenario(Setting("supervisor SIGKILL"), worker_faults.supervisor_killed),
+    Scenario(Setting("host SIGKILL", clients=0), host_faults.host_killed),
+    Scenario(Setting("worker SIGSTOP", hung_after=HUNG_AFTER_S), worker_faults.worker_stopped),
+    Scenario(Setting("out of memory"), worker_faults.out_of_memory, limits_memory=True),
+    Scenario(
+        Setting("poison request", may_fail=(WorkerCrashed,)),
+        worker_faults.poisoned,
+        limits_memory=True,
+    ),
+    Scenario(
+        Setting("restart storm", may_fail=(StoreFailed,)),
+        worker_faults.restart_storm,
+        limits_memory=True,
+    ),
+    Scenario(
+        Setting("endless loop", hung_after=HUNG_AFTER_S),
+        worker_faults.endless_loop,
+        kinds=("index",),
+        why_not=_NO_CODE,
+    ),
+    Scenario(
+        Setting("exception in a handler"),
+        worker_faults.raises_in_handler,
+        kinds=("index",),
+        why_not=_NO_CODE,
+    ),
+    Scenario(
+        Setting("exit in a handler"),
+        worker_faults.exits_in_handler,
+        kinds=("index",),
+        why_not=_NO_CODE,
+    ),
+    Scenario(Setting("two openers racing", clients=0), host_faults.race),
+    Scenario(Setting("lock file deleted"), host_faults.lock_deleted),
+    Scenario(Setting("lock file replaced"), host_faults.lock_replaced),
+    Scenario(Setting("lock file truncated"), host_faults.lock_truncated),
+    Scenario(Setting("directory lock deleted"), host_faults.directory_lock_deleted),
+    Scenario(Setting("directory lock truncated"), host_faults.directory_lock_truncated),
+    Scenario(Setting("stale socket", clients=0), host_faults.stale_socket),
+    Scenario(Setting("fork"), host_faults.forked),
+    Scenario(Setting("exec"), host_faults.became_another),
+    Scenario(Setting("Ctrl-C", clients=0), host_faults.ctrl_c),
+    Scenario(Setting("host SIGTERM", clients=0), host_faults.host_terminated),
+    Scenario(
+        Setting("interpreter exit", clients=0, may_fail=(EngineClosed,)),
+        host_faults.interpreter_exit,
+    ),
+    Scenario(Setting("worker SIGTERM"), worker_faults.worker_terminated),
+    Scenario(Setting("worker SIGSEGV"), worker_faults.worker_faulted),
+    Scenario(Setting("worker paused", hung_after=2 * HUNG_AFTER_S), worker_faults.worker_paused),
+    Scenario(Setting("supervisor SIGTERM"), worker_faults.supervisor_terminated),
+    Scenario(Setting("supervisor SIGSTOP"), worker_faults.supervisor_stopped),
+    Scenario(Setting("worker and supervisor SIGKILL"), worker_faults.everything_killed),
+    Scenario(Setting("all processes SIGKILL", clients=0), host_faults.host_killed_with_everything),
+)
 """From what has to be tried first to what can wait, should there be little time."""
 
 
-def play(scenario: Scenario, plan: Plan, tally: Tally, kind: StoreKind) -> None:
+def attempt(scenario: Scenario, plan: Plan, tally: Tally, kind: StoreKind) -> None:
     """Try one scenario on one kind of store."""
     if scenario.limits_memory and not LIMITS_OTHERS:
-        tally.not_covered.append(f"{scenario.name}: this system cannot limit another process")
+        name = scenario.setting.fault
+        tally.not_covered.append(f"{name}: this system cannot limit another process")
         return
-    scene = Scene(
-        plan, tally, kind, scenario.name, hung_after=scenario.hung_after,
-        clients=scenario.clients, may_fail=scenario.may_fail,
-    )  # fmt: skip
-    with scene:
-        scenario.act(scene)
-    tally.fault(scenario.name)
+    play(plan, tally, kind, scenario.setting, scenario.act)
     tally.of(kind).process_faults += 1
 
 
@@ -97,13 +109,15 @@ class ProcessDrill:
         for scenario, kind in itertools.cycle(tries) if clock.until is not None else tries:
             if clock.is_over():
                 break
-            progress(f"{scenario.name} on {kind}", done, len(tries))
-            play(scenario, plan, tally, kind)
+            progress(f"{scenario.setting.fault} on {kind}", done, len(tries))
+            attempt(scenario, plan, tally, kind)
             done += 1
         missed = [(scenario, kind, "no time") for scenario, kind in tries[done:]]
         missed += [(scenario, kind, scenario.why_not) for scenario in SCENARIOS
                    for kind in kinds if kind not in scenario.kinds]  # fmt: skip
-        tally.not_covered += [f"{scenario.name} on {kind}: {why}" for scenario, kind, why in missed]
+        tally.not_covered += [
+            f"{scenario.setting.fault} on {kind}: {why}" for scenario, kind, why in missed
+        ]
 
 
 def _tries(kinds: Sequence[StoreKind]) -> list[tuple[Scenario, StoreKind]]:

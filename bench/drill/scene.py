@@ -1,11 +1,13 @@
 """A store at work on which a fault is tried, and the reckoning afterwards."""
 
+import contextlib
 import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,6 +40,32 @@ _RECOVERY_S = 30.0
 _SHOWN_MAX = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a scene is like."""
+
+    fault: str
+    """The fault's name."""
+    sort: FaultKind = "processes"
+    clients: int = CLIENTS
+    hung_after: float = 30.0
+    may_fail: tuple[type[HoldfastError], ...] = ()
+    """Errors that clients may get; with any other a promise is broken."""
+    directory: str | None = None
+    """Where the engine is to be; None: in the run's own scratch directory."""
+
+
+def play(
+    plan: Plan, tally: Tally, kind: StoreKind, setting: Setting, act: Callable[["Scene"], None]
+) -> None:
+    """Have a fault befall a store at work, and count it."""
+    scene = Scene(plan, tally, kind, setting)
+    with scene:
+        scene.begin()
+        act(scene)
+    tally.fault(setting.fault)
+
+
 class Scene:
     """A fresh directory with an engine, a store and clients at work on it.
 
@@ -46,38 +74,40 @@ class Scene:
     tally, and the directory is kept then.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        tally: Tally,
-        kind: StoreKind,
-        fault: str,
-        *,
-        sort: FaultKind = "processes",
-        directory: str | None = None,
-        hung_after: float = 30.0,
-        clients: int = CLIENTS,
-        may_fail: tuple[type[HoldfastError], ...] = (),
-        opened: Callable[[holdfast.Engine, str], LiveStore] | None = None,
-    ) -> None:
-        self.plan, self.tally, self.kind, self.fault = plan, tally, kind, fault
+    engine: holdfast.Engine
+    store: LiveStore
+
+    def __init__(self, plan: Plan, tally: Tally, kind: StoreKind, setting: Setting) -> None:
+        self.plan, self.tally, self.kind, self.setting = plan, tally, kind, setting
+        fault = setting.fault
         self.random = random.Random(f"{plan.seed} {kind} {fault}")
-        tries = tally.faults.get(fault, 0)
-        slug = f"{kind}-{fault}-{tries}".replace(" ", "-").replace("/", "-")
-        self.home = os.path.join(plan.work, slug)
+        slug = f"{kind}-{fault}-{tally.faults.get(fault, 0)}"
+        self.home = os.path.join(plan.work, slug.replace(" ", "-").replace("/", "-"))
         shutil.rmtree(self.home, ignore_errors=True)
         os.makedirs(self.home)
-        self.directory = directory or os.path.join(self.home, "data")
-        self.engine = holdfast.open(self.directory, hung_after=hung_after)
-        self._open = opened or OPENED[kind]
-        self.store = self._open(self.engine, NAME)
+        self.directory = setting.directory or os.path.join(self.home, "data")
         self.crowd = Crowd([])
         self.broken = False
-        self._sort = sort
-        self._may_fail = may_fail
         self._recorders: list[Recorder] = []
-        self._clients = clients
         self._own_groups = 0
+        self._stack = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        """Open the engine and the store, and have the clients begin."""
+        self.engine = self._stack.enter_context(
+            holdfast.open(self.directory, hung_after=self.setting.hung_after)
+        )
+        self.store = OPENED[self.kind](self.engine, NAME)
+        self.crowd = Crowd(
+            [
+                Client(
+                    self.store, self.recorder(f"c{number}"), self.own_group(),
+                    self.random.getrandbits(32),
+                )
+                for number in range(self.setting.clients)
+            ]
+        )  # fmt: skip
+        self.crowd.start()
 
     # --- clients ---------------------------------------------------------------------------
 
@@ -91,16 +121,6 @@ class Scene:
         return os.path.join(self.home, f"{client}.history")
 
     def __enter__(self) -> Self:
-        self.crowd = Crowd(
-            [
-                Client(
-                    self.store, self.recorder(f"c{number}"), self.own_group(),
-                    self.random.getrandbits(32),
-                )
-                for number in range(self._clients)
-            ]
-        )  # fmt: skip
-        self.crowd.start()
         return self
 
     def own_group(self) -> int:
@@ -160,13 +180,15 @@ class Scene:
         """Note a broken promise."""
         self.broken = True
         replay = (
-            f"holdfast drill --stores {self.kind} --faults {self._sort} --seed {self.plan.seed}"
+            f"holdfast drill --stores {self.kind} --faults {self.setting.sort} "
+            f"--seed {self.plan.seed}"
         )
         self.tally.failures.append(
             Failure(
-                promise, self.kind, self.fault, detail, self.plan.seed, [], self.home, replay
+                promise, self.kind, self.setting.fault, detail, self.plan.seed, [], self.home,
+                replay,
             )
-        )
+        )  # fmt: skip
 
     def __exit__(
         self,
@@ -209,13 +231,13 @@ class Scene:
         """Read all with a new engine, and check everything that was seen."""
         self.check_left()
         with holdfast.open(self.directory) as engine:
-            store = self._open(engine, NAME)
+            store = OPENED[self.kind](engine, NAME)
             self._read_all(store)
         self.check_left()
         for recorder in self._recorders:
             recorder.close()
         acts = read_histories(sorted(Path(self.home).glob("*.history")))
-        allowed = tuple(error.__name__ + ":" for error in self._may_fail)
+        allowed = tuple(error.__name__ + ":" for error in self.setting.may_fail)
         for act in [act for act in acts if act.error and not act.error.startswith(allowed)][:1]:
             self.broke(ANSWERED, f"{act} got {act.error}")
         self._judge(acts, prefixes=store.prefixes)

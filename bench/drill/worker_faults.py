@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import holdfast
+from holdfast.bench.drill import wild_index
 from holdfast.bench.drill.clients import SHARED_GROUPS
 from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
-from holdfast.bench.drill import wild_index
 from holdfast.bench.drill.serving import address_space, is_alive, limit, send, until
 
 _ROUNDS = 3
