@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import holdfast
-from holdfast.bench.drill.live_stores import OPENED
+from holdfast.bench.drill.live_stores import OPENED, keys_of
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import NAME, RIGHT, TYPED, Scene, Setting, play
+from holdfast.bench.drill.scene import RIGHT, TYPED, Scene, Setting, play
 from holdfast.bench.drill.serving import LIMITS_OTHERS, limit, until
 from holdfast.bench.drill.tally import Tally
 from holdfast.formats.errors import HoldfastError, StoreFull
@@ -87,7 +87,7 @@ def device_full(scene: Scene) -> None:
             found = store.find(0)
         except HoldfastError:
             continue
-        right = len(found) == len({"0/0", "0/1", "0/2"}) and set(found.values()) == {"text"}
+        right = found == dict.fromkeys(keys_of(0), "text")
         scene.expect(right, RIGHT, f"of a store on a full device came {found}")
     scene.crowd.got_on()
     with open(_FULL, "wb") as full:
