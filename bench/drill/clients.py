@@ -1,10 +1,12 @@
 """Clients of a store: they write, read and delete as their seed says, and keep a history."""
 
+import contextlib
 import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -39,11 +41,20 @@ def outcome_of(error: HoldfastError) -> Outcome:
 
 @dataclass(slots=True)
 class Pace:
-    """When calls are to start. None between: each follows the one before."""
+    """When calls are to start. None between: each follows the one before, and none is measured."""
 
     between_s: float | None = None
-    latencies: list[tuple[float, float, bool]] = field(default_factory=list)
-    """For each call: when it ended, seconds from its intended start, whether it failed."""
+    _measured: deque[tuple[float, bool]] = field(default_factory=deque)
+
+    def measured(self, latency_s: float, *, failed: bool) -> None:
+        """Note a call that took so long from its intended start."""
+        self._measured.append((latency_s, failed))
+
+    def taken(self) -> Iterator[tuple[float, bool]]:
+        """What was noted since this was asked last."""
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self._measured.popleft()
 
 
 class Client(threading.Thread):
@@ -66,7 +77,7 @@ class Client(threading.Thread):
         self._recorder = recorder
         self._groups = (*SHARED_GROUPS, own_group, own_group)
         self._random = random.Random(seed)
-        self._pace = pace or Pace()
+        self.pace = pace or Pace()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -78,18 +89,19 @@ class Client(threading.Thread):
         due = time.monotonic()
         try:
             for number in itertools.count(1):
-                if self._pace.between_s is not None:
-                    due += self._pace.between_s * self._random.uniform(0.5, 1.5)
-                    if self._stopping.wait(max(0.0, due - time.monotonic())):
+                text = f"{self._recorder.client}.{number}"
+                if self.pace.between_s is None:
+                    if self._stopping.is_set():
                         return
-                elif self._stopping.is_set():
+                    self._one(text)
+                    continue
+                due += self.pace.between_s * self._random.uniform(0.5, 1.5)
+                if self._stopping.wait(max(0.0, due - time.monotonic())):
                     return
-                else:
-                    due = time.monotonic()
                 failed = len(self.errors)
-                self._one(f"{self._recorder.client}.{number}")
-                now = time.monotonic()
-                self._pace.latencies.append((now, now - due, len(self.errors) > failed))
+                self._one(text)
+                latency_s = time.monotonic() - due
+                self.pace.measured(latency_s, failed=len(self.errors) > failed)
         except Exception as error:
             self.defect = error
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import holdfast
 from holdfast.bench.drill.live_stores import OPENED, keys_of
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.scene import RIGHT, TYPED, Scene, Setting, play

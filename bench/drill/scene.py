@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import holdfast
-from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd
+from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import OPENED, LiveStore, keys_of
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
@@ -48,6 +48,8 @@ class Setting:
     """The fault's name."""
     sort: FaultKind = "processes"
     clients: int = CLIENTS
+    between_s: float | None = None
+    """Between a client's calls, on average; None: each follows the one before."""
     hung_after: float = 30.0
     may_fail: tuple[type[HoldfastError], ...] = ()
     """Errors that clients may get; with any other a promise is broken."""
@@ -102,7 +104,7 @@ class Scene:
             [
                 Client(
                     self.store, self.recorder(f"c{number}"), self.own_group(),
-                    self.random.getrandbits(32),
+                    self.random.getrandbits(32), Pace(self.setting.between_s),
                 )
                 for number in range(self.setting.clients)
             ]
@@ -122,6 +124,10 @@ class Scene:
 
     def __enter__(self) -> Self:
         return self
+
+    def new_client(self) -> str:
+        """A name for a client beside those that are there."""
+        return f"n{self._own_groups}"
 
     def own_group(self) -> int:
         """A group that no other client writes to."""
@@ -147,6 +153,10 @@ class Scene:
 
         until(look, what)
         return found[0]
+
+    def pids(self) -> list[int]:
+        """Process ids of the supervisor and the workers."""
+        return [process.pid for process in self.engine.processes()]
 
     def restarts(self) -> int:
         """How often the store's worker was started again by the supervisor there is now."""
