@@ -142,7 +142,12 @@ class Client(threading.Thread):
         if self._store.stream is not None:
             keys, values = [*keys, self._store.stream], [*values, text]
         number = self._recorder.invoked(keys, values)
-        if self._call(number, lambda: [act()]) is not None:
+
+        def done() -> bool:
+            act()
+            return True
+
+        if self._call(number, done):
             self.acknowledged += 1
             self._recorder.ended(number, "acknowledged")
 

@@ -249,9 +249,9 @@ class _Key:
                 known = min([write.end, *(act.end for act in sightings)])
                 seen = max([write.start, *(act.start for act in sightings)])
                 stays.append(_Stay(value, write, sightings, known, seen))
-        for value in self.sightings.keys() - self.writes.keys() - {None}:
-            act = self.sightings[value][0]
-            yield Wrong("nowhere", name, f"{value!r} was never written, but found by {act}")
+        for found, acts in self.sightings.items():
+            if found is not None and found not in self.writes:
+                yield Wrong("nowhere", name, f"{found!r} was never written; {acts[0]}")
         yield from self._contradictions(name, stays)
         yield from self._absences(name, stays)
 

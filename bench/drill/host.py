@@ -10,26 +10,25 @@ something, waits for a line, and does then what ``way`` says:
 ``main``    does not wait for a line: its client works in the main thread, until it is interrupted
 """
 
-import dataclasses
 import os
 import sys
 import threading
-from dataclasses import astuple, dataclass
-from typing import cast
+
+import msgspec
+from msgspec import structs
 
 import holdfast
 from holdfast.bench.drill.clients import Client, Crowd
 from holdfast.bench.drill.history import Recorder
-from holdfast.bench.drill.live_stores import OPENED, LiveStore
+from holdfast.bench.drill.live_stores import LiveStore, open_store
 from holdfast.bench.drill.plan import StoreKind
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, array_like=True):
     """What one such program does, as its arguments say."""
 
     directory: str
-    kind: str
+    kind: StoreKind
     name: str
     way: str
     history: str
@@ -39,7 +38,7 @@ class Part:
 
     def arguments(self) -> list[str]:
         """The command line."""
-        return [sys.executable, "-m", __spec__.name, *map(str, astuple(self))]
+        return [sys.executable, "-m", __spec__.name, *map(str, structs.astuple(self))]
 
 
 def beside(history: str, suffix: str) -> str:
@@ -55,7 +54,7 @@ def _client(part: Part, store: LiveStore, suffix: str = "") -> Client:
 
 def _work(part: Part) -> None:
     engine = holdfast.open(part.directory)
-    store = OPENED[cast(StoreKind, part.kind)](engine, part.name)
+    store = open_store(part.kind, engine, part.name)
     client = _client(part, store)
     crowd = Crowd([client])
     if part.way == "main":
@@ -72,7 +71,7 @@ def _work(part: Part) -> None:
     crowd.got_on()
     crowd.stop()
     if part.way == "exec":
-        following = dataclasses.replace(
+        following = structs.replace(
             part, way="close", history=beside(part.history, "x"), client=part.client + "x"
         )
         os.execv(sys.executable, following.arguments())
@@ -101,5 +100,4 @@ def _fork(part: Part, store: LiveStore) -> None:
 
 
 if __name__ == "__main__":
-    *texts, group, seed = sys.argv[1:]
-    _work(Part(*texts, int(group), int(seed)))
+    _work(msgspec.convert(sys.argv[1:], Part, strict=False))

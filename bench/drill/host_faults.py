@@ -13,7 +13,7 @@ from holdfast.bench.drill.hosts import Host, Terminal
 from holdfast.bench.drill.scene import ANSWERED, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import kill, send, serving
 
-_RACERS = 4
+_RACERS = 3
 _PRIVATE = ".holdfast"
 
 
@@ -186,9 +186,10 @@ def stale_socket(scene: Scene) -> None:
     """What a killed supervisor leaves, and what others put in its place, stops nobody."""
     scene.leave()
     private = Path(scene.directory, _PRIVATE)
-    for leave in (_leave_socket, _leave_text, _leave_old_lock):
+    for number, leave in enumerate((_leave_socket, _leave_text)):
         leave(private)
-        with Host(scene, "close", f"k{leave.__name__[7]}") as host:
+        _leave_old_lock(private)
+        with Host(scene, "close", f"k{number}") as host:
             host.hear()
             for process in serving(scene.directory):
                 send(process.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host
-from holdfast.bench.drill.live_stores import OPENED
+from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.scene import Scene, Setting, play
 from holdfast.bench.drill.serving import kill, serving, title_of
@@ -180,7 +180,7 @@ class KernelDrill:
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
         reason = _why_not(plan.work)
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENED]
+        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
         for number, kind in enumerate(kinds):
             if reason is None and clock.is_over():
                 reason = "no time"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from holdfast.bench.drill.live_stores import OPENED, keys_of
+from holdfast.bench.drill.live_stores import OPENERS, keys_of, open_store
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.scene import RIGHT, TYPED, Scene, Setting, play
 from holdfast.bench.drill.serving import LIMITS_OTHERS, limit, until
@@ -81,7 +81,7 @@ def device_full(scene: Scene) -> None:
         (base / f"ledger{suffix}.ledger").symlink_to(_FULL)
     for name in ("full", "ledger"):
         try:
-            store = OPENED[scene.kind](scene.engine, name)
+            store = open_store(scene.kind, scene.engine, name)
             store.write(0, "text")
             found = store.find(0)
         except HoldfastError:
@@ -123,7 +123,7 @@ class LimitDrill:
     fault: FaultKind = "errors"
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENED]
+        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
         limits: list[tuple[str, Callable[[Plan, Tally, StoreKind], str | None]]] = [
             ("RLIMIT_FSIZE", _limited),
             ("small tmpfs", _on_small_disk),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.bench.drill import host_faults, worker_faults
-from holdfast.bench.drill.live_stores import OPENED
+from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.scene import Scene, Setting, play
 from holdfast.bench.drill.serving import LIMITS_OTHERS
@@ -103,7 +103,7 @@ class ProcessDrill:
     fault: FaultKind = "processes"
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENED]
+        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
         tries = _tries(kinds)
         done = 0
         for scenario, kind in itertools.cycle(tries) if clock.until is not None else tries:

@@ -15,7 +15,7 @@ from typing import Self
 import holdfast
 from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
-from holdfast.bench.drill.live_stores import OPENED, LiveStore, keys_of
+from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
 from holdfast.bench.drill.serving import Stuck, left_after, send, serving, until
 from holdfast.bench.drill.tally import Failure, Tally
@@ -99,7 +99,7 @@ class Scene:
         self.engine = self._stack.enter_context(
             holdfast.open(self.directory, hung_after=self.setting.hung_after)
         )
-        self.store = OPENED[self.kind](self.engine, NAME)
+        self.store = open_store(self.kind, self.engine, NAME)
         self.crowd = Crowd(
             [
                 Client(
@@ -241,7 +241,7 @@ class Scene:
         """Read all with a new engine, and check everything that was seen."""
         self.check_left()
         with holdfast.open(self.directory) as engine:
-            store = OPENED[self.kind](engine, NAME)
+            store = open_store(self.kind, engine, NAME)
             self._read_all(store)
         self.check_left()
         for recorder in self._recorders:

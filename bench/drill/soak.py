@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from holdfast.bench.drill.hosts import Host
-from holdfast.bench.drill.live_stores import OPENED
+from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress
 from holdfast.bench.drill.scene import ANSWERED, NOTHING_LEFT, Scene, Setting
 from holdfast.bench.drill.serving import bytes_below, kill
@@ -97,7 +97,7 @@ class Round:
             f"soak round {self._number}", sort="soak", clients=CLIENTS, between_s=BETWEEN_S,
             hung_after=_HUNG_AFTER_S, may_fail=(WorkerCrashed,),
         )  # fmt: skip
-        kinds = [kind for kind in STORES if kind in self._plan.stores and kind in OPENED]
+        kinds = [kind for kind in STORES if kind in self._plan.stores and kind in OPENERS]
         scenes = [Scene(self._plan, self._tally, kind, setting) for kind in kinds]
         began = time.monotonic()
         with contextlib.ExitStack() as stack:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host
 from holdfast.bench.drill.kernel import on_path
-from holdfast.bench.drill.live_stores import OPENED
+from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress
 from holdfast.bench.drill.scene import Scene, Setting, play
 from holdfast.bench.drill.serving import Stuck, send, serving, title_of, until
@@ -104,7 +104,7 @@ class ClockDrill:
     fault: FaultKind = "time"
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENED]
+        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
         for number, kind in enumerate(kinds):
             if clock.is_over():
                 tally.not_covered.append(f"clock jumps under {kind}: no time")
