@@ -147,10 +147,12 @@ def _fail(kind: str, message: str, details: Mapping[str, object], as_json: bool)
         print(f"holdfast: {' '.join(message.split())}", file=sys.stderr)
     if as_json:
         error = {"type": kind, "message": message, "path": None, "offset": None, **details}
-        try:
-            print(json.dumps({"error": error}, default=str), flush=True)
-        except BrokenPipeError:
-            _drop_output()
+        with contextlib.suppress(OSError):
+            print(json.dumps({"error": error}, default=str))
+    try:
+        sys.stdout.flush()
+    except OSError:  # such as a full disk, which may be what failed in the first place
+        _drop_output()
     return EXIT_ERROR
 
 

@@ -296,6 +296,20 @@ def test_a_reader_that_stops_is_no_error(tmp_path: Path) -> None:
     assert process.returncode == EXIT_BROKEN_PIPE
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path, flags: list[str]) -> None:
+    """With its output on a full disk a command says so, without a traceback, and exits with 4."""
+    make_store(tmp_path)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "stat", str(tmp_path), *flags],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == EXIT_ERROR
+    assert done.stderr.splitlines() == ["holdfast: [Errno 28] No space left on device"]
+
+
 def test_control_c_ends_quietly(tmp_path: Path, scratch: Path) -> None:
     """An interrupted demonstration exits with 130, without a traceback, and cleans up."""
     files = tmp_path / "files"
