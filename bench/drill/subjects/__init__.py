@@ -10,4 +10,12 @@ def subject_of(kind: StoreKind) -> Subject:
         from holdfast.bench.drill.subjects.fold import FoldSubject
 
         return FoldSubject()
+    if kind == "vectors":
+        from holdfast.bench.drill.subjects.vectors import VectorsSubject
+
+        return VectorsSubject()
+    if kind == "warm":
+        from holdfast.bench.drill.subjects.warm import WarmSubject
+
+        return WarmSubject()
     raise ValueError(f"{kind!r} is no kind of store")

@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 HOME = "/data"
 READER = Caller(99, 0)
+INTERVAL_S = 3600.0
+"""Of the durability ``interval``: never over within a drill."""
 
 State = Mapping[str, Hashable]
 EMPTY: State = MappingProxyType({})

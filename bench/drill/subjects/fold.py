@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects.base import (
     HOME,
+    INTERVAL_S,
     Operation,
     State,
     Turn,
@@ -26,7 +27,6 @@ from holdfast.workers.messages import StoreSpec
 from holdfast.workers.standing import Standing
 
 _CURSOR = "cursor"
-_INTERVAL_S = 3600.0  # never over within a drill
 
 
 def _apply(state: State, updates: Sequence[Update], cursor: int) -> Write:
@@ -101,7 +101,7 @@ class FoldSubject:
 
     def open(self, disk: Disk, durability: Durability) -> Actor:
         spec = StoreSpec(
-            "drill", "fold", self.path, durability=durability, interval_s=_INTERVAL_S
+            "drill", "fold", self.path, durability=durability, interval_s=INTERVAL_S
         )
         return open_fold(disk, spec, tick)
 
