@@ -1,7 +1,8 @@
 """Deciding whether a store, opened after a fault, holds what was promised and nothing else."""
 
+import contextlib
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from holdfast.bench.drill.recording import Promise, Sent
 from holdfast.bench.drill.subjects.base import (
@@ -97,20 +98,29 @@ def check_power(
 
 def opened(subject: Subject, left: MemoryDisk, durability: Durability) -> tuple[Actor, State]:
     """The store that was left, and what it holds; ``Broken`` if it cannot be opened or read."""
-    try:
+    with telling(OPENS):
         if left.inode_at(subject.path) is not None:
             check_standing(subject, left, "before it is opened")
         actor = subject.open(left, durability)
         found = subject.read(left, actor)
         actor.check_invariants()
+        check_standing(subject, left, "after it was opened")
+    return actor, found
+
+
+@contextlib.contextmanager
+def telling(promise: str) -> Iterator[None]:
+    """Turn whatever a store raises into ``Broken``: this promise, if the error is a typed one."""
+    try:
+        yield
+    except Broken:
+        raise
     except HoldfastError as error:
-        raise Broken(OPENS, Harm.REFUSED, f"{type(error).__name__}: {error}") from error
+        raise Broken(promise, Harm.REFUSED, f"{type(error).__name__}: {error}") from error
     except (Contradiction, AssertionError) as error:
         raise Broken(INVENTED, Harm.WRONG, f"it contradicts itself: {error}") from error
     except Exception as error:
         raise Broken(TYPED, Harm.REFUSED, f"{type(error).__name__}: {error}") from error
-    check_standing(subject, left, "after it was opened")
-    return actor, found
 
 
 def check_standing(subject: Subject, left: MemoryDisk, when: str) -> None:
@@ -124,7 +134,8 @@ def check_equal(
     subject: Subject, left: MemoryDisk, actor: Actor, expected: State, promise: str
 ) -> None:
     """Raise ``Broken`` unless the store holds exactly this."""
-    found = subject.read(left, actor)
+    with telling(promise):
+        found = subject.read(left, actor)
     if found != expected:
         raise Broken(promise, Harm.WRONG, difference(found, [expected]))
 
@@ -146,13 +157,11 @@ def _is_of_answered(found: State, promise: Promise) -> bool:
 
 def write(actor: Actor, wanted: Write, caller: Caller) -> None:
     """Have a write done and committed."""
-    try:
+    with telling(SERVES):
         outcome = actor.handle(wanted.request, caller)
         actor.commit()
         finished(outcome)
         actor.commit()
-    except HoldfastError as error:
-        raise Broken(SERVES, Harm.REFUSED, f"{type(error).__name__}: {error}") from error
 
 
 def _resend(actor: Actor, sent: Sequence[Sent]) -> None:

@@ -85,12 +85,16 @@ def _delete(number: int, state: State) -> Turn:
 
 
 def _delete_where(number: int, state: State) -> Turn:
-    kept = dict(state)
-    for key, row in _rows(state).items():
-        assert isinstance(row, tuple)
-        if row[2] is not None and row[2] >= 4:
-            del kept[key]
-    where = encode_expression(pc.field("n") >= 4)
+    """Delete by metadata, or by id while no row has any: a filter needs its column."""
+    rows = {key: row for key, row in _rows(state).items() if isinstance(row, tuple)}
+    field = 2 if any(row[2] is not None for row in rows.values()) else None
+    gone = {
+        key
+        for key, row in rows.items()
+        if (int(key.split()[1]) if field is None else row[field] or 0) >= 4
+    }
+    where = encode_expression(pc.field("id" if field is None else "n") >= 4)
+    kept = {key: value for key, value in state.items() if key not in gone}
     return Turn((Write(vm.VectorsDeleteWhere(where), kept),))
 
 

