@@ -230,36 +230,28 @@ class CutDrill:
             recorder = Recorder(explorer.subject, scenario.durability, self.wrap, since)
             moments = recorder.record(scenario.operations)
             tally.of(store).operations += len(scenario.operations)
-            self._explore(explorer, scenario, moments, None if every else chance, plan, tally)
+            states = self._states(explorer, moments, None if every else chance)
+            for cut, moment, left in states:
+                cut_short = dataclasses.replace(scenario, fault=cut)
+                about(str(cut_short))
+                before = explorer.opened
+                broken = explorer.check(cut, moment, left, scenario.durability)
+                if explorer.opened > before:
+                    _count(tally, store, cut)
+                if broken is not None:
+                    note(cut_short, broken, plan, tally, shrinking(self.wrap))
             return True
 
         return work
 
-    def _explore(
-        self,
-        explorer: Explorer,
-        scenario: Scenario,
-        moments: Sequence[Moment],
-        chance: random.Random | None,
-        plan: Plan,
-        tally: Tally,
-    ) -> None:
-        before = explorer.opened
-        states: Iterator[tuple[Cut, Moment, MemoryDisk]]
+    def _states(
+        self, explorer: Explorer, moments: Sequence[Moment], chance: random.Random | None
+    ) -> Iterator[tuple[Cut, Moment, MemoryDisk]]:
         if self.fault == "kill":
-            states = explorer.kills(moments)
-        elif chance is None:
-            states = explorer.losses(moments)
-        else:
-            states = explorer.sampled(moments, chance)
-        for cut, moment, left in states:
-            broken = explorer.check(cut, moment, left, scenario.durability)
-            if explorer.opened > before:
-                _count(tally, scenario.store, cut)
-                before = explorer.opened
-            if broken is not None:
-                failed = dataclasses.replace(scenario, fault=cut)
-                note(failed, broken, plan, tally, shrinking(self.wrap))
+            return explorer.kills(moments)
+        if chance is None:
+            return explorer.losses(moments)
+        return explorer.sampled(moments, chance)
 
 
 def shrinking(wrap: Wrap = unwrapped) -> Shrinking:

@@ -1,20 +1,24 @@
 """Work shared among processes that are forked from a warm one.
 
-A child does every n-th piece of work and tells the parent, in frames of MessagePack, what it is
-about to do and what it counted. One that dies or hangs is a finding, not an accident: whatever a
-store is given, it must not take its process along.
+A child does every n-th piece of work. It tells what it is about to do in memory that the parent
+sees, too, and what it counted in frames of MessagePack. One that dies or hangs is a finding, not an
+accident: whatever a store is given, it must not take its process along.
 """
 
 import gc
+import mmap
 import os
 import select
 import signal
 import struct
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import structs
 
 from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.tally import Failure, Tally
@@ -22,23 +26,34 @@ from holdfast.bench.drill.tally import Failure, Tally
 Work = Callable[[int, Tally, Callable[[str], None]], bool]
 """Does a piece of work by number; False when there is none of that number, nor of higher ones.
 
-It gets a tally to count into, and a function to say what it is about to do.
+It gets a tally to count into, and a function to say what it is about to do. That function is to be
+called often: it ends the work, by an exception, when the time is over.
 """
 
-_HEAD = struct.Struct("<IB")
-_ABOUT, _COUNTED = 0, 1
+_SIZE = struct.Struct("<I")
 _HUNG_AFTER_S = 60.0
-_GRACE_S = 3.0
-_COLLECT_EVERY = 50
+_GRACE_S = 5.0
+_TELL_EVERY_S = 0.5
+_COLLECT_EVERY_S = 2.0
+_ABOUT_BYTES = 16384
+
+
+class _Over(BaseException):
+    """It is time to end."""
 
 
 @dataclass(slots=True)
 class _Child:
     pid: int
     pipe: int
+    told: mmap.mmap
     received: bytearray = field(default_factory=bytearray)
-    about: str = ""
     heard: float = field(default_factory=time.monotonic)
+
+    @property
+    def about(self) -> str:
+        """What it said last it was about to do."""
+        return self.told[:].rstrip(b"\0").decode(errors="replace")
 
 
 def share(
@@ -88,68 +103,91 @@ def share(
 
 def _fork(work: Work, first: int, step: int, clock: Clock) -> _Child:
     reading, writing = os.pipe()
+    told = mmap.mmap(-1, _ABOUT_BYTES)
     pid = os.fork()
     if pid:
         os.close(writing)
-        return _Child(pid, reading)
+        return _Child(pid, reading, told)
     status = 1
     try:
         os.close(reading)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _serve(work, first, step, clock, writing)
+        _serve(work, range(first, sys.maxsize, step), clock, _Voice(writing, told))
         status = 0
     finally:
         os._exit(status)
 
 
-def _serve(work: Work, first: int, step: int, clock: Clock, pipe: int) -> None:
-    gc.disable()  # a store is one large cycle; collecting after each would take longer than it
-    number = first
+class _Voice:
+    """How a child tells its parent what it does and counts."""
+
+    def __init__(self, pipe: int, told: mmap.mmap) -> None:
+        self.tally = Tally()
+        self._pipe = pipe
+        self._told = told
+        self._last = self._collected = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Say what is about to be done."""
+        self._told[:] = text.encode()[:_ABOUT_BYTES].ljust(_ABOUT_BYTES, b"\0")
+
+    def count(self, *, now: bool = False) -> None:
+        """Hand over what was counted, if it is time to."""
+        moment = time.monotonic()
+        if moment - self._collected > _COLLECT_EVERY_S:
+            self._collected = moment
+            gc.collect()
+        if not now and moment - self._last < _TELL_EVERY_S:
+            return
+        self._last = moment
+        data = msgspec.msgpack.encode(self.tally)
+        for name, value in zip(Tally.__struct_fields__, structs.astuple(Tally()), strict=True):
+            setattr(self.tally, name, value)
+        rest = memoryview(_SIZE.pack(len(data)) + data)
+        while rest:
+            rest = rest[os.write(self._pipe, rest) :]
+
+
+def _serve(work: Work, numbers: range, clock: Clock, voice: _Voice) -> None:
+    gc.disable()  # a store is one large cycle; collecting as usual would take longer than opening
+
+    def about(text: str) -> None:
+        voice.say(text)
+        voice.count()
+        if clock.is_over():
+            raise _Over
+
     try:
-        while not clock.is_over():
-            tally = Tally()
-            going_on = work(number, tally, lambda text: _send(pipe, _ABOUT, text.encode()))
-            _send(pipe, _COUNTED, msgspec.msgpack.encode(tally))
-            if not going_on:
-                return
-            number += step
-            if number // step % _COLLECT_EVERY == 0:
-                gc.collect()
+        for number in numbers:
+            if not work(number, voice.tally, about):
+                break
+    except _Over:
+        pass
     except BaseException as error:
-        import traceback
-
         text = "".join(traceback.format_exception(error))
-        _send(pipe, _ABOUT, f"a defect of the drill: {text}".encode())
+        voice.say(f"a defect of the drill: {text[-_ABOUT_BYTES // 2 :]}")
         raise
-
-
-def _send(pipe: int, kind: int, data: bytes) -> None:
-    rest = memoryview(_HEAD.pack(len(data), kind) + data)
-    while rest:
-        rest = rest[os.write(pipe, rest) :]
+    voice.count(now=True)
 
 
 def _receive(child: _Child, tally: Tally) -> int | None:
-    """Take over what a child says; how many faults it has tried more, None when it is gone."""
+    """Take over what a child counted; how many faults it has tried more, None when it is gone."""
     data = os.read(child.pipe, 1 << 16)
     if not data:
         return None
     done = 0
     child.received += data
     child.heard = time.monotonic()
-    while len(child.received) >= _HEAD.size:
-        size, kind = _HEAD.unpack_from(child.received)
-        if len(child.received) < _HEAD.size + size:
+    while len(child.received) >= _SIZE.size:
+        (size,) = _SIZE.unpack_from(child.received)
+        if len(child.received) < _SIZE.size + size:
             break
-        body = bytes(child.received[_HEAD.size : _HEAD.size + size])
-        del child.received[: _HEAD.size + size]
-        if kind == _ABOUT:
-            child.about = body.decode()
-        else:
-            counted = msgspec.msgpack.decode(body, type=Tally)
-            done += sum(counted.faults.values())
-            tally.add(counted)
+        body = bytes(child.received[_SIZE.size : _SIZE.size + size])
+        del child.received[: _SIZE.size + size]
+        counted = msgspec.msgpack.decode(body, type=Tally)
+        done += sum(counted.faults.values())
+        tally.add(counted)
     return done
 
 
