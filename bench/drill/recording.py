@@ -176,6 +176,11 @@ class Recorder:
         self._keep(None)
         return self.moments
 
+    def closed(self) -> MemoryDisk:
+        """The disk once the store that did the sequence was closed."""
+        self._doing.close()
+        return self._memory.crash()
+
     def _disk(self) -> Disk:
         return self.wrap(FaultyDisk(self._memory, on_call=self._keep))
 
@@ -208,7 +213,7 @@ class Recorder:
 def states_of(subject: Subject, operations: Sequence[str]) -> list[State]:
     """The states that a sequence goes through, parts included, by the model alone."""
     states: list[State] = [EMPTY]
-    answered: State = field(default_factory=dict)
+    answered: State = EMPTY
     for number, name in enumerate(operations):
         for write in subject.alphabet[name](number + 1, answered).writes:
             states += [*write.parts, write.after]

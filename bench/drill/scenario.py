@@ -6,8 +6,10 @@
     warm always write,flush fail@9:ENOSPC
     warm always write,flush fail@9:EIO:lasting:written=3:lost=none
     index always insert,insert damage=drill.iqdb:flip=100.7
+    index always insert,insert damage-dead=drill.iqdb.wal:cut=100
 
-Calls are counted among those that change the disk, from the opening of the store on.
+Calls are counted from the opening of the store on; for ``kill`` and ``power``, those that change
+the disk.
 """
 
 import errno
@@ -65,13 +67,17 @@ class FailAt:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """The closed store's file called ``name`` was damaged: ``how`` is a word of ``damage.py``."""
+    """A file of the store was damaged; ``damage.py`` has the words for ``how``.
+
+    The store was closed before, or, if ``dead``, its process died.
+    """
 
     name: str
     how: str
+    dead: bool = False
 
     def __str__(self) -> str:
-        return f"damage={self.name}:{self.how}"
+        return f"damage{'-dead' if self.dead else ''}={self.name}:{self.how}"
 
 
 Fault = KillAt | PowerAt | FailAt | Damaged
@@ -122,8 +128,9 @@ def fault_in(text: str) -> Fault:
             return PowerAt(int(place), Loss.parse(rest))
         if kind == "fail" and at:
             return _failing(int(place), rest.split(":"))
-        if head.startswith("damage=") and rest:
-            return Damaged(head.removeprefix("damage="), rest)
+        word, _, name = head.partition("=")
+        if word in ("damage", "damage-dead") and name and rest:
+            return Damaged(name, rest, word == "damage-dead")
     except ValueError as error:
         raise ValueError(f"{text!r} is no fault: {error}") from error
     raise ValueError(f"{text!r} is no fault")
