@@ -152,6 +152,8 @@ def check_possible(found: State, possible: Sequence[State], promise: Promise | N
 
 def _is_of_answered(found: State, promise: Promise) -> bool:
     """Whether it lacks something of what was answered, rather than having something foreign."""
+    if found in promise.earlier:
+        return True
     return all(promise.answered.get(key) == value for key, value in found.items())
 
 
@@ -171,6 +173,7 @@ def _resend(actor: Actor, sent: Sequence[Sent]) -> None:
 
 def difference(found: State, possible: Sequence[State]) -> str:
     """What was found against what it is nearest to."""
+
     def distance(state: State) -> int:
         keys = found.keys() | state.keys()
         return sum(found.get(key) != state.get(key) for key in keys)

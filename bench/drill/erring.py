@@ -23,7 +23,12 @@ from holdfast.bench.drill.checking import (
     check_power,
     telling,
 )
-from holdfast.bench.drill.explorer import SAMPLED_SEQUENCES, by_chance, sequences
+from holdfast.bench.drill.explorer import (
+    SAMPLED_SEQUENCES,
+    by_chance,
+    check_operations,
+    sequences,
+)
 from holdfast.bench.drill.findings import Shrinking, note
 from holdfast.bench.drill.forks import Work, run_each
 from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKind
@@ -88,16 +93,16 @@ class Host:
         self._persist(self._open)
         for number, name in enumerate(operations):
             turn = self.subject.alphabet[name]
-            self._persist(lambda turn=turn, number=number: self._perform(  # type: ignore[misc]
-                turn(number + 1, self.doing.answered)
-            ))
+            self._persist(
+                lambda turn=turn, number=number: self._perform(  # type: ignore[misc]
+                    turn(number + 1, self.doing.answered)
+                )
+            )
         for _ in range(2):  # the first may have ended the worker before it had synced
             self._persist(lambda: self._perform(Turn(ending="close")))
         left = self.memory.power_loss(Nothing())
         promise = self.doing.promise()
-        check_power(
-            self.subject, left, self.doing.durability, [self.doing.answered], promise
-        )
+        check_power(self.subject, left, self.doing.durability, [self.doing.answered], promise)
 
     def _persist(self, step: Callable[[], None]) -> None:
         for _ in range(_ATTEMPTS):
@@ -244,7 +249,9 @@ def fail_of(fault: FailAt) -> Fail:
 def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, MemoryDisk]:
     """Go through a sequence despite the scenario's fault; what is broken, and the files then."""
     assert isinstance(scenario.fault, FailAt)
-    host = Host(subject_of(scenario.store), scenario.durability, fail_of(scenario.fault), wrap)
+    subject = subject_of(scenario.store)
+    check_operations(subject, scenario)
+    host = Host(subject, scenario.durability, fail_of(scenario.fault), wrap)
     broken: Broken | None = None
     try:
         host.go(scenario.operations)
@@ -352,4 +359,3 @@ def _name(fault: FailAt) -> str:
     if fault.written:
         return f"{name} after a short write"
     return f"{name} {'for good' if fault.lasting else 'once'}"
-

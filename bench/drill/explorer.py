@@ -135,7 +135,9 @@ def _digest(left: MemoryDisk, moment: Moment, durability: str, *, power: bool) -
     """What tells a state, and what is promised about it, from others."""
     hasher = blake3()
     for path, (number, content) in sorted(left.files().items()):
-        hasher.update(b"%s\0%d\0%d\0" % (path.encode(), number, -1 if content is None else len(content)))
+        hasher.update(
+            b"%s\0%d\0%d\0" % (path.encode(), number, -1 if content is None else len(content))
+        )
         hasher.update(content or b"")
     hasher.update(left.boot_id() + durability.encode())
     promise = moment.promise
@@ -152,6 +154,7 @@ def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, 
     cut = scenario.fault
     assert isinstance(cut, Cut)
     subject = subject_of(scenario.store)
+    check_operations(subject, scenario)
     moments = Recorder(subject, scenario.durability, wrap).record(scenario.operations)
     if not 0 <= cut.number < len(moments):
         raise ValueError(f"there is no call {cut.number} among {len(moments)}")
@@ -166,6 +169,14 @@ def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, 
         left = torn(moment, moments[cut.number + 1], cut.written)
     kept = left.crash()
     return verdict(subject, cut, moment, left, scenario.durability), kept
+
+
+def check_operations(subject: Subject, scenario: Scenario) -> None:
+    """Raise ``ValueError`` unless the store knows all of the scenario's operations."""
+    for name in scenario.operations:
+        if name not in subject.alphabet:
+            known = ", ".join(subject.alphabet)
+            raise ValueError(f"{name!r} is no operation of {subject.kind}; there are {known}")
 
 
 def failing(scenario: Scenario, wrap: Wrap = unwrapped) -> Iterator[tuple[Scenario, Broken]]:
@@ -274,7 +285,9 @@ def by_chance(scenario: Scenario, subject: Subject, chance: random.Random) -> Sc
 def _count(tally: Tally, store: str, cut: Cut) -> None:
     if isinstance(cut, KillAt):
         tally.of(store).kill_points += 1
-        tally.fault("process dead before a call" if cut.written is None else "process dead in a write")
+        tally.fault(
+            "process dead before a call" if cut.written is None else "process dead in a write"
+        )
         return
     tally.of(store).crash_states += 1
     loss = cut.loss

@@ -228,9 +228,7 @@ def run_each(
         told = _throttled(progress, f"{fault}: {store}")
         casualties = share(work, plan.processes, tally, Both(until, clock), told)
         for text in casualties:
-            tally.failures.append(
-                Failure(CRASHED, store, fault, text, plan.seed, [], None, "")
-            )
+            tally.failures.append(Failure(CRASHED, store, fault, text, plan.seed, [], None, ""))
 
 
 class Both(Clock):

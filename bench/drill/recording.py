@@ -54,6 +54,8 @@ class Promise(NamedTuple):
     pending: tuple[Sent, ...]
     last: Sent | None
     """The write answered last, if its answer may have been lost with the process."""
+    earlier: tuple[State, ...] = ()
+    """The states before those, which nothing may fall back to."""
 
     def after_death(self) -> list[State]:
         """If the process dies: what was answered, and pending writes as wholes, in order."""
@@ -93,12 +95,15 @@ class Doing:
     answered: State = field(default_factory=dict)
     pending: list[Sent] = field(default_factory=list)
     last: Sent | None = None
+    earlier: list[State] = field(default_factory=list)
     requests: int = 0
     replies: list[Reply] = field(default_factory=list)
 
     def promise(self) -> Promise:
         """What is promised now."""
-        return Promise(self.answered, tuple(self.states), tuple(self.pending), self.last)
+        return Promise(
+            self.answered, tuple(self.states), tuple(self.pending), self.last, tuple(self.earlier)
+        )
 
     def open(self) -> Actor:
         """Open the store."""
@@ -133,6 +138,7 @@ class Doing:
 
     def synced(self) -> None:
         """All that was answered is on stable storage."""
+        self.earlier += [state for state in self.states if state != self.answered]
         self.states = [self.answered]
 
     def work(self, turn: Turn) -> None:

@@ -5,7 +5,7 @@ the state before it, and of its place in the sequence, so that what it writes ca
 the same operation writes elsewhere.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -85,9 +85,22 @@ class Subject(Protocol):
         """The verdict on its files as they lie there, without opening them."""
         ...
 
+    def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
+        """Whether the format cannot tell this, which never was, from what was.
+
+        ``word`` is the sort of damage, ``found`` what the store holds after it.
+        """
+        ...
+
 
 class Contradiction(Exception):
     """A store gave two answers that cannot both be right."""
+
+
+def is_of_once_written(found: State, states: Sequence[State]) -> bool:
+    """Whether every value was the value of its key at some time."""
+    written = {item for state in states for item in state.items()}
+    return all(item in written for item in found.items())
 
 
 def agree(what: str, first: object, second: object) -> None:

@@ -16,6 +16,7 @@ from holdfast.bench.drill.subjects.base import (
     ask,
     die,
     examined,
+    is_of_once_written,
     reopen,
     tick,
 )
@@ -44,9 +45,7 @@ IDS: tuple[Id, ...] = (1, 2, 3, 4, 5, b"name", b"other")
 """Every id that the alphabet writes."""
 
 
-def _insert(
-    state: State, rows: Mapping[Id, tuple[float, Mapping[str, Value] | None]]
-) -> Write:
+def _insert(state: State, rows: Mapping[Id, tuple[float, Mapping[str, Value] | None]]) -> Write:
     vectors = np.zeros((len(rows), _DIMENSION), np.float32)
     held: dict[str, Hashable] = {}
     for place, (id_, (first, metadata)) in enumerate(rows.items()):
@@ -145,6 +144,10 @@ class IndexSubject:
 
     def verify(self, disk: Disk) -> Standing:
         return examined(disk, self.path)
+
+    def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
+        """The snapshot of a new index has no stamp to say which records follow it."""
+        return word == "stale" and is_of_once_written(found, states)
 
 
 def _ids_in(ids: im.Ids) -> list[Id]:

@@ -60,9 +60,7 @@ def _ingest(state: State, rows: dict[int, Row]) -> Write:
         }
     )
     vectors = np.array([row[:2] for row in rows.values()], np.float32)
-    request = vm.VectorsIngest(
-        _ids(list(rows)), raw(vectors), memoryview(table_to_ipc(metadata))
-    )
+    request = vm.VectorsIngest(_ids(list(rows)), raw(vectors), memoryview(table_to_ipc(metadata)))
     return Write(request, {**state, **{f"row {number}": row for number, row in rows.items()}})
 
 
@@ -174,6 +172,9 @@ class VectorsSubject:
 
     def verify(self, disk: Disk) -> Standing:
         return examined(disk, self.path)
+
+    def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
+        return False
 
 
 def _read_rows(actor: Actor) -> dict[str, Hashable]:

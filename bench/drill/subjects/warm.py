@@ -198,6 +198,9 @@ class WarmSubject:
     def verify(self, disk: Disk) -> Standing:
         return Standing.CLEAN
 
+    def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
+        return False
+
 
 _Row = tuple[int, int, int, list[float], dict[str, str]]
 
