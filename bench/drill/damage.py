@@ -19,6 +19,7 @@ a format cannot tell, its subject says (``undetectable``).
 """
 
 import dataclasses
+import itertools
 import random
 import resource
 import sys
@@ -83,7 +84,7 @@ def prepare(scenario: Scenario) -> Prepared:
     }
     prepared = Prepared(scenario, files, disk, states_of(subject, scenario.operations))
     prepared.moments = moments
-    for moment, behind in zip(moments, moments[1:], strict=False):
+    for moment, behind in itertools.pairwise(moments):
         if moment.call is None or moment.call.name not in WRITES or not moment.call.size:
             continue
         name = moment.call.path.removeprefix(HOME + "/")

@@ -1,4 +1,4 @@
-"""What becomes of a broken promise: counted, made smaller, its files kept, and how to do it again."""
+"""What becomes of a broken promise: counted, made smaller, its files and its command kept."""
 
 import dataclasses
 import os

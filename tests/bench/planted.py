@@ -1,6 +1,6 @@
 """Defects planted between a store and its disk, and a store so small that states can be counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from holdfast.bench.drill.plan import StoreKind
@@ -130,7 +130,7 @@ class TinySubject:
 
     kind: StoreKind = "fold"
     path = f"{HOME}/tiny"
-    alphabet: dict[str, Operation] = {"add": _add}  # noqa: RUF012  # the protocol wants no ClassVar
+    alphabet: Mapping[str, Operation] = {"add": _add}
 
     def open(self, disk: Disk, durability: Durability) -> TinyActor:
         return TinyActor(disk)

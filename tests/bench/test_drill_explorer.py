@@ -37,7 +37,7 @@ from tests.bench.planted import (
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-LONG = "put-large,reopen,put-small,move-cursor,batch"
+LONG = "put-large,delete,put-small,move-cursor,batch"
 
 
 def _first(
@@ -117,11 +117,11 @@ def test_sequences_are_all_of_them() -> None:
 
 
 def test_shrinking_leaves_what_is_needed() -> None:
-    """A failure after five operations is brought down to one, and to a loss of less."""
+    """A failure after five operations is brought down to one or none, and to a loss of less."""
     found = _first(LONG, LateSync, POWER)
     assert found is not None
     smallest, broken = shrunk(*found, shrinking(LateSync))
-    assert len(smallest.operations) == 1
+    assert len(smallest.operations) <= 1
     assert broken.promise == found[1].promise
     assert isinstance(smallest.fault, PowerAt)
     loss = smallest.fault.loss
@@ -163,7 +163,7 @@ def test_what_was_found_is_found_again_from_its_text() -> None:
 )
 def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:
     """Text that is no scenario, or does not fit the sequence, raises ``ValueError``."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         replay(text, str(tmp_path))
 
 

@@ -1,6 +1,6 @@
 """The fold, as drills see it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects.base import (
@@ -88,7 +88,7 @@ class FoldSubject:
 
     kind: StoreKind = "fold"
     path = f"{HOME}/drill.snap"
-    alphabet: dict[str, Operation] = {  # noqa: RUF012  # the protocol wants no ClassVar
+    alphabet: Mapping[str, Operation] = {
         "put-small": _put_small,
         "put-large": _put_large,
         "batch": _batch,

@@ -104,7 +104,7 @@ class IndexSubject:
 
     kind: StoreKind = "index"
     path = f"{HOME}/drill.iqdb"
-    alphabet: dict[str, Operation] = {  # noqa: RUF012  # the protocol wants no ClassVar
+    alphabet: Mapping[str, Operation] = {
         "insert": _one,
         "batch": _batch,
         "named": _named,

@@ -1,6 +1,6 @@
 """The vector store, as drills see it."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class VectorsSubject:
 
     kind: StoreKind = "vectors"
     path = f"{HOME}/drill.rvf"
-    alphabet: dict[str, Operation] = {  # noqa: RUF012  # the protocol wants no ClassVar
+    alphabet: Mapping[str, Operation] = {
         "insert": _insert,
         "batch": _batch,
         "delete": _delete,

@@ -1,6 +1,6 @@
 """The warm store, as drills see it."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -129,7 +129,7 @@ class WarmSubject:
 
     kind: StoreKind = "warm"
     path = f"{HOME}/drill.warm"
-    alphabet: dict[str, Operation] = {  # noqa: RUF012  # the protocol wants no ClassVar
+    alphabet: Mapping[str, Operation] = {
         "append": _append,
         "replace": _replace,
         "delete": _delete_some,
