@@ -139,9 +139,13 @@ class FaultyDisk:
         self._dead = False
         self._files: list[File] = []
 
-    def arm(self, *faults: Fault) -> None:
-        """Break as these say from now on; with none, the cause of the trouble is gone."""
-        self._faults = faults
+    def arm(self, *faults: Fault) -> Sequence[Fault]:
+        """Break as these say from now on, and no longer as those that are returned.
+
+        With none, the cause of the trouble is gone.
+        """
+        before, self._faults = self._faults, faults
+        return before
 
     def abandon(self) -> None:
         """Die here and now: files are let go of as the system does for a dead process."""

@@ -12,6 +12,7 @@ be continued in many ways.
 
 import errno
 import os
+from collections.abc import Callable, Sequence
 
 from holdfast.bench.memory_file import MemoryFile, Node
 from holdfast.bench.power_loss import Choice, Zeros
@@ -150,14 +151,43 @@ class MemoryDisk:
 
     def power_loss(self, choice: Choice) -> "MemoryDisk":
         """The disk as a power loss leaves it, after the machine came up again."""
+        names = choice.names(len(self._renamings))
+        zeros = isinstance(choice, Zeros)
+        return self.lose(names, lambda node: node.surviving(Zeros() if zeros else choice))
+
+    def lose(self, names: Sequence[bool], content: Callable[[Node], bytes]) -> "MemoryDisk":
+        """As ``power_loss``: which unsynced changes of names arrived, and what each file holds."""
         left = self.crash()
         left._boots += 1
-        for change, kept in zip(left._renamings, choice.names(len(left._renamings)), strict=True):
+        for change, kept in zip(left._renamings, names, strict=True):
             if kept:
                 _apply(change, durable=True)
         left._renamings = []
-        _lose(left._root, choice)
+        _lose(left._root, content)
         return left
+
+    def unsynced(self) -> tuple[int, Sequence[Node]]:
+        """How many changes of names are unsynced, and the files with unsynced data, by number."""
+        nodes = _reachable(self._root, {})
+        seen = {id(node) for node in nodes}
+        for change in self._renamings:
+            for _, _, node in change:
+                if node is not None and id(node) not in seen:
+                    seen.add(id(node))
+                    nodes.append(node)
+        nodes = [node for node in nodes if node.changes]
+        return len(self._renamings), sorted(nodes, key=lambda node: node.number)
+
+    def files(self) -> dict[str, tuple[int, bytes | None]]:
+        """Every path with its number and content; a directory's content is None."""
+        found: dict[str, tuple[int, bytes | None]] = {}
+        waiting = [("", self._root)]
+        while waiting:
+            path, node = waiting.pop()
+            if path:
+                found[path] = (node.number, None if node.directory else node.live())
+            waiting += [(f"{path}/{name}", inner) for name, inner in node.names.items()]
+        return found
 
     def content(self, path: str) -> bytes | None:
         """What the file at ``path`` holds, or None."""
@@ -248,16 +278,14 @@ def _copy(node: Node, copies: dict[int, Node]) -> Node:
     return copy
 
 
-def _lose(node: Node, choice: Choice) -> None:
+def _lose(node: Node, content: Callable[[Node], bytes]) -> None:
     """Reduce a node and all below it to what is durable now."""
-    if isinstance(choice, Zeros):
-        choice = Zeros()
     if node.directory:
         node.names = dict(node.durable_names)
         for inner in node.names.values():
-            _lose(inner, choice)
+            _lose(inner, content)
     else:
-        node.durable = node.surviving(choice)
+        node.durable = content(node)
         node.changes = []
         node.set_live(node.durable)
         node.forgotten = False

@@ -1,6 +1,7 @@
 """Files of a ``MemoryDisk``: what processes see of them, and what a power loss would leave."""
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,14 +12,19 @@ Buffer = bytes | bytearray | memoryview
 
 SECTOR_BYTES = 512
 _CAPACITY_BYTES_MIN = 4096
+_serials = itertools.count()
 
 
 class Change(NamedTuple):
-    """A write of ``data`` at ``offset``, or a cut to ``size`` when ``data`` is None."""
+    """A write of ``data`` at ``offset``, or a cut to ``size`` when ``data`` is None.
+
+    ``size`` is the file's length afterwards; ``serial`` orders the changes of all files.
+    """
 
     offset: int
     data: bytes | None
     size: int
+    serial: int
 
 
 class Node:
@@ -54,7 +60,7 @@ class Node:
             self.buffer = grown
         memoryview(self.buffer)[offset:end] = data
         self.size = max(self.size, end)
-        self.changes.append(Change(offset, data, self.size))
+        self.changes.append(Change(offset, data, self.size, next(_serials)))
 
     def truncate(self, size: int) -> None:
         if size > self.size:
@@ -62,7 +68,7 @@ class Node:
             return
         memoryview(self.buffer)[size : self.size] = bytes(self.size - size)
         self.size = size
-        self.changes.append(Change(size, None, size))
+        self.changes.append(Change(size, None, size, next(_serials)))
 
     def sync(self) -> None:
         self.durable, self.changes = self.surviving(Everything()), []

@@ -279,6 +279,8 @@ def read_frames(
 
 def _plain_run(view: memoryview, offset: int, dimension: int, check: bool) -> Frames | None:
     """The inserts with u64 ids and no metadata that come next, unless they are few."""
+    if dimension * 4 > len(view) - offset:  # as a damaged header may say, beyond all arrays
+        return None
     for stamped in (True, False):
         layout = _plain_frame(dimension, stamped)
         stride = layout.itemsize

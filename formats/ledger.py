@@ -52,6 +52,7 @@ assert _HEADER.size == 40
 assert _SLOT.size == 60
 assert _STORED_SLOT.size == SLOT_BYTES
 LEDGER_BYTES = HEADER_BYTES + LEDGER_SLOTS * SLOT_BYTES
+_EMPTY = bytes(64 * SLOT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,16 @@ def decode(data: bytes) -> tuple[LedgerHeader, list[Slot]] | None:
     if magic != MAGIC or version != FORMAT_VERSION:
         return None
     slots = []
-    whole = HEADER_BYTES + (len(data) - HEADER_BYTES) // SLOT_BYTES * SLOT_BYTES
-    ring = memoryview(data)[HEADER_BYTES:whole]
-    for number, fields in enumerate(_STORED_SLOT.iter_unpack(ring)):
-        if not fields[1]:
-            continue  # as most slots are
-        start = number * SLOT_BYTES
-        if crc32(ring[start : start + _SLOT.size]) == fields[-1]:
-            slots.append(Slot(*fields[:-1]))
+    for first in range(HEADER_BYTES, len(data), len(_EMPTY)):
+        part = data[first : first + len(_EMPTY)]
+        if part == _EMPTY:
+            continue  # as most of the ring is, and looking at each slot takes a millisecond
+        whole = memoryview(part)[: len(part) // SLOT_BYTES * SLOT_BYTES]
+        for number, fields in enumerate(_STORED_SLOT.iter_unpack(whole)):
+            if not fields[1]:
+                continue
+            start = number * SLOT_BYTES
+            if crc32(whole[start : start + _SLOT.size]) == fields[-1]:
+                slots.append(Slot(*fields[:-1]))
     slots.sort()
     return LedgerHeader(boot_id, inode, synced), slots

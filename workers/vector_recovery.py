@@ -246,6 +246,8 @@ def judge(
             end = end_with_witnesses(view, located)
             if told.is_torn(end):  # those witnesses tell of what never was
                 end = located.end
+            if unsynced_from is not None:  # nor do those behind a commit that was lost
+                end = max(located.end, min(end, unsynced_from))
             if end < told.synced:
                 raise _corrupt(path, end, "a commit that was synced is no longer there")
             return Judgement(

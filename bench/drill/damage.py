@@ -1,0 +1,347 @@
+"""Files torn, flipped and exchanged: the right answer or a typed error, in bounded time and memory.
+
+A store does a sequence and is closed, or its process dies; then one of its files is damaged:
+
+    flip=100.7                bit 7 of byte 100
+    cut=100                   cut to 100 bytes
+    noise=512+512             something else in these bytes
+    zero=512+512              zeros in these bytes
+    swap=16+20:36+20          what one write wrote exchanged with what another did
+    repeat=16+20              what a write wrote once more, at the end
+    drop=16+20                without what a write wrote
+    stale=17                  as it was before call 17
+    foreign=drill.snap.lock   another file of the store in its place
+    gone                      removed
+
+What the store answers after that must be one of the states it went through: an older one, because
+the end of a log that is cut at a record cannot be told from one that was never longer. What else
+a format cannot tell, its subject says (``undetectable``).
+"""
+
+import dataclasses
+import itertools
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from holdfast.bench.drill.checking import INVENTED, TYPED, Broken, Harm, difference
+from holdfast.bench.drill.explorer import SAMPLED_SEQUENCES, by_chance, check_operations
+from holdfast.bench.drill.findings import Shrinking, note
+from holdfast.bench.drill.forks import Work, run_each
+from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKind
+from holdfast.bench.drill.recording import Moment, Recorder, data_of, states_of
+from holdfast.bench.drill.scenario import Damaged, Fault, Scenario
+from holdfast.bench.drill.subjects import subject_of
+from holdfast.bench.drill.subjects.base import HOME, Contradiction, State, Subject
+from holdfast.bench.drill.tally import Tally
+from holdfast.bench.faults import WRITES, MemoryDisk
+from holdfast.formats.errors import HoldfastError
+
+BOUNDED = "a damaged file costs bounded time and memory"
+UNDETECTABLE: dict[StoreKind, str] = {
+    "fold": "fold: whole records left out, repeated or exchanged within a log, since its format "
+    "does not chain them; each value is checked to be one that was written for its key",
+    "index": "index: the first snapshot put back in place of a later one, since it has no stamp; "
+    "each row is checked to be one that was written for its id",
+}
+_SECONDS_MAX = 5.0
+_BYTES_MAX = 256 << 20
+_SECTOR = 512
+_EXCHANGES_MAX = 40
+_SAMPLED = 60
+
+
+@dataclass
+class Prepared:
+    """A store that did a sequence and is closed, or dead."""
+
+    scenario: Scenario
+    files: dict[str, bytes]
+    """Content by name below the drill's directory."""
+    disk: MemoryDisk
+    states: list[State]
+    spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """By name, offset and length of what was written at once and lies there still."""
+    moments: list[Moment] = field(default_factory=list)
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Do the scenario's sequence."""
+    fault = scenario.fault
+    assert isinstance(fault, Damaged)
+    subject = subject_of(scenario.store)
+    check_operations(subject, scenario)
+    recorder = Recorder(subject, scenario.durability)
+    moments = list(recorder.record(scenario.operations))
+    disk = moments[-1].disk if fault.dead else recorder.closed()
+    files = {
+        path.removeprefix(HOME + "/"): content
+        for path, (_, content) in disk.files().items()
+        if content is not None
+    }
+    prepared = Prepared(scenario, files, disk, states_of(subject, scenario.operations))
+    prepared.moments = moments
+    for moment, behind in itertools.pairwise(moments):
+        if moment.call is None or moment.call.name not in WRITES or not moment.call.size:
+            continue
+        name = moment.call.path.removeprefix(HOME + "/")
+        data, offset = data_of(moment, behind)
+        if files.get(name, b"")[offset : offset + len(data)] == data:
+            prepared.spans.setdefault(name, []).append((offset, len(data)))
+    return prepared
+
+
+def damaged(prepared: Prepared, name: str, how: str) -> MemoryDisk:
+    """The disk with that file damaged so. ``ValueError`` for words that do not fit the file."""
+    left = prepared.disk.crash()
+    path = f"{HOME}/{name}"
+    if name not in prepared.files:
+        raise ValueError(f"there is no file {name!r}")
+    if how == "gone":
+        left.remove(path)
+        left.sync_directory(path.rpartition("/")[0])
+        return left
+    content = _changed(prepared, prepared.files[name], name, how)
+    left.place(path, content)
+    return left
+
+
+def _changed(prepared: Prepared, content: bytes, name: str, how: str) -> bytes:
+    word, _, value = how.partition("=")
+    if word == "flip":
+        offset, _, bit = value.partition(".")
+        changed = bytearray(content)
+        changed[int(offset)] ^= 1 << int(bit)
+        return bytes(changed)
+    if word == "cut":
+        return content[: int(value)]
+    if word == "stale":
+        moment = prepared.moments[int(value)]
+        return moment.disk.content(f"{HOME}/{name}") or b""
+    if word == "foreign":
+        return prepared.files[value]
+    spans = [_span(part) for part in value.split(":")]
+    start, stop = spans[0]
+    if word == "zero":
+        return content[:start] + bytes(stop - start) + content[stop:]
+    if word == "noise":
+        noise = random.Random(start).randbytes(stop - start)
+        return content[:start] + noise + content[stop:]
+    if word == "repeat":
+        return content + content[start:stop]
+    if word == "drop":
+        return content[:start] + content[stop:]
+    if word == "swap" and len(spans) == 2:
+        (a, b), (c, d) = sorted(spans)
+        return content[:a] + content[c:d] + content[b:c] + content[a:b] + content[d:]
+    raise ValueError(f"{how!r} is no damage")
+
+
+def _span(text: str) -> tuple[int, int]:
+    start, _, length = text.partition("+")
+    return int(start), int(start) + int(length)
+
+
+def exchanges(prepared: Prepared, name: str) -> Iterator[str]:
+    """Parts of a file exchanged, repeated and left out; the whole of it replaced and removed."""
+    content = prepared.files[name]
+    spans = sorted(set(prepared.spans.get(name, [])))
+    texts = [f"{offset}+{length}" for offset, length in spans]
+    yield "gone"
+    for other, foreign in prepared.files.items():
+        if other != name and foreign != content:
+            yield f"foreign={other}"
+    for place, (offset, length) in enumerate(spans):
+        yield f"repeat={texts[place]}"
+        yield f"drop={texts[place]}"
+        for behind in range(place + 1, len(spans)):
+            if spans[behind][0] >= offset + length:
+                yield f"swap={texts[place]}:{texts[behind]}"
+    seen = {content}
+    for moment in prepared.moments:
+        stale = moment.disk.content(f"{HOME}/{name}")
+        if stale is not None and stale not in seen:
+            seen.add(stale)
+            yield f"stale={moment.number}"
+
+
+def tears(content: bytes) -> Iterator[str]:
+    """The file cut at every byte, and each of its sectors full of something else."""
+    end = len(content.rstrip(b"\0"))
+    yield from (f"cut={size}" for size in range(min(end + 1, len(content))))
+    for offset in range(0, min(end + 1, len(content)), _SECTOR):
+        length = min(_SECTOR, len(content) - offset)
+        yield f"zero={offset}+{length}"
+        yield f"noise={offset}+{length}"
+
+
+def flips(content: bytes) -> Iterator[str]:
+    """Every bit; of long runs of zeros, only those near something else."""
+    for offset in range(len(content)):
+        if offset % 64 == 0 or any(content[max(0, offset - 64) : offset + 64]):
+            yield from (f"flip={offset}.{bit}" for bit in range(8))
+
+
+def check(prepared: Prepared, subject: Subject, name: str, how: str) -> Broken | None:
+    """Damage the file so and open the store; what is broken, if anything is."""
+    left = damaged(prepared, name, how)
+    begun, memory = time.process_time(), _memory()
+    broken: Broken | None = None
+    try:
+        if left.inode_at(subject.path) is not None:
+            subject.verify(left)
+        actor = subject.open(left, prepared.scenario.durability)
+        found = subject.read(left, actor)
+        known = found in prepared.states
+        if not known and not subject.undetectable(how.partition("=")[0], found, prepared.states):
+            broken = Broken(INVENTED, Harm.WRONG, difference(found, prepared.states))
+    except HoldfastError:
+        pass  # which is what a damaged file is to be met with
+    except Contradiction as error:
+        broken = Broken(INVENTED, Harm.WRONG, f"it contradicts itself: {error}")
+    except Exception as error:
+        broken = Broken(TYPED, Harm.REFUSED, f"{type(error).__name__}: {error}")
+    seconds, grown = time.process_time() - begun, _memory() - memory
+    if broken is None and (seconds > _SECONDS_MAX or grown > _BYTES_MAX):
+        detail = f"{seconds:.1f} s of processor time and {grown >> 20} MiB"
+        broken = Broken(BOUNDED, Harm.REFUSED, detail)
+    return broken
+
+
+def _memory() -> int:
+    """The most memory this process ever had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def attempt(scenario: Scenario) -> tuple[Broken | None, MemoryDisk]:
+    """Damage what the scenario says; what is broken, and the damaged files."""
+    fault = scenario.fault
+    assert isinstance(fault, Damaged)
+    prepared = prepare(scenario)
+    kept = damaged(prepared, fault.name, fault.how)
+    return check(prepared, subject_of(scenario.store), fault.name, fault.how), kept
+
+
+def failing(scenario: Scenario) -> Iterator[tuple[Scenario, Broken]]:
+    """All damage to the same file, of the same sort, that is not met rightly."""
+    fault = scenario.fault
+    assert isinstance(fault, Damaged)
+    prepared, subject = prepare(scenario), subject_of(scenario.store)
+    if fault.name not in prepared.files:
+        return
+    for how in all_damage(prepared, fault.name):
+        if how.partition("=")[0] == fault.how.partition("=")[0]:
+            broken = check(prepared, subject, fault.name, how)
+            if broken is not None:
+                yield (
+                    dataclasses.replace(scenario, fault=dataclasses.replace(fault, how=how)),
+                    broken,
+                )
+
+
+def all_damage(prepared: Prepared, name: str) -> Iterator[str]:
+    """Everything that is done to a file."""
+    yield from exchanges(prepared, name)
+    yield from tears(prepared.files[name])
+    yield from flips(prepared.files[name])
+
+
+def some_damage(prepared: Prepared, name: str, chance: random.Random) -> list[str]:
+    """Some of it, of every sort."""
+    content = prepared.files[name]
+    ways = list(exchanges(prepared, name))
+    some = chance.sample(ways, min(_EXCHANGES_MAX, len(ways)))
+    for sort in (list(tears(content)), list(flips(content))):
+        some += chance.sample(sort, min(_SAMPLED, len(sort)))
+    return some
+
+
+@dataclass(frozen=True)
+class DamageDrill:
+    """Files torn, flipped and exchanged. See ``plan.Drill``."""
+
+    fault: FaultKind = "damage"
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """A sequence with every operation, closed and dead; then others by chance.
+
+        If the plan is exhaustive, every byte and bit of every file of that first sequence.
+        """
+        tally.not_covered += [UNDETECTABLE[kind] for kind in plan.stores if kind in UNDETECTABLE]
+        run_each(self.fault, self._work, plan, tally, clock, progress)
+
+    def _work(self, store: StoreKind, plan: Plan, bounded: bool) -> Work:
+        subject = subject_of(store)
+        usual = tuple(subject.alphabet)
+        shrinking = Shrinking(attempt, failing, _nothing_simpler)
+
+        def work(number: int, tally: Tally, about: Callable[[str], None]) -> bool:
+            chance = random.Random(f"{plan.seed} {store} {number}")
+            # Whether it is dead alternates for each process, not between them.
+            dead = number // max(1, plan.processes) % 2 == 1
+            scenario = Scenario(store, "always", usual, Damaged("", "", dead))
+            first = number < 2 * plan.processes
+            if not first:
+                if plan.exhaustive or (bounded and number >= SAMPLED_SEQUENCES):
+                    return False
+                scenario = by_chance(scenario, subject, chance)
+            about(str(scenario))
+            prepared = prepare(scenario)
+            for name, how in _damage(prepared, chance, number, plan, everything=plan.exhaustive):
+                fault = Damaged(name, how, dead)
+                candidate = dataclasses.replace(scenario, fault=fault)
+                about(str(candidate))
+                broken = check(prepared, subject, name, how)
+                _count(tally, store, how)
+                if broken is not None:
+                    note(candidate, broken, plan, tally, shrinking)
+            tally.of(store).operations += len(scenario.operations)
+            return True
+
+        return work
+
+
+def _damage(
+    prepared: Prepared, chance: random.Random, number: int, plan: Plan, *, everything: bool
+) -> Iterator[tuple[str, str]]:
+    """Which files are damaged how; of everything, each process does its share."""
+    for name in sorted(prepared.files):
+        if not everything:
+            yield from ((name, how) for how in some_damage(prepared, name, chance))
+            continue
+        for place, how in enumerate(all_damage(prepared, name)):
+            if place % plan.processes == number % plan.processes:
+                yield name, how
+
+
+def _nothing_simpler(fault: Fault) -> Iterator[Fault]:
+    """One bit, one cut: there is nothing simpler."""
+    return iter(())
+
+
+def _count(tally: Tally, store: str, how: str) -> None:
+    word = how.partition("=")[0]
+    counts = tally.of(store)
+    if word == "flip":
+        counts.bit_flips += 1
+        tally.fault("bit flipped")
+    elif word in ("cut", "zero", "noise"):
+        counts.torn += 1
+        tally.fault("file cut short" if word == "cut" else "sector with something else")
+    else:
+        counts.exchanged += 1
+        tally.fault(_EXCHANGED[word])
+
+
+_EXCHANGED = {
+    "swap": "records exchanged",
+    "repeat": "record repeated",
+    "drop": "record left out",
+    "stale": "stale copy in place",
+    "foreign": "foreign file in place",
+    "gone": "file removed",
+}
