@@ -196,9 +196,6 @@ class IndexActor:
             pid=os.getpid(),
         )
 
-    def pressed(self) -> bool:
-        return False  # a slice every few turns keeps pace
-
     def close(self) -> None:
         if self._upkeep is not None:
             self._upkeep.close()

@@ -157,7 +157,7 @@ def test_a_process_that_is_left_is_told(tmp_path: Path) -> None:
     [(Stuck("no answer"), TYPED), (holdfast.StoreFailed("given up"), ANSWERED)],
 )
 def test_an_error_on_the_stage_is_told(tmp_path: Path, error: Exception, promise: str) -> None:
-    """A call that fails or never ends in a drill is a broken promise, and no defect of the drill."""
+    """A call that fails or never ends in a drill is a broken promise, not a defect of the drill."""
 
     def fail(scene: Scene) -> None:
         raise error
@@ -199,7 +199,7 @@ def test_the_kernel_s_list_is_read(tmp_path: Path) -> None:
 
 
 def test_a_call_past_the_file_layer_is_told() -> None:
-    """A call that one list has and the other has not is a difference, but a killed thread's last."""
+    """A call that only one list has is a difference, unless it is a killed thread's last."""
     layer = {"1": ["write a", "sync a"]}
     assert differences(layer, {"1": ["write a", "sync a"]}) == []
     assert differences(layer, {"1": ["write a"]}) == [], "it was killed before it made the call"
