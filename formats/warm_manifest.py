@@ -30,7 +30,7 @@ RowCount = Annotated[int, msgspec.Meta(ge=1, le=CHUNK_ROWS_MAX)]
 
 
 class DeadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file that lists a chunk's dead rows: its number, how many they are, size and checksum."""
+    """The file that lists a chunk's dead rows: its number, how many they are, size, checksum."""
 
     number: Number
     rows: RowCount

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.formats import dead_rows, warm_chunk, zone_map
-from holdfast.formats.checksum import crc32
+from holdfast.formats.checksum import crc32, file_checksum
 from holdfast.formats.errors import InvalidFormat, StoreCorrupt
 from holdfast.formats.points import METADATA, check_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
@@ -246,7 +246,7 @@ class ChunkRun:
 
     def _read(self, path: str, size: int, checksum: int) -> memoryview:
         view = self._map(path, size)
-        if crc32(view) != checksum:
+        if file_checksum(view) != checksum:
             raise self._corrupt(path, 0, "its checksum is not the one in the manifest")
         return view
 

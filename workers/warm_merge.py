@@ -128,6 +128,20 @@ def take_slice(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
     return taken
 
 
+def take_bounded(cursors: Sequence[C], rows_max: int) -> list[tuple[C, int, int]]:
+    """As ``take_slice``, but fewer rows where their metadata are large."""
+    rows = rows_max
+    while True:
+        before = [cursor.row for cursor in cursors]
+        taken = take_slice(cursors, rows)
+        size = sum(metadata_bytes(c.run.metadata(start, stop)) for c, start, stop in taken)
+        if size <= _SLICE_METADATA_BYTES or rows == 1:
+            return taken
+        for cursor, row in zip(cursors, before, strict=True):
+            cursor.row = row
+        rows = max(1, rows // 8)
+
+
 def chunk_rows_max(dimension: int, compression: Compression) -> int:
     """How many points a chunk has at most."""
     limit = CHUNK_BYTES_MAX if compression == "none" else COMPRESSED_CHUNK_BYTES_MAX
@@ -181,7 +195,7 @@ class Merge:
         numbered = 0
         parts: list[Points] = []
         waiting = 0
-        while taken := self._next_slice():
+        while taken := take_bounded(self._cursors, self._slice_rows):
             points = self._sorted(taken, numbered)
             numbered += len(points)
             parts.append(points)
@@ -197,19 +211,6 @@ class Merge:
             yield Progress(self._stage, done * self._row_bytes, self._total * self._row_bytes)
         if waiting:
             yield split(parts, waiting)[0]
-
-    def _next_slice(self) -> list[tuple[MergeCursor, int, int]]:
-        """The next rows of every run, fewer where their metadata are large; moves on."""
-        rows = self._slice_rows
-        while True:
-            before = [cursor.row for cursor in self._cursors]
-            taken = take_slice(self._cursors, rows)
-            size = sum(metadata_bytes(c.run.metadata(start, stop)) for c, start, stop in taken)
-            if size <= _SLICE_METADATA_BYTES or rows == 1:
-                return taken
-            for cursor, row in zip(self._cursors, before, strict=True):
-                cursor.row = row
-            rows = max(1, rows // 8)
 
     def _sorted(self, taken: Sequence[tuple[MergeCursor, int, int]], numbered: int) -> Points:
         """The live points of a slice in order of key, numbered from ``numbered`` on."""

@@ -13,7 +13,8 @@ from holdfast.workers import search, warm_messages
 from holdfast.workers.messages import Progress
 from holdfast.workers.raw_arrays import raw
 from holdfast.workers.warm_answers import Answer, Piece
-from holdfast.workers.warm_merge import Cursor, heads, key_at, points_of, rows_up_to, take_slice
+from holdfast.workers.warm_chunks import ChunkRun
+from holdfast.workers.warm_merge import Cursor, heads, key_at, points_of, rows_up_to, take_bounded
 from holdfast.workers.warm_messages import WarmPoint, WarmRows, WarmSeriesAre
 from holdfast.workers.warm_runs import (
     Run,
@@ -214,8 +215,9 @@ def _next_rows(
         if stop > start and key_at(first.run, stop - 1) == keys[1][0]:
             stop -= 1  # dead here or there, and a page that ended with it would pass the other over
     stop = min(stop, start + limit)
-    if len(keys) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN:
-        return take_slice(cursors, min(limit, _SLICE_ROWS))
+    interleaved = len(keys) > 1 and (stop - start) * row_bytes < MAPPED_BYTES_MIN
+    if interleaved or not isinstance(first.run, ChunkRun):  # these rows are sent
+        return take_bounded(cursors, min(limit, _SLICE_ROWS))
     first.row = stop
     return [(first, start, stop)]
 

@@ -25,7 +25,7 @@ import numpy as np
 from msgspec import structs
 
 from holdfast.formats import dead_rows, warm_log, warm_manifest, zone_map
-from holdfast.formats.checksum import crc32
+from holdfast.formats.checksum import file_checksum
 from holdfast.formats.errors import InvalidFormat, StoreCorrupt
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile, Manifest
 from holdfast.formats.zone_map import Series, ZoneMap
@@ -231,7 +231,7 @@ def _zones(
             continue
         series = zone.series
         found[number] = zone, ChunkEntry(
-            number, zone.run, zone.rows, zone.chunk_bytes, len(data), crc32(data),
+            number, zone.run, zone.rows, zone.chunk_bytes, len(data), file_checksum(data),
             int(series.first_times.min()), int(series.last_times.max()),
         )  # fmt: skip
     for name in names:
@@ -279,7 +279,7 @@ def _masks(
             continue
         if mask.any():
             found[owner.chunk, owner.rows] = DeadFile(
-                number, int(np.count_nonzero(mask)), len(data), crc32(data)
+                number, int(np.count_nonzero(mask)), len(data), file_checksum(data)
             )
     return found
 

@@ -12,7 +12,7 @@ What must hold at any moment, whatever a crash leaves:
 from collections.abc import Callable, Generator, Sequence
 
 from holdfast.formats import dead_rows, warm_log, warm_manifest
-from holdfast.formats.checksum import crc32
+from holdfast.formats.checksum import file_checksum
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.points import Points
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile, Manifest
@@ -265,7 +265,7 @@ class WarmStore:
             self._written_bytes += len(data)
             if chunk.entry.dead is not None:
                 self._superseded.append(self.files.dead(chunk.entry.dead.number))
-            chunk.written(DeadFile(number, chunk.dead_rows, len(data), crc32(data)))
+            chunk.written(DeadFile(number, chunk.dead_rows, len(data), file_checksum(data)))
 
     # --- the log ---------------------------------------------------------------------------
 

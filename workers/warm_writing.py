@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 
 from holdfast.formats import warm_chunk, zone_map
-from holdfast.formats.checksum import crc32
+from holdfast.formats.checksum import file_checksum
 from holdfast.formats.points import Points
 from holdfast.formats.warm_chunk import Compression
 from holdfast.formats.warm_manifest import ChunkEntry
@@ -41,7 +41,7 @@ def write_chunk(
     yield from write_new(disk, files.chunk(number), pieces)
     yield from write_new(disk, files.zone(number), [memoryview(zone)])
     return ChunkEntry(
-        number, run_number, len(points), size, len(zone), crc32(zone),
+        number, run_number, len(points), size, len(zone), file_checksum(zone),
         int(series.first_times.min()), int(series.last_times.max()),
     )  # fmt: skip
 
