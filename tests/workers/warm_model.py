@@ -31,9 +31,9 @@ from holdfast.workers import (
     warm_merge,
     warm_policy,
     warm_queries,
-    warm_store,
     warm_table,
     warm_tail,
+    warm_writing,
 )
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
@@ -94,8 +94,8 @@ def with_small_limits(monkeypatch: pytest.MonkeyPatch, *, by_time: bool = False)
         (warm_table, "_CACHED_SERIES_MAX", 5),
         (warm_merge, "_SLICE_ROWS", 4),
         (warm_merge, "CHUNK_ROWS_MAX", 7),
-        (warm_store, "_WRITE_BYTES", 512),
-        (warm_store, "_SYNC_EVERY_BYTES", 1024),
+        (warm_writing, "_WRITE_BYTES", 512),
+        (warm_writing, "_SYNC_EVERY_BYTES", 1024),
         (warm_queries, "_SLICE_ROWS", 3),
         (warm_queries, "_PAGE_STEPS", 2),
         (warm_queries, "_SERIES_PAGE", 2),
