@@ -422,7 +422,8 @@ def judge(
     return Verdict(Ending.CORRUPT, damage.offset, f"{damage.reason}; {behind}")
 
 
-_BEGINNING = re.compile(rb"[\x01\x02][\x00\x01]")
+# Looking ahead only, so that one match does not hide the next, which begins inside it.
+_BEGINNING = re.compile(rb"(?=[\x01\x02][\x00\x01])")
 
 
 def find_intact(

@@ -27,7 +27,7 @@ from holdfast.formats.iqdb_values import Flaw, Id, IndexFlaw, Value, decode_meta
 from holdfast.formats.iqdb_wal import HEADER_BYTES
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk
-from holdfast.workers.index_log import LogReading, apply_log, read_log
+from holdfast.workers.index_log import LogReading, apply_log, despite_sync, read_log
 from holdfast.workers.index_recovery import WAL_SUFFIX
 from holdfast.workers.index_snapshot import CORE_TYPES, FOREIGN
 from holdfast.workers.ledger import Ledger
@@ -236,13 +236,16 @@ def _examine_log(
         view, inode = file.map(), file.inode()
     finally:
         file.close()
+    synced = ledger.synced_of(inode)
     if not any(view[:HEADER_BYTES]) and not any(bytes(view)):
-        return LogView(Verdict(Ending.TORN if len(view) else Ending.CLEAN, 0), 0, len(view))
+        empty = Verdict(Ending.TORN if len(view) else Ending.CLEAN, 0, "nothing but zeros")
+        return LogView(despite_sync(empty, synced), 0, len(view))
     problem = iqdb_wal.header_problem(bytes(view[:HEADER_BYTES]))
     if problem is not None:
         return LogView(Verdict(Ending.INVALID, problem.offset, problem.reason), 0, len(view))
     if len(view) < HEADER_BYTES:
-        return LogView(Verdict(Ending.TORN, 0, "the file ends inside its header"), 0, len(view))
+        short = Verdict(Ending.TORN, 0, "the file ends inside its header")
+        return LogView(despite_sync(short, synced), 0, len(view))
     try:
         reading = read_log(view, dimension, stamp, tick)
     except IndexFlaw as flaw:
@@ -255,7 +258,7 @@ def _examine_log(
     )
     if verdict.ending is Ending.CLEAN and reading.end < len(view):
         verdict = Verdict(Ending.TORN, reading.end, "a request was logged only in part")
-    return LogView(verdict, reading.records, len(view), reading, view)
+    return LogView(despite_sync(verdict, synced), reading.records, len(view), reading, view)
 
 
 def _mapped(disk: Disk, path: str) -> memoryview:

@@ -142,6 +142,14 @@ def apply_frames(item: Frames, index: StoredIndex) -> None:
         index.put(*item.change)
 
 
+def despite_sync(verdict: Verdict, synced: int) -> Verdict:
+    """The verdict, but what was synced is never a torn tail, nor may it be missing."""
+    if verdict.offset >= synced or verdict.ending not in (Ending.CLEAN, Ending.TORN):
+        return verdict
+    reason = f"{verdict.reason or 'the file ends'}; up to {synced} it had been synced"
+    return Verdict(Ending.CORRUPT, verdict.offset, reason)
+
+
 def refuse_damage(path: str, verdict: Verdict) -> None:
     """Raise the error that ``verdict`` calls for; clean and torn call for none."""
     if verdict.ending in (Ending.CLEAN, Ending.TORN):

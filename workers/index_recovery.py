@@ -11,6 +11,7 @@ log of another store             ``InvalidFormat``; nothing is touched
 log older than the snapshot      its records are kept beside the log, then cut
 records already in the snapshot  skipped, where stamps say so; else repeated, which changes nothing
 damage before intact records     ``StoreCorrupt``; nothing is touched, unless salvage is asked for
+damage to what a sync had saved  the same, as far as the ledger tells
 torn tail, or a tail of zeros    the bytes are kept beside the log, then cut
 a request logged only in part    cut as a whole: nobody was told that it happened
 a last record the index refuses  the same
@@ -52,6 +53,7 @@ from holdfast.workers.index_log import (
     LogReading,
     Refused,
     apply_log,
+    despite_sync,
     intact_parts,
     read_log,
     refuse_damage,
@@ -221,9 +223,12 @@ def _ensure_log(disk: Disk, wal: str) -> None:
     try:
         head = file.read_at(0, HEADER_BYTES)
         zeros = not any(head) and not any(file.read_at(0, file.size()))
+        synced = Ledger(disk, wal).synced_of(file.inode())
     finally:
         file.close()
     problem = None if zeros else iqdb_wal.header_problem(head)
+    if synced > HEADER_BYTES and (zeros or len(head) < HEADER_BYTES):
+        refuse_damage(wal, despite_sync(Verdict(Ending.TORN, 0, "it has no header"), synced))
     if problem is not None:
         raise InvalidFormat(
             f"{wal!r} is not the log of an index: {problem.reason}",
@@ -268,6 +273,7 @@ class _Recovery:
         verdict = iqdb_wal.judge(
             view, reading.damage, dimension, unsynced_from=unsynced_from, tick=self._tick
         )
+        verdict = despite_sync(verdict, ledger.synced_of(inode))
         if self._options.salvage and verdict.ending in (Ending.CORRUPT, Ending.INVALID):
             file, records = self._salvage(loaded, file, view, reading, verdict)
             held.close()

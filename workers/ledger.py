@@ -63,6 +63,12 @@ class Ledger:
         lost = self.found.boot_id != self._header.boot_id
         return end if lost else min(end, self.found.synced)
 
+    def synced_of(self, inode: int) -> int:
+        """How much of the log with this inode was synced, for all that is known."""
+        if self.found is None or self.found.inode != inode:
+            return 0
+        return self.found.synced
+
     def begin(self, log: memoryview, inode: int, end: int, synced: int) -> None:
         """Start a term of service: what is within ``end`` took effect, and ``synced`` is synced."""
         self._file = self._disk.open(self._path, write=True, create=True)

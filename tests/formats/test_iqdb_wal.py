@@ -209,6 +209,17 @@ def test_arbitrary_bytes_are_judged(data: bytes) -> None:
     assert HEADER_BYTES <= verdict.offset <= HEADER_BYTES + len(data)
 
 
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_checksum_like_a_beginning_hides_no_frame(last: int) -> None:
+    """Also a frame whose checksum ends like an operation is found behind a damage."""
+    for number in range(10_000):
+        frame = encode_inserts([number], vectors_of(1), None, None)
+        if frame[7] == last:
+            assert find_intact(memoryview(b"damage" + frame), 0, DIMENSION) == 6
+            return
+    raise AssertionError("none of these has such a checksum")
+
+
 def test_look_alikes_cost_bounded_time() -> None:
     """A file of heads that claim much is given up on, and then counts as corrupt."""
     head = struct.pack("<II", 1 << 20, 0) + b"\x01\x00"

@@ -30,9 +30,11 @@ from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Buffer
 from holdfast.workers.foreign_index import ForeignIndex
 from holdfast.workers.index import IndexActor, open_index
+from holdfast.workers.index_inspection import examine_index
 from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.messages import Compacted, StoreSpec
 from holdfast.workers.raw_arrays import raw
+from holdfast.workers.standing import Standing
 from tests.workers.index_model import (
     DIMENSION,
     PATH,
@@ -160,9 +162,10 @@ def test_zero_tail_then_appends(rows: list[int], zeros: int) -> None:
     actor = opened(memory)
     Writer(actor).write(10)
     assert ids(opened(memory.crash())) == [*rows, 10]
-    left = memory.crash()
-    put(left, WAL, bytes(zeros))
-    assert ids(opened(left)) == []
+    fresh = MemoryDisk("/data")
+    closed(fresh)
+    put(fresh, WAL, bytes(zeros))
+    assert ids(opened(fresh)) == []
 
 
 def test_flip_in_the_midst_of_the_log_is_refused_and_salvaged_on_request() -> None:
@@ -620,3 +623,34 @@ def test_reading_what_cannot_be_read_is_a_typed_error() -> None:
     with pytest.raises(StoreIOError):
         opened(disk)
     assert ids(opened(memory)) == [1]
+
+
+# --- what was synced ----------------------------------------------------------------------------
+
+
+HARMS: dict[str, Callable[[bytes, int], bytes]] = {
+    "last record": lambda log, record: log[:-9] + b"\xff" + log[-8:],
+    "cut at a record": lambda log, record: log[:-record],
+    "cut inside one": lambda log, record: log[:-7],
+    "zeros": lambda log, record: bytes(len(log)),
+    "cut to a part of the header": lambda log, record: log[:5],
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_was_synced_is_no_torn_tail(harm: str) -> None:
+    """Where the ledger knows that a record was saved, its damage or absence is not cut away."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1, 2, 3)
+    memory = memory.crash()
+    whole = content(memory, WAL)
+    harmed = HARMS[harm](whole, (len(whole) - HEADER_BYTES) // 3)
+    file = memory.open(WAL, write=True)
+    file.truncate(len(harmed))
+    file.write_at(0, harmed)
+    file.close()
+    with pytest.raises(StoreCorrupt, match="synced"):
+        opened(memory)
+    assert content(memory, WAL) == harmed
+    assert examine_index(memory, PATH, tick).standing is Standing.DAMAGED
