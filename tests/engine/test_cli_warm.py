@@ -315,13 +315,13 @@ def test_a_directory_of_the_original_is_imported(cli: Cli, tmp_path: Path) -> No
     )
     assert found["duplicates"]
     last = cli("inspect", tmp_path / "s.warm", "--json", "--rows").json["rows"]
-    found = cli("import", tmp_path, "t", DATA / "duplicates", "--duplicates", "first", "--json")
+    again = cli("import", tmp_path, "t", DATA / "duplicates", "--duplicates", "first", "--json")
     first = cli("inspect", tmp_path / "t.warm", "--json", "--rows").json["rows"]
     keys = [[(row["space"], row["entity"], row["timestamp"]) for row in rows]
             for rows in (first, last)]  # fmt: skip
     assert keys[0] == keys[1]
     assert first != last
-    assert len(first) == found.json["points"]
+    assert len(first) == again.json["points"]
     assert snapshot(DATA / "duplicates") == before
 
 
