@@ -257,16 +257,16 @@ def test_stat_shows_warm_stores(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_compact_leaves_one_chunk(cli: Cli, tmp_path: Path) -> None:
-    """What is dead is gone afterwards, and both sizes are reported."""
+    """What was in several, too few to be merged by themselves; both sizes are reported."""
     with holdfast.open(tmp_path) as engine:
         warm = engine.warm("s", dimension=3)
-        for _ in range(3):
-            warm.write(1, 0, range(10), VECTORS)
+        for entity in range(3):
+            warm.write(entity, 0, range(10), VECTORS)
             warm.flush()
     found = cli("compact", tmp_path, "s", "--json").json
     assert found["bytes_after"] < found["bytes_before"]
     report = cli("inspect", tmp_path / "s.warm", "--json").json
-    assert [chunk["rows"] for chunk in report["chunks"]] == [10]
+    assert [chunk["rows"] for chunk in report["chunks"]] == [30]
 
 
 # --- export and import --------------------------------------------------------------------------
