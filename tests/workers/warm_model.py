@@ -96,7 +96,6 @@ def with_small_limits(monkeypatch: pytest.MonkeyPatch, *, by_time: bool = False)
         (warm_merge, "CHUNK_ROWS_MAX", 7),
         (warm_writing, "_WRITE_BYTES", 512),
         (warm_writing, "_SYNC_EVERY_BYTES", 1024),
-        (warm_store, "_COPY_BYTES", 512),
         (warm_queries, "_SLICE_ROWS", 3),
         (warm_queries, "_PAGE_STEPS", 2),
         (warm_queries, "_SERIES_PAGE", 2),
