@@ -27,9 +27,9 @@ from holdfast.workers.warm_files import (
     number_of,
 )
 from holdfast.workers.warm_merge import Cursor, points_of, take_slice
+from holdfast.workers.warm_parts import Part
 from holdfast.workers.warm_queries import all_series
 from holdfast.workers.warm_reading import (
-    Part,
     Reading,
     manifest_at,
     manifest_bytes,

@@ -257,16 +257,16 @@ def test_stat_shows_warm_stores(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_compact_leaves_one_chunk(cli: Cli, tmp_path: Path) -> None:
-    """What is dead is gone afterwards, and both sizes are reported."""
+    """What was in several, too few to be merged by themselves; both sizes are reported."""
     with holdfast.open(tmp_path) as engine:
         warm = engine.warm("s", dimension=3)
-        for _ in range(3):
-            warm.write(1, 0, range(10), VECTORS)
+        for entity in range(3):
+            warm.write(entity, 0, range(10), VECTORS)
             warm.flush()
     found = cli("compact", tmp_path, "s", "--json").json
     assert found["bytes_after"] < found["bytes_before"]
     report = cli("inspect", tmp_path / "s.warm", "--json").json
-    assert [chunk["rows"] for chunk in report["chunks"]] == [10]
+    assert [chunk["rows"] for chunk in report["chunks"]] == [30]
 
 
 # --- export and import --------------------------------------------------------------------------
@@ -315,13 +315,13 @@ def test_a_directory_of_the_original_is_imported(cli: Cli, tmp_path: Path) -> No
     )
     assert found["duplicates"]
     last = cli("inspect", tmp_path / "s.warm", "--json", "--rows").json["rows"]
-    found = cli("import", tmp_path, "t", DATA / "duplicates", "--duplicates", "first", "--json")
+    again = cli("import", tmp_path, "t", DATA / "duplicates", "--duplicates", "first", "--json")
     first = cli("inspect", tmp_path / "t.warm", "--json", "--rows").json["rows"]
     keys = [[(row["space"], row["entity"], row["timestamp"]) for row in rows]
             for rows in (first, last)]  # fmt: skip
     assert keys[0] == keys[1]
     assert first != last
-    assert len(first) == found.json["points"]
+    assert len(first) == again.json["points"]
     assert snapshot(DATA / "duplicates") == before
 
 

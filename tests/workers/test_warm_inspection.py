@@ -556,3 +556,34 @@ def test_a_directory_with_other_files_is_not_ours(path: Path) -> None:
     assert report.standing is Standing.NOT_OURS
     with pytest.raises(HoldfastError):
         stores.opened(path, dimension=3)
+
+
+def test_a_run_whose_chunks_overlap_is_not_believed(path: Path) -> None:
+    """Zone maps that put two chunks of the same keys in one run: only one of them counts."""
+    points = stores.make(path)
+    (path / "MANIFEST").unlink()
+    zone_file = path / "0000000003.zone"
+    zone = zone_map.decode(zone_file.read_bytes())
+    forged = zone_map.ZoneMap(
+        zone.dimension, zone.store_id, zone.chunk, 1, zone.chunk_bytes, zone.has_metadata, False,
+        zone.series, zone.checksums,
+    )  # fmt: skip
+    zone_file.write_bytes(zone_map.encode(forged))
+    report = look(path)
+    assert any("not behind those of chunk 1" in problem for problem in report.problems)
+    shown = stores.content(report.rows())
+    assert shown == {key: points[key] for key in points if key[1] != 1 or key[2] >= 5}
+
+
+def test_a_record_that_contradicts_itself_is_passed_over(path: Path) -> None:
+    """Its checksum holds, its metadata are none: the others count, and opening refuses."""
+    actor = stores.opened(path, dimension=1)
+    points = stores.write(actor, 1, range(3), dimension=1)
+    actor.close()
+    record = warm_log.encode_write(2, 0, bytes(8), bytes(8), bytes(4), b"no table")
+    with (path / "LOG").open("ab") as log:
+        log.write(b"".join(record))
+    report = look(path)
+    assert (report.standing, report.opens) == (Standing.DAMAGED, False)
+    assert stores.content(report.rows()) == points
+    agree(path, report, path.parent / "copy.warm")
