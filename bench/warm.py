@@ -26,7 +26,7 @@ from holdfast.bench.measure import (
 from holdfast.bench.run import Run
 from holdfast.bench.warm_data import DIMENSION, SPACE, Order, Sample, Window, sample
 from holdfast.bench.warm_write import BATCH, write_all
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 
 ECHOES = 3
 GIB = float(1 << 30)

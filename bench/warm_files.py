@@ -26,7 +26,7 @@ from holdfast.bench.warm_data import DIMENSION, POINT_BYTES, SPACE, Sample, samp
 from holdfast.bench.warm_write import BATCH, empty, write_all
 from holdfast.formats import warm_log
 from holdfast.formats.limits import FLUSH_ROWS
-from holdfast.formats.warm_chunk import COMPRESSIONS
+from holdfast.formats.warm_terms import COMPRESSIONS
 from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_runs import in_key_order
 

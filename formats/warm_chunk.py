@@ -15,7 +15,7 @@ compared. Rows that were deleted or written again are listed beside it (``format
 """
 
 import struct
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,7 @@ from holdfast.formats.flatbuffer import FlatTable
 from holdfast.formats.limits import DECOMPRESSED_BYTES_MAX
 from holdfast.formats.points import METADATA, METADATA_TYPE, Points, no_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
-
-Compression = Literal["none", "zstd", "lz4"]
-COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd", "lz4")
+from holdfast.formats.warm_terms import Compression
 
 _ALIGNMENT = 8  # of the buffers in a file
 

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.limits import CHUNK_ROWS_MAX, DIMENSION_MAX
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 
 FORMAT = "holdfast-warm"
 VERSION = 1

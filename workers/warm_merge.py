@@ -13,7 +13,7 @@ import numpy as np
 
 from holdfast.formats.limits import CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, COMPRESSED_CHUNK_BYTES_MAX
 from holdfast.formats.points import Points, concatenated, metadata_bytes
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers.messages import Progress
 from holdfast.workers.warm_chunks import ChunkRun
 from holdfast.workers.warm_runs import Rows, Run, key_order, live_rows, series_slice

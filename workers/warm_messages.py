@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from holdfast.formats.rvf.terms import Metric
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers.chronos_report import ChronosReport
 from holdfast.workers.message import Durability, Message
 

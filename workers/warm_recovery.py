@@ -37,9 +37,9 @@ from holdfast.formats.errors import (
 )
 from holdfast.formats.fold_log import Ending, Verdict
 from holdfast.formats.limits import DIMENSION_MAX
-from holdfast.formats.warm_chunk import COMPRESSIONS
 from holdfast.formats.warm_log import LogHeader, LogScan, Record, RecordKind
 from holdfast.formats.warm_manifest import Manifest
+from holdfast.formats.warm_terms import COMPRESSIONS
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
     Disk,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from holdfast.formats import warm_log, warm_manifest
 from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.points import Points
-from holdfast.formats.warm_chunk import Compression
 from holdfast.formats.warm_manifest import ChunkEntry, Manifest, is_of_another_version
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, replace
 from holdfast.workers.standing import Flaw, Rewriting
 from holdfast.workers.warm_files import WarmFiles

@@ -5,8 +5,8 @@ from collections.abc import Generator, Sequence
 from holdfast.formats import warm_chunk, zone_map
 from holdfast.formats.checksum import file_checksum
 from holdfast.formats.points import Points
-from holdfast.formats.warm_chunk import Compression
 from holdfast.formats.warm_manifest import ChunkEntry
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers.disk import Disk, remove_if_there
 from holdfast.workers.warm_files import WarmFiles
 

@@ -12,14 +12,8 @@ from holdfast.call import Call
 from holdfast.formats.errors import InvalidArgument, OptionsConflict
 from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.points import METADATA, metadata_to_ipc
-from holdfast.formats.warm_chunk import (
-    COMPRESSIONS,
-    ENTITY,
-    SPACE,
-    TIMESTAMP,
-    VECTOR,
-    Compression,
-)
+from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
+from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from holdfast.handles.base import expecting
 from holdfast.handles.vector_parts import check_choice, check_count
 from holdfast.handles.warm_input import Batch, as_number, as_space, as_time

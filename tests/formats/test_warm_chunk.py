@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from holdfast.formats import warm_chunk
 from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.points import METADATA_TYPE, Points, metadata_array
-from holdfast.formats.warm_chunk import COMPRESSIONS, Compression, buffer_span
+from holdfast.formats.warm_chunk import buffer_span
+from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from tests.formats.warm_samples import DIMENSION, Rows, flips, points_of, rows, rows_in
 
 SAMPLE_ROWS: Rows = {

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from holdfast.formats import warm_manifest
 from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.limits import CHUNK_ROWS_MAX, DIMENSION_MAX
-from holdfast.formats.warm_chunk import Compression
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile, Manifest
+from holdfast.formats.warm_terms import Compression
 from tests.formats.warm_samples import STORE_ID, flips
 
 MANIFEST = Manifest(

@@ -12,7 +12,7 @@ import pytest
 from holdfast.bench.faults import MemoryDisk
 from holdfast.formats import warm_log, zone_map
 from holdfast.formats.errors import StoreCorrupt
-from holdfast.formats.warm_chunk import COMPRESSIONS, Compression
+from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from holdfast.workers import warm_chunks
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller

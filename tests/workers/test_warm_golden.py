@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.bench.faults import MemoryDisk
-from holdfast.formats.warm_chunk import COMPRESSIONS, Compression
+from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
 from holdfast.workers.messages import Compacted

@@ -29,7 +29,7 @@ from holdfast.bench.faults import (
 )
 from holdfast.formats.points import ENTITY_MAX, SPACE_MAX, TIME_MAX, TIME_MIN
 from holdfast.formats.rvf.terms import Metric
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers import messages
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller, Steps

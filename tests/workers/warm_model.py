@@ -24,7 +24,8 @@ from holdfast.formats.points import (
     rows_of_metadata,
 )
 from holdfast.formats.rvf.terms import Metric
-from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR, Compression
+from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers import (
     warm,
     warm_answers,

@@ -19,7 +19,7 @@ from holdfast.formats.points import (
     metadata_to_ipc,
     rows_of_metadata,
 )
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers import warm_answers, warm_queries
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.formats.points import metadata_array, metadata_to_ipc
-from holdfast.formats.warm_chunk import Compression
+from holdfast.formats.warm_terms import Compression
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, OsDisk
