@@ -46,8 +46,10 @@ class Loss:
         loss = cls()
         for part in text.split(","):
             name, _, value = part.partition("=")
-            if name in ("names", "kept") and not value.strip("01"):
-                loss = replace(loss, **{name: value})
+            if name == "names" and not value.strip("01"):
+                loss = replace(loss, names=value)
+            elif name == "kept" and not value.strip("01"):
+                loss = replace(loss, kept=value)
             elif name == "torn":
                 number, _, span = value.partition(":")
                 start, _, stop = span.partition("-")

@@ -77,6 +77,52 @@ class LateSync(Without):
         return action()
 
 
+class RetriedSync(Without):
+    """A sync that fails is tried again, and its second answer believed."""
+
+    names = frozenset()
+
+    def do(
+        self,
+        call: tuple[str, str],
+        action: Callable[[], T],
+        *,
+        offset: int = 0,
+        size: int = 0,
+        partly: Callable[[int], None] | None = None,
+        file: File | None = None,
+    ) -> T:
+        try:
+            return action()
+        except OSError:
+            if call[0] != "sync":
+                raise
+            return action()
+
+
+class SwallowedErrors(Without):
+    """Writes that fail are taken for done."""
+
+    names = frozenset()
+
+    def do(
+        self,
+        call: tuple[str, str],
+        action: Callable[[], T],
+        *,
+        offset: int = 0,
+        size: int = 0,
+        partly: Callable[[int], None] | None = None,
+        file: File | None = None,
+    ) -> T:
+        try:
+            return action()
+        except OSError:
+            if call[0] not in WRITES:
+                raise
+            return None  # type: ignore[return-value]  # as writes do
+
+
 class TinyActor:
     """A file that each request makes three bytes longer, up to the length it names."""
 
@@ -137,7 +183,7 @@ class TinySubject:
 
     def read(self, disk: Disk, actor: object) -> State:
         assert isinstance(actor, TinyActor)
-        content = actor.content().decode()
+        content = actor.content().decode("latin-1")
         return {"bytes": content} if content else {}
 
     def rival(self, state: State) -> Write:

@@ -1,6 +1,6 @@
 """The fold, as drills see it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects.base import (
@@ -55,7 +55,7 @@ def _put_large(number: int, state: State) -> Turn:
 
 
 def _batch(number: int, state: State) -> Turn:
-    updates = [
+    updates: list[Update] = [
         Put("a", b"of a batch %d" % number),
         Delete("b"),
         Put("c", b"%d" % number * 500),
@@ -112,10 +112,10 @@ class FoldSubject:
         for entry in entries:
             agree("get", ask(actor, fm.FoldGet(entry.key), fm.Entry).entry, entry)
         cursor = ask(actor, fm.FoldCursor(), fm.CursorIs).cursor.token
-        state: dict[str, object] = {
+        state: dict[str, Hashable] = {
             f"key {entry.key}": (entry.value, entry.version.token) for entry in entries
         }
-        return {**state, **({_CURSOR: cursor} if cursor else {})}  # type: ignore[dict-item]
+        return {**state, **({_CURSOR: cursor} if cursor else {})}
 
     def rival(self, state: State) -> Write:
         return _apply(state, [Put(key, b"rival") for key in ("", "a", "b", "c", "d")], 1 << 40)

@@ -17,6 +17,7 @@ from holdfast.bench.drill.subjects.base import (
     agree,
     ask,
     die,
+    examined,
     reopen,
     tick,
 )
@@ -177,7 +178,7 @@ class WarmSubject:
                 rows = _rows_here(segment, entity)
             for space, whose, time, vector, metadata in rows:
                 agree("space", space, _SPACE)
-                points[whose, time] = (*vector, metadata.get("m", ""))
+                points[whose, time] = (vector[0], vector[1], metadata.get("m", ""))
         return points
 
     def _rows_in_chunk(self, disk: Disk, segment: wm.RowsInChunk) -> "list[_Row]":
@@ -196,7 +197,7 @@ class WarmSubject:
         return _write(state, {key: (9.0, 9.0, "rival") for key in keys})
 
     def verify(self, disk: Disk) -> Standing:
-        return Standing.CLEAN
+        return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
         return False
