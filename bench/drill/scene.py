@@ -17,7 +17,7 @@ from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
-from holdfast.bench.drill.serving import Stuck, left_after, send, serving, until
+from holdfast.bench.drill.serving import Stuck, is_alive, left_after, send, serving, until
 from holdfast.bench.drill.tally import Failure, Tally
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.messages import ProcessInfo
@@ -167,9 +167,15 @@ class Scene:
         return "".join(str(store.last_exit) for store in self.engine.health())
 
     def strike(self, pid: int, number: signal.Signals = signal.SIGKILL) -> float:
-        """Send a process a signal and measure until the next answer, in milliseconds."""
+        """Send a process a signal that ends it, and measure until the next answer, in milliseconds.
+
+        A process that was sent a signal may answer once more before it gets it; that answer would
+        not be its successor's.
+        """
         began = time.monotonic()
         send(pid, number)
+        if number is not signal.SIGSTOP:  # of which it dies only when somebody misses it
+            until(lambda: not is_alive(pid), f"{pid} is gone", pause_s=0.0005)
         self.store.find(SHARED_GROUPS[0])
         return 1000 * (time.monotonic() - began)
 
