@@ -22,10 +22,12 @@ _STARTING_ROOM = 6 * _MIB
 def _signalled(number: signal.Signals) -> Callable[[Scene], None]:
     def act(scene: Scene) -> None:
         """The worker dies again and again; every call is answered by its successors."""
+        supervisor = scene.supervisor()
         for _ in range(_ROUNDS):
             scene.crowd.got_on()
-            worker = scene.worker()
-            scene.recovered(scene.strike(worker, number))
+            scene.recovered(scene.strike(scene.worker(), number))
+            same = scene.supervisor() == supervisor
+            scene.expect(same, ANSWERED, "a worker's death cost the supervisor its life")
             scene.expect(
                 scene.last_exit() == f"killed by {number.name}", TYPED,
                 f"after {number.name} the cause given was {scene.last_exit()!r}",
@@ -81,6 +83,7 @@ def supervisor_terminated(scene: Scene) -> None:
 
 def supervisor_stopped(scene: Scene) -> None:
     """While it stands still, calls to workers go on: they do not pass through it."""
+    scene.crowd.got_on()  # each client has its session by now
     supervisor = scene.supervisor()
     send(supervisor, signal.SIGSTOP)
     try:
