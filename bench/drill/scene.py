@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import holdfast
-from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace
+from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
@@ -48,6 +48,8 @@ class Setting:
     """The fault's name."""
     sort: FaultKind = "processes"
     clients: int = CLIENTS
+    contended: bool = False
+    """Whether all clients use one group of keys and no other."""
     between_s: float | None = None
     """Between a client's calls, on average; None: each follows the one before."""
     hung_after: float = 30.0
@@ -103,7 +105,7 @@ class Scene:
         self.crowd = Crowd(
             [
                 Client(
-                    self.store, self.recorder(f"c{number}"), self.own_group(),
+                    self.store, self.recorder(f"c{number}"), self._groups(),
                     self.random.getrandbits(32), Pace(self.setting.between_s),
                 )
                 for number in range(self.setting.clients)
@@ -124,6 +126,9 @@ class Scene:
 
     def __enter__(self) -> Self:
         return self
+
+    def _groups(self) -> Sequence[int]:
+        return SHARED_GROUPS[:1] if self.setting.contended else groups_of(self.own_group())
 
     def new_client(self) -> str:
         """A name for a client beside those that are there."""

@@ -12,6 +12,7 @@ from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import address_space, is_alive, limit, send, until
 
 _ROUNDS = 3
+_CONTENDED_ROUNDS = 40
 HUNG_AFTER_S = 0.5
 _MIB = 1 << 20
 _POISON_ROOM = 40 * _MIB
@@ -34,6 +35,17 @@ def _signalled(number: signal.Signals) -> Callable[[Scene], None]:
             )  # fmt: skip
 
     return act
+
+
+def killed_while_contended(scene: Scene) -> None:
+    """Many clients overwrite each other's values while workers die: none comes a second time.
+
+    A write that was in the log when its worker died is sent again; were it applied again, it would
+    put an old value over a newer one, which somebody sees.
+    """
+    for _ in range(_CONTENDED_ROUNDS):
+        scene.crowd.got_on(1)
+        scene.strike(scene.worker())
 
 
 worker_killed = _signalled(signal.SIGKILL)
