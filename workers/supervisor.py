@@ -327,15 +327,14 @@ class Supervisor:
 
     def _order(self, name: str, order: object, descriptors: tuple[int, ...] = ()) -> None:
         worker = self._workers.get(name)
-        try:
-            if worker is not None:
-                worker.control.send(FrameKind.REQUEST, order, descriptors=descriptors)
-                return
-        except OSError:
-            pass  # it is dying; its end is noticed by the sentinel
-        for descriptor in descriptors:
+        if worker is not None:
+            # It may be dying: its end is noticed by the sentinel. Descriptors are the channel's to
+            # close from here on, also those that did not get through.
             with contextlib.suppress(OSError):
-                os.close(descriptor)
+                worker.control.send(FrameKind.REQUEST, order, descriptors=descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _broadcast(self, line: messages.LogLine) -> None:
         for host in list(self._hosts.values()):

@@ -2,7 +2,10 @@
 
     plan.py, tally.py        what a drill is asked to do, and what it counts and finds
     subjects/                one module a kind of store: its operations, its model, its files
-    explorer.py, ...         the drills: crash states, kill points, damage, errors, processes, soak
+    explorer.py, ...         the drills in one process: crash states, kill points, damage, errors
+    processes.py             those with real ones: worker_faults.py and host_faults.py befall a
+                             scene.py, where clients.py use live_stores.py
+    limits.py, wall_clock.py, kernel.py, soak.py   likewise: limits, clock jumps, strace, long load
     history.py               the checker: what clients saw, against what may be
     report.py                JSON and one HTML page
 

@@ -24,10 +24,15 @@ from holdfast.formats.errors import (
 )
 
 T = TypeVar("T")
+_READS, _DELETES = 0.4, 0.1
 
 SHARED_GROUPS = (0, 1)
 """Groups that all clients of a store use; each has one of its own besides."""
-_READS, _DELETES = 0.4, 0.1
+
+
+def groups_of(own: int) -> Sequence[int]:
+    """What a client chooses from: as often its own group as one that is shared."""
+    return (*SHARED_GROUPS, own, own)
 
 
 def outcome_of(error: HoldfastError) -> Outcome:
@@ -64,7 +69,7 @@ class Client(threading.Thread):
         self,
         store: LiveStore,
         recorder: Recorder,
-        own_group: int,
+        groups: Sequence[int],
         seed: int,
         pace: Pace | None = None,
     ) -> None:
@@ -75,7 +80,7 @@ class Client(threading.Thread):
         self.defect: Exception | None = None
         self._store = store
         self._recorder = recorder
-        self._groups = (*SHARED_GROUPS, own_group, own_group)
+        self._groups = groups
         self._random = random.Random(seed)
         self.pace = pace or Pace()
         self._stopping = threading.Event()

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import structs
 
 import holdfast
-from holdfast.bench.drill.clients import Client, Crowd
+from holdfast.bench.drill.clients import Client, Crowd, groups_of
 from holdfast.bench.drill.history import Recorder
 from holdfast.bench.drill.live_stores import LiveStore, open_store
 from holdfast.bench.drill.plan import StoreKind
@@ -49,7 +49,7 @@ def beside(history: str, suffix: str) -> str:
 
 def _client(part: Part, store: LiveStore, suffix: str = "") -> Client:
     recorder = Recorder(beside(part.history, suffix), part.client + suffix)
-    return Client(store, recorder, part.group, part.seed)
+    return Client(store, recorder, groups_of(part.group), part.seed)
 
 
 def _work(part: Part) -> None:

@@ -105,7 +105,7 @@ def race(scene: Scene) -> None:
     """Several programs open a directory that nobody serves: all meet at one supervisor."""
     scene.leave()
     with contextlib.ExitStack() as stack:
-        hosts = [stack.enter_context(Host(scene, "close", f"r{n}")) for n in range(_RACERS)]
+        hosts = [stack.enter_context(Host(scene, "close")) for _ in range(_RACERS)]
         for host in hosts:
             host.hear()
         titles = [" ".join(process.cmdline()) for process in serving(scene.directory)]
@@ -186,10 +186,10 @@ def stale_socket(scene: Scene) -> None:
     """What a killed supervisor leaves, and what others put in its place, stops nobody."""
     scene.leave()
     private = Path(scene.directory, _PRIVATE)
-    for number, leave in enumerate((_leave_socket, _leave_text)):
+    for leave in (_leave_socket, _leave_text):
         leave(private)
         _leave_old_lock(private)
-        with Host(scene, "close", f"k{number}") as host:
+        with Host(scene, "close") as host:
             host.hear()
             for process in serving(scene.directory):
                 send(process.pid, signal.SIGKILL)

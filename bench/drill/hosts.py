@@ -30,11 +30,11 @@ class Host:
         self,
         scene: Scene,
         way: str,
-        client: str = "h",
         *,
         environment: Mapping[str, str] | None = None,
         before: tuple[str, ...] = (),
     ) -> None:
+        client = scene.new_client()
         self._part = Part(
             scene.directory, scene.kind, NAME, way, scene.history_of(client), client,
             scene.own_group(), scene.random.getrandbits(32),
@@ -101,8 +101,9 @@ class Terminal:
     """A host program on a terminal of its own."""
 
     def __init__(self, scene: Scene) -> None:
+        client = scene.new_client()
         part = Part(
-            scene.directory, scene.kind, NAME, "main", scene.history_of("t"), "t",
+            scene.directory, scene.kind, NAME, "main", scene.history_of(client), client,
             scene.own_group(), scene.random.getrandbits(32),
         )  # fmt: skip
         self.shown = ""

@@ -29,6 +29,10 @@ class Scenario:
 _NO_CODE = "no request has such a worker run code that is not the product's"
 SCENARIOS = (
     Scenario(Setting("worker SIGKILL"), worker_faults.worker_killed),
+    Scenario(
+        Setting("worker SIGKILL under contention", clients=8, contended=True),
+        worker_faults.killed_while_contended,
+    ),
     Scenario(Setting("supervisor SIGKILL"), worker_faults.supervisor_killed),
     Scenario(Setting("host SIGKILL", clients=0), host_faults.host_killed),
     Scenario(Setting("worker SIGSTOP", hung_after=HUNG_AFTER_S), worker_faults.worker_stopped),

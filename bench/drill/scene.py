@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Self
 
 import holdfast
-from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace
+from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of, outcome_of
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
-from holdfast.bench.drill.serving import Stuck, left_after, send, serving, until
+from holdfast.bench.drill.serving import Stuck, is_alive, left_after, send, serving, until
 from holdfast.bench.drill.tally import Failure, Tally
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.messages import ProcessInfo
@@ -48,6 +48,8 @@ class Setting:
     """The fault's name."""
     sort: FaultKind = "processes"
     clients: int = CLIENTS
+    contended: bool = False
+    """Whether all clients use one group of keys and no other."""
     between_s: float | None = None
     """Between a client's calls, on average; None: each follows the one before."""
     hung_after: float = 30.0
@@ -103,7 +105,7 @@ class Scene:
         self.crowd = Crowd(
             [
                 Client(
-                    self.store, self.recorder(f"c{number}"), self.own_group(),
+                    self.store, self.recorder(f"c{number}"), self._groups(),
                     self.random.getrandbits(32), Pace(self.setting.between_s),
                 )
                 for number in range(self.setting.clients)
@@ -124,6 +126,9 @@ class Scene:
 
     def __enter__(self) -> Self:
         return self
+
+    def _groups(self) -> Sequence[int]:
+        return SHARED_GROUPS[:1] if self.setting.contended else groups_of(self.own_group())
 
     def new_client(self) -> str:
         """A name for a client beside those that are there."""
@@ -167,11 +172,31 @@ class Scene:
         return "".join(str(store.last_exit) for store in self.engine.health())
 
     def strike(self, pid: int, number: signal.Signals = signal.SIGKILL) -> float:
-        """Send a process a signal and measure until the next answer, in milliseconds."""
+        """Send a process a signal that ends it, and measure until the next answer, in milliseconds.
+
+        A process that was sent a signal may answer once more before it gets it; that answer would
+        not be its successor's.
+        """
         began = time.monotonic()
         send(pid, number)
+        if number is not signal.SIGSTOP:  # of which it dies only when somebody misses it
+            until(lambda: not is_alive(pid), f"{pid} is gone", pause_s=0.0005)
         self.store.find(SHARED_GROUPS[0])
         return 1000 * (time.monotonic() - began)
+
+    def heavy(self) -> None:
+        """A legal request that needs much memory. Raises what it ends with."""
+        client = self.new_client()
+        self.own_group()
+        recorder, text = self.recorder(client), f"{client}.1"
+        keys = [] if self.store.stream is None else [self.store.stream]
+        number = recorder.invoked(keys, [text] * len(keys))
+        try:
+            self.store.heavy(text)
+        except HoldfastError as error:
+            recorder.ended(number, outcome_of(error), error=f"{type(error).__name__}: {error}")
+            raise
+        recorder.ended(number, "acknowledged")
 
     def recovered(self, milliseconds: float) -> None:
         """Note how long it took from a death to the first answer of the successor."""

@@ -22,13 +22,19 @@ class Stuck(Exception):
     """What had to happen did not, however long it was waited for."""
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
+def until(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float = PATIENCE_S,
+    *,
+    pause_s: float = _PAUSE_S,
+) -> None:
     """Wait until the condition holds; ``Stuck``, naming ``what``, when it does not in time."""
     give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= give_up:
             raise Stuck(f"waited {seconds:g} s in vain until {what}")
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
 
 
 def serving(directory: str | Path) -> list[psutil.Process]:

@@ -47,7 +47,7 @@ def _kill_supervisor(scene: Scene) -> None:
 
 def _kill_host(scene: Scene) -> None:
     """Another host comes, works, and is killed."""
-    with Host(scene, "close", scene.new_client()) as host:
+    with Host(scene, "close") as host:
         host.hear()
         kill(host.pid)
 

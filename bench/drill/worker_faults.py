@@ -12,6 +12,7 @@ from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import address_space, is_alive, limit, send, until
 
 _ROUNDS = 3
+_CONTENDED_ROUNDS = 40
 HUNG_AFTER_S = 0.5
 _MIB = 1 << 20
 _POISON_ROOM = 40 * _MIB
@@ -22,16 +23,29 @@ _STARTING_ROOM = 6 * _MIB
 def _signalled(number: signal.Signals) -> Callable[[Scene], None]:
     def act(scene: Scene) -> None:
         """The worker dies again and again; every call is answered by its successors."""
+        supervisor = scene.supervisor()
         for _ in range(_ROUNDS):
             scene.crowd.got_on()
-            worker = scene.worker()
-            scene.recovered(scene.strike(worker, number))
+            scene.recovered(scene.strike(scene.worker(), number))
+            same = scene.supervisor() == supervisor
+            scene.expect(same, ANSWERED, "a worker's death cost the supervisor its life")
             scene.expect(
                 scene.last_exit() == f"killed by {number.name}", TYPED,
                 f"after {number.name} the cause given was {scene.last_exit()!r}",
             )  # fmt: skip
 
     return act
+
+
+def killed_while_contended(scene: Scene) -> None:
+    """Many clients overwrite each other's values while workers die: none comes a second time.
+
+    A write that was in the log when its worker died is sent again; were it applied again, it would
+    put an old value over a newer one, which somebody sees.
+    """
+    for _ in range(_CONTENDED_ROUNDS):
+        scene.crowd.got_on(1)
+        scene.strike(scene.worker())
 
 
 worker_killed = _signalled(signal.SIGKILL)
@@ -81,6 +95,7 @@ def supervisor_terminated(scene: Scene) -> None:
 
 def supervisor_stopped(scene: Scene) -> None:
     """While it stands still, calls to workers go on: they do not pass through it."""
+    scene.crowd.got_on()  # each client has its session by now
     supervisor = scene.supervisor()
     send(supervisor, signal.SIGSTOP)
     try:
@@ -104,7 +119,7 @@ def out_of_memory(scene: Scene) -> None:
     scene.crowd.got_on()
     worker = scene.worker()
     limit(worker, resource.RLIMIT_AS, address_space(worker) + _POISON_ROOM)
-    scene.store.heavy()
+    scene.heavy()
     scene.expect(not is_alive(worker), TYPED, "it was not killed by want of memory")
     scene.expect(
         scene.restarts() == 1, ANSWERED, f"it was restarted {scene.restarts()} times"
@@ -119,7 +134,7 @@ def poisoned(scene: Scene) -> None:
     for pid in (supervisor, worker):
         limit(pid, resource.RLIMIT_AS, most)
     try:
-        scene.store.heavy()
+        scene.heavy()
     except holdfast.WorkerCrashed as error:
         cause = str(error.cause)
         scene.expect(error.may_have_happened, TYPED, "it says that its write cannot have happened")

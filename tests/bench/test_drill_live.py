@@ -12,9 +12,9 @@ import pytest
 import holdfast
 from holdfast.bench.drill.kernel import KernelDrill, differences, seen
 from holdfast.bench.drill.limits import LimitDrill
-from holdfast.bench.drill.plan import Clock, Drill, Plan, StoreKind
+from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, StoreKind
 from holdfast.bench.drill.processes import SCENARIOS, ProcessDrill, Scenario, attempt
-from holdfast.bench.drill.scene import ANSWERED, NOTHING_LEFT, TYPED, Scene, Setting, play
+from holdfast.bench.drill.scene import ANSWERED, CLIENTS, NOTHING_LEFT, TYPED, Scene, Setting, play
 from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.soak import SoakDrill
 from holdfast.bench.drill.tally import Tally
@@ -38,7 +38,17 @@ def held(tally: Tally) -> bool:
     return not (tally.lost_acknowledged or tally.wrong_answers or tally.leaked_processes)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.setting.fault.replace(" ", "-"))
+AT_WORK = [
+    scenario for scenario in SCENARIOS
+    if scenario.setting == Setting(scenario.setting.fault) and scenario.kinds == STORES
+    and not scenario.limits_memory
+]  # fmt: skip
+"""Those that need nothing but a store at work, so that one can follow the other."""
+WITH_HOSTS = [scenario for scenario in SCENARIOS if scenario.setting.clients == 0]
+ALONE = [scenario for scenario in SCENARIOS if scenario not in AT_WORK + WITH_HOSTS]
+
+
+@pytest.mark.parametrize("scenario", ALONE, ids=lambda s: s.setting.fault.replace(" ", "-"))
 def test_each_scenario_breaks_nothing(tmp_path: Path, scenario: Scenario) -> None:
     """Whatever befalls a store at work, every promise holds, and it is counted."""
     kind = scenario.kinds[0]
@@ -50,6 +60,31 @@ def test_each_scenario_breaks_nothing(tmp_path: Path, scenario: Scenario) -> Non
         assert tally.stores[kind].process_faults == 1
         assert tally.stores[kind].operations > 10
     assert list(tmp_path.iterdir()) == [], "nothing is kept of what held"
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "setting"),
+    [
+        (AT_WORK, Setting("one after the other")),
+        (WITH_HOSTS, Setting("hosts", clients=0, may_fail=(holdfast.EngineClosed,))),
+    ],
+    ids=["at-work", "with-hosts"],
+)
+def test_scenarios_in_a_row_break_nothing(
+    tmp_path: Path, scenarios: list[Scenario], setting: Setting
+) -> None:
+    """The same store lives through one fault after the other, and keeps every promise."""
+    assert len(scenarios) > 5
+
+    def act(scene: Scene) -> None:
+        for scenario in scenarios:
+            scenario.act(scene)
+            assert held(scene.tally), scenario.setting.fault
+
+    tally = Tally()
+    play(plan(tmp_path, "fold"), tally, "fold", setting, act)
+    assert held(tally)
+    assert tally.stores["fold"].operations > 10 * len(scenarios)
 
 
 @pytest.mark.parametrize("kind", SHOWN_KINDS[1:])
@@ -99,10 +134,10 @@ def test_what_there_is_no_time_for_is_not_claimed(tmp_path: Path) -> None:
 # --- that a drill tells what is broken -----------------------------------------------------------
 
 
-def staged(tmp_path: Path, act: Callable[[Scene], None], **settings: int) -> Tally:
+def staged(tmp_path: Path, act: Callable[[Scene], None], *, clients: int = CLIENTS) -> Tally:
     """A scene in which something is done that the product never does."""
     tally = Tally()
-    play(plan(tmp_path, "fold"), tally, "fold", Setting("staged", **settings), act)
+    play(plan(tmp_path, "fold"), tally, "fold", Setting("staged", clients=clients), act)
     return tally
 
 
@@ -157,7 +192,7 @@ def test_a_process_that_is_left_is_told(tmp_path: Path) -> None:
     [(Stuck("no answer"), TYPED), (holdfast.StoreFailed("given up"), ANSWERED)],
 )
 def test_an_error_on_the_stage_is_told(tmp_path: Path, error: Exception, promise: str) -> None:
-    """A call that fails or never ends in a drill is a broken promise, not a defect of the drill."""
+    """A call that fails or never ends in a drill is a broken promise, no defect of it."""
 
     def fail(scene: Scene) -> None:
         raise error
@@ -199,7 +234,7 @@ def test_the_kernel_s_list_is_read(tmp_path: Path) -> None:
 
 
 def test_a_call_past_the_file_layer_is_told() -> None:
-    """A call that only one list has is a difference, unless it is a killed thread's last."""
+    """A call that one list has and the other has not is told, but a killed thread's last."""
     layer = {"1": ["write a", "sync a"]}
     assert differences(layer, {"1": ["write a", "sync a"]}) == []
     assert differences(layer, {"1": ["write a"]}) == [], "it was killed before it made the call"

@@ -1,0 +1,65 @@
+"""What the supervisor does with descriptors; what it decides is in ``test_supervision``."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from holdfast.workers.channel import Channel
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.launcher import WorkerProcess
+from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.messages import Serve
+from holdfast.workers.places import Places
+from holdfast.workers.supervisor import Supervisor
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    """A supervisor that serves nobody yet."""
+    lock = Lock.acquire(OsDisk(), str(tmp_path / "lock"), describe_self(os.getpid()))
+    with socket.socket(socket.AF_UNIX) as listener:
+        supervisor = Supervisor(Places(str(tmp_path)), lock, listener)
+        yield supervisor
+        supervisor._selector.close()
+    lock.release()
+
+
+def is_open(descriptor: int) -> bool:
+    """Whether a descriptor is in use."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_session_that_a_dying_worker_does_not_take_is_closed_once(supervisor: Supervisor) -> None:
+    """It goes with the channel, and takes no descriptor with it that was opened meanwhile."""
+    ours, theirs = socket.socketpair()
+    theirs.close()  # the worker has just died, and is not buried yet
+    worker = SimpleNamespace(control=Channel(ours))
+    supervisor._workers["a"] = cast(WorkerProcess, worker)
+    mine, session = socket.socketpair()
+    descriptor = session.detach()
+    supervisor._order("a", Serve(1), (descriptor,))
+    meanwhile = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+    worker.control.close()
+    assert all(map(is_open, meanwhile))
+    assert not is_open(descriptor)
+    assert mine.recv(1) == b"", "the host that was to have it is told by its end"
+    for number in meanwhile:
+        os.close(number)
+    mine.close()
+
+
+def test_a_session_to_a_worker_that_is_gone_is_closed(supervisor: Supervisor) -> None:
+    """There is no channel that could take it."""
+    mine, session = socket.socketpair()
+    supervisor._order("a", Serve(1), (session.detach(),))
+    assert mine.recv(1) == b""
+    mine.close()
