@@ -15,6 +15,7 @@ from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
 from holdfast.formats.points import Points, metadata_array
+from holdfast.formats.warm_terms import Compression
 from holdfast.formats.zone_map import BLOCK_BYTES
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
@@ -63,7 +64,7 @@ def agree(path: Path, report: WarmReport, copy: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
-def test_a_store_shows_what_it_holds(path: Path, compression: warm_chunk.Compression) -> None:
+def test_a_store_shows_what_it_holds(path: Path, compression: Compression) -> None:
     """Chunks without what is dead, merged with the log; the figures agree with the rows."""
     points = stores.make(path, compression)
     report = look(path)

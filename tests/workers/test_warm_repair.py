@@ -13,7 +13,7 @@ import pytest
 from holdfast.bench.faults import Crash, Fail, FaultyDisk, Kill
 from holdfast.bench.memory_disk import MemoryDisk
 from holdfast.bench.power_loss import Sampled
-from holdfast.formats import warm_chunk, warm_manifest
+from holdfast.formats import warm_manifest
 from holdfast.formats.checksum import crc32
 from holdfast.formats.errors import (
     HoldfastError,
@@ -23,6 +23,7 @@ from holdfast.formats.errors import (
     StoreFull,
     StoreLocked,
 )
+from holdfast.formats.warm_terms import Compression
 from holdfast.formats.zone_map import BLOCK_BYTES
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller
@@ -89,9 +90,7 @@ def repaired(path: Path, *, salvage: bool = False) -> tuple[Repaired, stores.Con
 
 @pytest.mark.parametrize("salvage", [False, True])
 @pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
-def test_a_whole_store_is_written_anew(
-    path: Path, compression: warm_chunk.Compression, salvage: bool
-) -> None:
+def test_a_whole_store_is_written_anew(path: Path, compression: Compression, salvage: bool) -> None:
     """The same points without what is dead, in one chunk, under another id; nothing is lost."""
     points = stores.make(path, compression)
     done = repair(OsDisk(), str(path), salvage=salvage)
