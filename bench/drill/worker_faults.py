@@ -11,7 +11,7 @@ from holdfast.bench.drill.clients import SHARED_GROUPS
 from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import address_space, is_alive, limit, send, until
 
-_ROUNDS = 3
+ROUNDS = 2
 _CONTENDED_ROUNDS = 40
 HUNG_AFTER_S = 0.5
 _MIB = 1 << 20
@@ -24,7 +24,7 @@ def _signalled(number: signal.Signals) -> Callable[[Scene], None]:
     def act(scene: Scene) -> None:
         """The worker dies again and again; every call is answered by its successors."""
         supervisor = scene.supervisor()
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             scene.crowd.got_on()
             scene.recovered(scene.strike(scene.worker(), number))
             same = scene.supervisor() == supervisor
@@ -65,7 +65,7 @@ def worker_stopped(scene: Scene) -> None:
 def worker_paused(scene: Scene) -> None:
     """A worker that stands still for less than it may goes on as the same one."""
     worker = scene.worker()
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         scene.crowd.got_on()
         send(worker, signal.SIGSTOP)
         time.sleep(HUNG_AFTER_S / 5)
@@ -76,7 +76,7 @@ def worker_paused(scene: Scene) -> None:
 
 def supervisor_killed(scene: Scene) -> None:
     """Its workers die with it; the next call starts another supervisor, and is answered."""
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         scene.crowd.got_on()
         supervisor, worker = scene.supervisor(), scene.worker()
         scene.recovered(scene.strike(supervisor))
@@ -86,7 +86,7 @@ def supervisor_killed(scene: Scene) -> None:
 
 def supervisor_terminated(scene: Scene) -> None:
     """``SIGTERM`` ends it in good order under load; no call fails."""
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         scene.crowd.got_on()
         supervisor = scene.supervisor()
         scene.strike(supervisor, signal.SIGTERM)
@@ -107,7 +107,7 @@ def supervisor_stopped(scene: Scene) -> None:
 
 def everything_killed(scene: Scene) -> None:
     """Worker and supervisor at once: the next call starts both."""
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         scene.crowd.got_on()
         worker = scene.worker()
         send(scene.supervisor(), signal.SIGKILL)

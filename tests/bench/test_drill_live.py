@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
+from holdfast.bench.drill import worker_faults
 from holdfast.bench.drill.kernel import KernelDrill, differences, seen
 from holdfast.bench.drill.limits import LimitDrill
 from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, StoreKind
@@ -93,7 +94,7 @@ def test_the_worker_of_each_kind_dies_in_vain(tmp_path: Path, kind: StoreKind) -
     tally = Tally()
     attempt(SCENARIOS[0], plan(tmp_path, kind), tally, kind)
     assert held(tally)
-    assert len(tally.recovery_ms) == 3
+    assert len(tally.recovery_ms) == worker_faults.ROUNDS
 
 
 @pytest.mark.parametrize(
