@@ -16,6 +16,7 @@ from holdfast.bench import (
     fold,
     indexes,
     large,
+    registry,
     report,
     runtime,
     transport,
@@ -65,6 +66,9 @@ GROUPS: dict[str, Callable[[Run], list[Row]]] = {
     "index-load": indexes.load,
     "index-insert": indexes.insert,
     "index-replay": indexes.replay,
+    "registry-save": registry.save,
+    "registry-nearest": registry.nearest,
+    "registry-sample": registry.sample,
 }
 KINDS = ("vectors", "warm", "index")
 """Each stands for every group whose name begins with it, and has a page of figures."""

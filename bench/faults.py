@@ -57,6 +57,7 @@ GROWING = frozenset(
         "truncate",
         "sync",
         "make_directory",
+        "link",
         "rename",
         "sync_directory",
     }
@@ -219,6 +220,9 @@ class FaultyDisk:
 
     def rename(self, source: str, destination: str) -> None:
         self.do(("rename", destination), lambda: self.inner.rename(source, destination))
+
+    def link(self, source: str, destination: str) -> None:
+        self.do(("link", destination), lambda: self.inner.link(source, destination))
 
     def copy_mode(self, source: str, destination: str) -> None:
         self.do(("copy_mode", destination), lambda: self.inner.copy_mode(source, destination))

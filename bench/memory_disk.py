@@ -114,6 +114,17 @@ class MemoryDisk:
                 raise _error(errno.ENOTEMPTY, destination)
         self._rename([(from_parent, from_name, None), (to_parent, to_name, node)])
 
+    def link(self, source: str, destination: str) -> None:
+        node = self._find(source)
+        parent, name = self._parent(destination)
+        if node is None:
+            raise _error(errno.ENOENT, source)
+        if node.directory:
+            raise _error(errno.EPERM, source)
+        if name in parent.names:
+            raise _error(errno.EEXIST, destination)
+        self._rename([(parent, name, node)])
+
     def copy_mode(self, source: str, destination: str) -> None:
         found, given = self._find(source), self._find(destination)
         if found is None or given is None:

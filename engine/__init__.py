@@ -58,12 +58,22 @@ if TYPE_CHECKING:
     from holdfast.engine import open_engine as open
     from holdfast.formats.iqdb_snapshot import SnapshotHeader
     from holdfast.formats.iqdb_values import HnswParameters
+    from holdfast.formats.model_artifact import ModelArtifact
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
     from holdfast.handles.async_vectors import AsyncVectors
     from holdfast.handles.async_warm import AsyncWarm
+    from holdfast.handles.fingerprints import SchemaFingerprint
     from holdfast.handles.fold import AsyncFold, Fold
     from holdfast.handles.index import AsyncIndex, Index
     from holdfast.handles.index_parts import IndexHits, IndexRow
+    from holdfast.handles.registry import (
+        AsyncRegistry,
+        ColdStart,
+        Neighbour,
+        Registry,
+        WarmLoad,
+        WarmStart,
+    )
     from holdfast.handles.results import QueryResult, Rows
     from holdfast.handles.vector_parts import Difference, Membership
     from holdfast.handles.vectors import Vectors
@@ -75,6 +85,7 @@ if TYPE_CHECKING:
     from holdfast.workers.index_messages import IndexInserted, IndexStatus, SnapshotInfo
     from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
     from holdfast.workers.persistable import Persistable
+    from holdfast.workers.registry_messages import RegistryStatus
     from holdfast.workers.vector_messages import Ingested, VectorStatus
     from holdfast.workers.warm_messages import WarmImported, WarmStatus, WarmVerified, WarmWritten
 
@@ -87,9 +98,11 @@ logging.getLogger("holdfast").addHandler(logging.NullHandler())
 _ON_FIRST_USE = {
     "AsyncEngine": ("holdfast.async_engine", "AsyncEngine"),
     "AsyncFold": ("holdfast.handles.fold", "AsyncFold"),
-    "AsyncWarm": ("holdfast.handles.async_warm", "AsyncWarm"),
     "AsyncIndex": ("holdfast.handles.index", "AsyncIndex"),
+    "AsyncRegistry": ("holdfast.handles.registry", "AsyncRegistry"),
     "AsyncVectors": ("holdfast.handles.async_vectors", "AsyncVectors"),
+    "AsyncWarm": ("holdfast.handles.async_warm", "AsyncWarm"),
+    "ColdStart": ("holdfast.handles.registry", "ColdStart"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
     "Dashboard": ("holdfast.formats.rvf.images", "Dashboard"),
     "Difference": ("holdfast.handles.vector_parts", "Difference"),
@@ -107,22 +120,29 @@ _ON_FIRST_USE = {
     "Kernel": ("holdfast.formats.rvf.images", "Kernel"),
     "KernelBinding": ("holdfast.formats.rvf.images", "KernelBinding"),
     "Membership": ("holdfast.handles.vector_parts", "Membership"),
+    "ModelArtifact": ("holdfast.formats.model_artifact", "ModelArtifact"),
+    "Neighbour": ("holdfast.handles.registry", "Neighbour"),
     "Persistable": ("holdfast.workers.persistable", "Persistable"),
     "PersistedIndex": ("holdfast.persisted_index", "PersistedIndex"),
     "ProcessInfo": ("holdfast.workers.messages", "ProcessInfo"),
     "Progress": ("holdfast.workers.messages", "Progress"),
     "QueryResult": ("holdfast.handles.results", "QueryResult"),
+    "Registry": ("holdfast.handles.registry", "Registry"),
+    "RegistryStatus": ("holdfast.workers.registry_messages", "RegistryStatus"),
     "Rows": ("holdfast.handles.results", "Rows"),
+    "SchemaFingerprint": ("holdfast.handles.fingerprints", "SchemaFingerprint"),
     "SnapshotHeader": ("holdfast.formats.iqdb_snapshot", "SnapshotHeader"),
     "SnapshotInfo": ("holdfast.workers.index_messages", "SnapshotInfo"),
     "Status": ("holdfast.workers.fold_messages", "Status"),
     "StoreHealth": ("holdfast.workers.messages", "StoreHealth"),
+    "TemporalPoint": ("holdfast.handles.warm_input", "TemporalPoint"),
     "VectorStatus": ("holdfast.workers.vector_messages", "VectorStatus"),
     "Vectors": ("holdfast.handles.vectors", "Vectors"),
-    "TemporalPoint": ("holdfast.handles.warm_input", "TemporalPoint"),
     "Warm": ("holdfast.handles.warm", "Warm"),
     "WarmExported": ("holdfast.handles.warm_transfer", "WarmExported"),
     "WarmImported": ("holdfast.workers.warm_messages", "WarmImported"),
+    "WarmLoad": ("holdfast.handles.registry", "WarmLoad"),
+    "WarmStart": ("holdfast.handles.registry", "WarmStart"),
     "WarmStatus": ("holdfast.workers.warm_messages", "WarmStatus"),
     "WarmVerified": ("holdfast.workers.warm_messages", "WarmVerified"),
     "WarmWritten": ("holdfast.workers.warm_messages", "WarmWritten"),
@@ -147,9 +167,11 @@ __all__ = [
     "AsyncEngine",
     "AsyncFold",
     "AsyncIndex",
+    "AsyncRegistry",
     "AsyncVectors",
     "AsyncWarm",
     "CallTimeout",
+    "ColdStart",
     "Compacted",
     "Cursor",
     "Dashboard",
@@ -180,6 +202,8 @@ __all__ = [
     "KvEntry",
     "LimitExceeded",
     "Membership",
+    "ModelArtifact",
+    "Neighbour",
     "NotFound",
     "OptionsConflict",
     "ParentChanged",
@@ -191,8 +215,11 @@ __all__ = [
     "Purge",
     "Put",
     "QueryResult",
+    "Registry",
+    "RegistryStatus",
     "ResultTooLarge",
     "Rows",
+    "SchemaFingerprint",
     "SnapshotHeader",
     "SnapshotInfo",
     "StaleUpdate",
@@ -216,6 +243,8 @@ __all__ = [
     "Warm",
     "WarmExported",
     "WarmImported",
+    "WarmLoad",
+    "WarmStart",
     "WarmStatus",
     "WarmVerified",
     "WarmWritten",

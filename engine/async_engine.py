@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.async_vectors import AsyncVectors
     from holdfast.handles.async_warm import AsyncWarm
     from holdfast.handles.index import AsyncIndex
+    from holdfast.handles.registry import AsyncRegistry
 
 from holdfast.engine import Engine
 from holdfast.engine_base import EngineBase
@@ -161,6 +162,22 @@ class AsyncEngine(EngineBase):
         opened = await self._open(spec, timeout=timeout)
         found = await AsyncIndexInfo(self._async, opened).ask(timeout=timeout)
         return AsyncIndex(self._async, opened, agreed(found, asked, name))
+
+    async def registry(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "AsyncRegistry":
+        """See ``Engine.registry``."""
+        from holdfast.handles.registry import AsyncRegistry
+
+        spec = self._spec("registry", name, path, durability, interval, create=create)
+        return AsyncRegistry(self._async, await self._open(spec, timeout=timeout))
 
     async def stores(self) -> dict[str, str]:
         """See ``Engine.stores``."""

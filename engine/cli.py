@@ -26,7 +26,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, NoReturn, ParamSpec, cast
 
 import typer
 
@@ -65,6 +65,7 @@ from holdfast.formats.errors import (
 from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.inspection import Report, examine
+from holdfast.workers.messages import Kind
 from holdfast.workers.places import Places
 from holdfast.workers.platform import allow_descriptors
 from holdfast.workers.repair import repair as repair_file
@@ -244,15 +245,15 @@ def repair(
         typer.Option("--in-place", help="Replace PATH, which is kept as PATH.damaged."),
     ] = False,
     salvage: Annotated[
-        bool, typer.Option("--salvage", help="Also take whole segments that no commit lists.")
+        bool, typer.Option("--salvage", help="Also what no commit lists, and older models.")
     ] = False,
     json_: JsonFlag = False,
 ) -> int:
     """Write what is intact of a store to a new one, and say what is lost.
 
     Of a vector store every intact row, its metadata, images and other segments; of a warm store
-    every point whose bytes are intact; of a fold the entries and the cursor from before the damage.
-    What is only torn is repaired by opening it.
+    every point whose bytes are intact; of a fold the entries and the cursor from before the damage;
+    of a registry every intact model. What is only torn is repaired by opening it.
     """
     if output is not None and in_place:
         raise InvalidArgument("--output and --in-place exclude each other")
@@ -341,8 +342,8 @@ def _export_fold(
     engine: Engine, places: Places, name: str, destination: str, report: ProgressCallback
 ) -> Outcome:
     kind = engine.stores().get(name)
-    if kind in ("vectors", "index"):
-        path = places.store(name, "vectors" if kind == "vectors" else "index")
+    if kind in ("vectors", "index", "registry"):
+        path = places.store(name, cast(Kind, kind))
         raise WrongKind(
             f"store {name!r} is of kind {kind!r}, and only folds and warm stores are exported; its "
             f"file {path!r} can be copied as it is while nobody writes",

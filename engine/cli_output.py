@@ -6,7 +6,7 @@ import math
 import struct
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from holdfast.call import ProgressCallback
 from holdfast.formats.values import KvEntry
@@ -17,11 +17,13 @@ from holdfast.workers.standing import Standing
 
 if TYPE_CHECKING:
     from holdfast.workers.index_inspection import IndexRowView
+    from holdfast.workers.registry_inspection import RegistryReport
     from holdfast.workers.vector_inspection import VectorRow
     from holdfast.workers.warm_inspection import WarmRow
 
 _PREVIEW_BYTES = 40
 _PREVIEW_FLOATS = 4
+_REGISTRY = "zsm"
 
 _STANDING_TEXTS = {
     Standing.CLEAN: "clean",
@@ -38,8 +40,8 @@ def print_report(path: str, report: Report, rows: bool) -> None:
     """A report as text: fields, problems, rows."""
     print_fields({"path": path, **report.summary()})
     _print_lines(report.problems)
-    for row in report.rows() if rows else ():
-        print(_row_line(row))
+    for line in _lines(report) if rows else ():
+        print(line)
 
 
 def print_report_json(report: Report, rows: bool) -> None:
@@ -49,10 +51,11 @@ def print_report_json(report: Report, rows: bool) -> None:
         print(head)
         return
     write = sys.stdout.write
-    write(f'{head[:-1]}, "rows": [')
+    name, listed = _listed(report)
+    write(f'{head[:-1]}, "{name}": [')
     separator = "\n"
-    for row in report.rows():
-        write(separator + json.dumps(_row_fields(row)))
+    for fields in listed:
+        write(separator + json.dumps(fields))
         separator = ",\n"
     write("]}\n")
 
@@ -97,6 +100,27 @@ def printable(text: str) -> str:
 
 
 # --- rows --------------------------------------------------------------------------------------
+
+
+def _listed(report: Report) -> tuple[str, Iterator[dict[str, object]]]:
+    """The rows as JSON has them, and what they are called there."""
+    if report.format == _REGISTRY:
+        from holdfast.cli_registry import artifact_fields
+
+        models = cast("RegistryReport", report).rows()
+        return "artifacts", (artifact_fields(*row) for row in models)
+    rows = cast("Iterator[KvEntry | VectorRow | IndexRowView | WarmRow]", report.rows())
+    return "rows", (_row_fields(row) for row in rows)
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """The rows as text has them."""
+    if report.format == _REGISTRY:
+        from holdfast.cli_registry import artifact_line
+
+        return (artifact_line(*row) for row in cast("RegistryReport", report).rows())
+    rows = cast("Iterator[KvEntry | VectorRow | IndexRowView | WarmRow]", report.rows())
+    return (_row_line(row) for row in rows)
 
 
 def _row_fields(row: "KvEntry | VectorRow | IndexRowView | WarmRow") -> dict[str, object]:

@@ -31,6 +31,7 @@ from holdfast.handles.fold import absolute
 from holdfast.indexed import make_index
 from holdfast.resemblance import compare_files
 from holdfast.sampling import Sampler, examine
+from holdfast.schemas import compare_schemas
 from holdfast.storm import ROUNDS, WRITERS, Storm, milliseconds
 
 _PREFIXES = 20
@@ -125,6 +126,7 @@ class _Demo:
                 self._export_and_import(engine)
                 self._resemble(engine)
                 self._index(engine)
+                self._find_models(engine)
                 storm = Storm(engine, "storm", ROUNDS)
                 storm.rage(self._bar("killing", len(ROUNDS)))
                 self._look_at_samples(sampler)
@@ -283,6 +285,17 @@ class _Demo:
         self._promise("a range gives a series back as it was sampled", found.range_right)
         self._promise("the newest point as of a moment is the right one", found.as_of_right)
         self._promise("the nearest moments are the nearest", found.nearest_right)
+
+    def _find_models(self, engine: Engine) -> None:
+        """Models of real tables, found by their schemas."""
+        found = compare_schemas(engine, self._list())
+        self._report.sections["schemas"] = asdict(found)
+        tables = f"{found.files:,} files and {found.processes:,} processes"
+        self._line("models saved", f"of tables of {tables}, then their worker killed")
+        distance = "-" if found.near_distance is None else f"{found.near_distance:.3f}"
+        modes = f"{found.exact}, {found.near} at {distance}, {found.far}"
+        self._line("same, similar, other schema", modes)
+        self._promise("a schema finds its model, and no other", found.right)
 
     def _count_losses(self, engine: Engine, storm: Storm) -> None:
         lost = storm.lost(engine.fold("storm", create=False))

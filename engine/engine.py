@@ -30,6 +30,7 @@ from holdfast.workers.places import check_name
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_chunk import Compression
     from holdfast.handles.index import Index
+    from holdfast.handles.registry import Registry
     from holdfast.handles.vectors import Vectors
     from holdfast.handles.warm import Warm
 
@@ -205,6 +206,26 @@ class Engine(EngineBase):
         opened = self._open(spec, timeout=timeout)
         found = IndexInfo(self._coordinator, opened).ask(timeout=timeout)
         return Index(self._coordinator, opened, agreed(found, asked, name))
+
+    def registry(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        durability: Durability | None = None,
+        interval: float | None = None,
+        create: bool = True,
+        timeout: float | None = None,
+    ) -> "Registry":
+        """Open the model registry ``name``, making it if ``create`` and it is absent.
+
+        Parameters and errors are as for ``fold``. Every write replaces the whole file; without a
+        sync (``"interval"``, ``"never"``) a power loss goes back to what was synced last.
+        """
+        from holdfast.handles.registry import Registry
+
+        spec = self._spec("registry", name, path, durability, interval, create=create)
+        return Registry(self._coordinator, self._open(spec, timeout=timeout))
 
     def stores(self) -> dict[str, str]:
         """The stores in the directory: name to kind, in order of name."""

@@ -35,6 +35,7 @@ _SERVED: dict[str, Kind] = {
     "vectors": "vectors",
     "warm": "warm",
     "index": "index",
+    "registry": "registry",
 }
 """The kinds of store that this release serves."""
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()

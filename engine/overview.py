@@ -24,7 +24,7 @@ from holdfast.workers.warm_messages import WarmStatus
 _ANSWER_S = 10.0
 # What figures of a column are called, which differs with the kind of store.
 _NAMES = {
-    "entries": ("entries", "live_rows", "points"),
+    "entries": ("entries", "live_rows", "points", "artifacts"),
     "bytes": ("bytes", "file_bytes", "log_bytes"),
 }
 
@@ -100,7 +100,7 @@ def _stores_at_rest(places: Places, served: set[str]) -> list[dict[str, object]]
             continue
         name, kind = store
         found: dict[str, object] = {"name": name, "kind": kind, "path": path, "state": "closed"}
-        if kind in ("fold", "vectors", "index", "warm"):
+        if kind in ("fold", "vectors", "index", "warm", "registry"):
             try:
                 found |= examine(disk, path).figures()
             except HoldfastError as error:

@@ -23,6 +23,14 @@ DECOMPRESSED_BYTES_MAX = 2 * GIB  # what a compressed chunk may announce, metada
 DEAD_BYTES_MIN = 2 * MIB  # below this much garbage chunks are left alone
 MAPPED_BYTES_MIN = 64 * KIB  # a part of an answer that is not sent but mapped by the reader
 
+# The registry. A save writes the whole file, so a registry is for models and not for data.
+REGISTRY_BYTES_MAX = GIB  # all entries; so that one answer can list them
+ARTIFACTS_MAX = 1_000_000
+ARTIFACT_BYTES_MAX = 64 * MIB
+FIELDS_MAX = 65_536  # of a schema
+HASH_BYTES = 32  # of a schema; fixed by the format
+TOP_K_MAX = 10  # most frequent values kept of a field
+
 # Names of stores: short enough for every file system once a suffix is added.
 NAME_CHARS_MAX = 100
 
@@ -47,6 +55,7 @@ BACKOFF_MAX_S = 2.0
 
 assert BATCH_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
 assert RESULT_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
+assert REGISTRY_BYTES_MAX <= RESULT_BYTES_MAX
 assert VALUE_BYTES_MAX + KEY_BYTES_MAX + KIB <= BATCH_BYTES_MAX
 # A resend is recognised by its ledger slot, so the ledger outlives whatever may be unanswered.
 assert DRAIN_REQUESTS_MAX * 2 <= LEDGER_SLOTS

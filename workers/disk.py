@@ -112,6 +112,10 @@ class Disk(Protocol):
         """Rename, replacing a file at ``destination`` in one step."""
         ...
 
+    def link(self, source: str, destination: str) -> None:
+        """Give the file ``source`` a second name; ``FileExistsError`` if that is taken."""
+        ...
+
     def copy_mode(self, source: str, destination: str) -> None:
         """Give ``destination`` the permissions and, where allowed, the owner of ``source``."""
         ...
@@ -241,6 +245,9 @@ class OsDisk:
 
     def rename(self, source: str, destination: str) -> None:
         os.rename(source, destination)
+
+    def link(self, source: str, destination: str) -> None:
+        os.link(source, destination)
 
     def copy_mode(self, source: str, destination: str) -> None:
         kept = os.stat(source)

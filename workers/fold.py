@@ -43,12 +43,12 @@ from holdfast.workers.fold_cache import save_index
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
 from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
 from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 
 log = logging.getLogger("holdfast.fold")
 
-LOCK_SUFFIX = ".lock"
 _LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 
 # An index cache is worth its file above this many entries, and is brought up to date when this many

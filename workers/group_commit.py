@@ -1,16 +1,31 @@
 """When a store's log is synced: the durability policy, the same for every kind of store."""
 
 import time
+from typing import Protocol
 
 from holdfast.workers.ledger import Ledger
-from holdfast.workers.log_file import LogFile
 from holdfast.workers.messages import DEFAULT_DURABILITY, DEFAULT_INTERVAL_S, StoreSpec
+
+
+class Syncable(Protocol):
+    """A log, or a file that is written anew each time."""
+
+    end: int
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes written since the last sync."""
+        ...
+
+    def sync(self) -> None:
+        """Sync them; ``Fatal`` when that fails."""
+        ...
 
 
 class GroupCommit:
     """Syncs a log once for everything that was appended to it since."""
 
-    def __init__(self, spec: StoreSpec, log: LogFile, ledger: Ledger) -> None:
+    def __init__(self, spec: StoreSpec, log: Syncable, ledger: Ledger) -> None:
         self.policy = spec.durability or DEFAULT_DURABILITY
         self._interval_s = spec.interval_s or DEFAULT_INTERVAL_S
         self._log = log

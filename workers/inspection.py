@@ -4,8 +4,7 @@ Nothing is written, locked or repaired, so this works on files that opening refu
 media and beside a running engine. A file that is being written meanwhile is seen as it was when it
 was mapped, which may be in the middle of an append and is reported as torn then.
 
-This module finds out which format it is; ``fold_inspection``, ``vector_inspection`` and
-``index_inspection`` and ``warm_inspection`` do the rest.
+This module finds out which format it is; the ``..._inspection`` module of each does the rest.
 """
 
 import contextlib
@@ -24,21 +23,28 @@ from holdfast.workers.fold_inspection import (
     examine_log,
     not_ours,
 )
+from holdfast.workers.messages import Kind
 from holdfast.workers.places import SUFFIXES
 from holdfast.workers.warm_files import CHRONOS, LOG, MANIFEST, foreign, is_chronos, is_numbered
 
 if TYPE_CHECKING:
     from holdfast.workers.index_inspection import IndexReport
+    from holdfast.workers.registry_inspection import RegistryReport
     from holdfast.workers.vector_inspection import VectorReport
     from holdfast.workers.warm_inspection import WarmReport
 
-Report: TypeAlias = "LogReport | ArtifactView | VectorReport | IndexReport | WarmReport"
+Report: TypeAlias = (
+    "LogReport | ArtifactView | VectorReport | IndexReport | WarmReport | RegistryReport"
+)
 
 # What the original calls files of vectors, by what the vectors are about.
 _VECTOR_SUFFIXES = (".rvf", ".rvdna", ".rvtext", ".rvgraph", ".rvvis")
 _VECTOR_MAGIC = b"SFVR"
-_INDEX_SUFFIX = ".iqdb"
-_INDEX_MAGIC = b"IQDBPRST"
+_MAGICS: dict[bytes, Kind] = {
+    fold_log.MAGIC: "fold",
+    b"IQDBPRST": "index",
+    b"ZSM": "registry",  # and a byte for the version
+}
 _HEAD_BYTES = 4096
 
 
@@ -57,16 +63,21 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
             return _examine_directory(disk, path, tick)
         if kind == "other":  # opening a pipe would wait forever
             return not_ours(path, "neither a regular file nor a directory")
-        if is_index_file(disk, path):
-            from holdfast.workers.index_inspection import examine_index
+        # What these need is not loaded before: it takes longer than most folds take to read.
+        match store_kind_of(disk, path):
+            case "vectors":
+                from holdfast.workers.vector_inspection import examine_vectors
 
-            return examine_index(disk, path, tick)
-        if not is_vector_file(disk, path):
-            return examine_log(disk, path, tick)
-        # Not before: what it needs takes longer to load than most folds take to read.
-        from holdfast.workers.vector_inspection import examine_vectors
+                return examine_vectors(disk, path, tick)
+            case "index":
+                from holdfast.workers.index_inspection import examine_index
 
-        return examine_vectors(disk, path, tick)
+                return examine_index(disk, path, tick)
+            case "registry":
+                from holdfast.workers.registry_inspection import examine_registry
+
+                return examine_registry(disk, path, tick)
+        return examine_log(disk, path, tick)
     except HoldfastError:
         raise  # some are an OSError, too
     except OSError as error:
@@ -93,10 +104,10 @@ def is_warm_directory(path: str, names: Sequence[str]) -> bool:
     return path.endswith(SUFFIXES["warm"]) and foreign(names) is None
 
 
-def is_vector_file(disk: Disk, path: str) -> bool:
-    """Whether a regular file holds vectors, or is to: what it begins with says so, else its name.
+def store_kind_of(disk: Disk, path: str) -> Kind:
+    """Which kind of store a regular file is, or is to be: its beginning says so, else its name.
 
-    Raises plain ``OSError``.
+    What nothing says anything about counts as a fold. Raises plain ``OSError``.
     """
     file = disk.open(path)
     try:
@@ -104,21 +115,14 @@ def is_vector_file(disk: Disk, path: str) -> bool:
     finally:
         file.close()
     if head.lstrip(b"\0").startswith(_VECTOR_MAGIC):  # zeros align what follows
-        return True
-    return path.endswith(_VECTOR_SUFFIXES) and not head.startswith(fold_log.MAGIC)
-
-
-def is_index_file(disk: Disk, path: str) -> bool:
-    """Whether a regular file is an index's snapshot, or is to be: as for ``is_vector_file``."""
-    file = disk.open(path)
-    try:
-        head = file.read_at(0, len(_INDEX_MAGIC))
-    finally:
-        file.close()
-    if head == _INDEX_MAGIC:
-        return True
-    others = (fold_log.MAGIC, _VECTOR_MAGIC)
-    return path.endswith(_INDEX_SUFFIX) and not head.startswith(others)
+        return "vectors"
+    for magic, kind in _MAGICS.items():
+        if head.startswith(magic):
+            return kind
+    if path.endswith(_VECTOR_SUFFIXES):
+        return "vectors"
+    named: tuple[Kind, ...] = ("index", "registry")
+    return next((kind for kind in named if path.endswith(SUFFIXES[kind])), "fold")
 
 
 def kind_of(disk: Disk, path: str) -> str:

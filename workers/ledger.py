@@ -3,6 +3,8 @@
 See ``holdfast.formats.ledger`` for the file and for why it is never synced on the way.
 """
 
+from collections.abc import Iterable
+
 from holdfast.formats import ledger as format
 from holdfast.formats.ledger import LedgerHeader, Slot
 from holdfast.formats.limits import LEDGER_SLOTS
@@ -25,6 +27,8 @@ class Ledger:
         self._answered: dict[tuple[int, int], tuple[int, int]] = {}
         self._held: set[tuple[int, int]] = set()
         self._header = LedgerHeader(disk.boot_id(), 0, 0)
+        self._replacing: list[tuple[int, tuple[int, int], tuple[int, int]]] = []
+        self._replaced: list[tuple[int, tuple[int, int], tuple[int, int]]] | None = None
 
     def unsynced_from(self, log: memoryview, inode: int, *, sync_failed: bool) -> int | None:
         """From where on damage is a torn tail, whatever lies behind it; None if nothing says so.
@@ -167,6 +171,47 @@ class Ledger:
     def logged(self, client: int, request: int, counted: tuple[int, int] = (0, 0)) -> None:
         """Remember that the request noted last is in the log."""
         self._remember(self._sequence - 1, (client, request), counted)
+
+    def replacing(
+        self,
+        requests: Iterable[tuple[tuple[int, int], tuple[int, int]]],
+        inode: int,
+        end: int,
+        crc: int,
+        crc_at: int,
+    ) -> None:
+        """Note requests, each with its counts, that a whole new file is about to bring.
+
+        Before the file gets its name. They took effect once the file in place is the one with this
+        inode and length and with ``crc`` at ``crc_at``. What is not yet noted so when this fails is
+        not remembered either.
+        """
+        if self._replaced is None:
+            self.forget_offsets()
+        else:  # the file in place has them, and so will the next
+            for sequence, known, counted in self._replaced:
+                if self._ring[sequence % LEDGER_SLOTS] == known:
+                    self._write_slot(Slot(sequence, *known, 0, 0, 0, *counted))
+        self._replaced = []
+        self._replacing = []
+        sequence = self._sequence
+        for known, counted in requests:
+            while self._ring[sequence % LEDGER_SLOTS] in self._held:
+                sequence += 1
+            self._write_slot(Slot(sequence, *known, crc_at, end, crc, *counted))
+            self._replacing.append((sequence, known, counted))
+            sequence += 1
+        self._write_header(inode, end)
+
+    def replaced(self) -> None:
+        """The file is in place: remember the requests noted for it."""
+        for sequence, known, counted in self._replacing:
+            self._remember(sequence, known, counted)
+            self._sequence = sequence + 1
+        self._replaced, self._replacing = self._replacing, []
+
+    def _write_slot(self, slot: Slot) -> None:
+        self._open_file.write_at(format.slot_offset(slot.sequence), format.encode_slot(slot))
 
     def _remember(self, sequence: int, known: tuple[int, int], counted: tuple[int, int]) -> None:
         place = sequence % LEDGER_SLOTS

@@ -14,6 +14,7 @@ import msgspec
 from holdfast.formats.errors import StoreLocked
 from holdfast.workers.disk import Disk, File, remove_if_there
 
+SUFFIX = ".lock"
 _NOTE_BYTES_MAX = 4096
 _RETRY_S = 0.002
 

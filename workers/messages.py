@@ -15,6 +15,7 @@ from typing import Literal
 from holdfast.formats.errors import Detail, HoldfastError, InternalError, from_wire
 from holdfast.workers import fold_messages as fold
 from holdfast.workers import index_messages as index
+from holdfast.workers import registry_messages as registry
 from holdfast.workers import vector_messages as vectors
 from holdfast.workers import warm_messages as warm
 from holdfast.workers.index_messages import IndexOptions
@@ -71,6 +72,7 @@ Request = (
     | vectors.VectorRequest
     | warm.WarmRequest
     | index.IndexRequest
+    | registry.RegistryRequest
 )
 
 
@@ -85,7 +87,15 @@ class Compacted(Message, frozen=True, tag=8):
     bytes_after: int
 
 
-Reply = Done | Compacted | fold.FoldReply | vectors.VectorReply | warm.WarmReply | index.IndexReply
+Reply = (
+    Done
+    | Compacted
+    | fold.FoldReply
+    | vectors.VectorReply
+    | warm.WarmReply
+    | index.IndexReply
+    | registry.RegistryReply
+)
 
 
 # --- what a store is opened with ---------------------------------------------------------------
@@ -308,4 +318,4 @@ class Phase(enum.IntEnum):
 
 
 # A write that dies with its worker may have happened; a read cannot have.
-WRITES = (*fold.WRITES, *vectors.WRITES, *warm.WRITES, *index.WRITES)
+WRITES = (*fold.WRITES, *vectors.WRITES, *warm.WRITES, *index.WRITES, *registry.WRITES)

@@ -7,6 +7,7 @@ RVF file      every intact row, metadata, image and other segment; see ``vector_
 index         the snapshot, and of the log the requests from before the damage; see
               ``index_repair``
 warm store    every intact point, from chunks and log, in a new directory; see ``warm_repair``
+registry      every intact model; with ``salvage`` what it lacks from the generation before
 artifact      nothing: export it again
 ============  ====================================================================================
 
@@ -44,12 +45,12 @@ from holdfast.workers.disk import (
 from holdfast.workers.fold_cache import INDEX_SUFFIX as FOLD_INDEX_SUFFIX
 from holdfast.workers.fold_inspection import LogReport, examine_log
 from holdfast.workers.inspection import (
-    is_index_file,
-    is_vector_file,
     is_warm_directory,
     kind_of,
+    store_kind_of,
 )
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
+from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import clear_unsynced, guard
 from holdfast.workers.messages import Kind
@@ -68,7 +69,7 @@ def _no_tick() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was written, and what was not. ``rows`` are entries, rows or points."""
+    """What was written, and what was not. ``rows`` are entries, rows, points or models."""
 
     source: str
     output: str
@@ -105,8 +106,8 @@ def repair(
 
     ``in_place`` replaces the file and keeps it as ``path.damaged``; the store must not be open.
     ``salvage`` also takes whole segments of an RVF file that belong to no commit, of an index the
-    records from behind the damage, and points that only chunks have which a warm store's manifest
-    does not list.
+    records from behind the damage, points that only chunks have which a warm store's manifest does
+    not list, and what a registry lacks from the generation before it.
 
     Raises ``InvalidFormat`` when there is nothing to start from, ``StoreExists`` when ``output``
     does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreIOError``.
@@ -160,9 +161,7 @@ def _kind(disk: Disk, path: str) -> Kind:
             "directory of chronos-vector is imported",
             path=path,
         )
-    if is_index_file(disk, path):
-        return "index"
-    return "vectors" if is_vector_file(disk, path) else "fold"
+    return store_kind_of(disk, path)
 
 
 def _plan(disk: Disk, path: str, kind: Kind, salvage: bool, tick: Callable[[], None]) -> Rewriting:
@@ -170,6 +169,10 @@ def _plan(disk: Disk, path: str, kind: Kind, salvage: bool, tick: Callable[[], N
         from holdfast.workers.warm_repair import repair_warm
 
         return repair_warm(disk, path, salvage=salvage, tick=tick)
+    if kind == "registry":
+        from holdfast.workers.registry_inspection import repair_registry
+
+        return repair_registry(disk, path, salvage=salvage, tick=tick)
     if kind == "index":
         from holdfast.workers.index_repair import repair_index
 
@@ -308,8 +311,6 @@ def _owned(disk: Disk, path: str, kind: Kind) -> Iterator[None]:
 
             owner = path + OWNER_SUFFIX
         else:
-            from holdfast.workers.fold import LOCK_SUFFIX
-
             owner = path + LOCK_SUFFIX
         held.callback(Lock.acquire(disk, owner, describe_self(os.getpid())).release)
         if kind == "vectors":

@@ -45,6 +45,7 @@ OPENERS: dict[Kind, str] = {
     "vectors": "holdfast.workers.vectors:open_vectors",
     "warm": "holdfast.workers.warm:open_warm",
     "index": "holdfast.workers.index:open_index",
+    "registry": "holdfast.workers.registry:open_registry",
 }
 """One entry per kind of store: this is where a new kind plugs in."""
 

@@ -6,10 +6,13 @@ from holdfast.call import Call, awaitable, operation
 from holdfast.handles.base import AsyncHandle, Handle
 from holdfast.workers import fold_messages, messages
 from holdfast.workers.index_messages import IndexStatus
+from holdfast.workers.registry_messages import RegistryStatus
 from holdfast.workers.vector_messages import VectorStatus
 from holdfast.workers.warm_messages import WarmStatus
 
-AnyStatus: TypeAlias = fold_messages.Status | VectorStatus | WarmStatus | IndexStatus
+AnyStatus: TypeAlias = (
+    fold_messages.Status | VectorStatus | WarmStatus | IndexStatus | RegistryStatus
+)
 
 
 class AnyStore(Handle):

@@ -107,8 +107,6 @@ def test_equal_states_are_opened_once() -> None:
 def test_sequences_are_all_of_them() -> None:
     """Of an alphabet of n there are 1 + n + n^2 + n^3 sequences of up to three operations."""
     for store in STORES:
-        if store == "registry":
-            continue
         subject = subject_of(store)
         letters = len(subject.alphabet)
         found = list(sequences(subject, 3))

@@ -71,6 +71,12 @@ def test_a_small_run_keeps_every_promise(tmp_path: Path, scratch: Path) -> None:
     assert report["resume"]["applied"] == 0
     assert report["lookups"]["entries"] == 50
     assert report["artifact"]["entries"] == 50
+    schemas = report["schemas"]
+    assert (schemas["files"], schemas["right"]) == (50, True)
+    modes = (schemas["exact"], schemas["near"], schemas["far"])
+    assert modes == ("WarmLoad", "WarmStart", "ColdStart")
+    assert 0 < schemas["near_distance"] <= 0.25
+    assert schemas["processes"] > 0
     figures = report["storm"]
     assert (figures["calls_failed"], figures["acknowledged_writes_lost"]) == (0, 0)
     assert figures["calls_made"] > figures["acknowledged_writes"] > 0

@@ -13,6 +13,7 @@ import holdfast
 
 ROOT = Path(__file__).parents[2]
 
+STATUS = "Status | VectorStatus | WarmStatus | IndexStatus | RegistryStatus"
 # Expression to type; ``await`` marks the asyncio face.
 EXPECTED = {
     "holdfast.open('d')": "Engine",
@@ -24,7 +25,7 @@ EXPECTED = {
     "engine.processes()[0].role": "Literal['supervisor', 'worker']",
     "engine.processes()[0].pid": "int",
     "engine.health()": "list[StoreHealth]",
-    "engine.status('a')": "Status | VectorStatus | WarmStatus | IndexStatus",
+    "engine.status('a')": STATUS,
     "engine.__enter__()": "Engine",
     "fold.name": "str",
     "fold.path": "str",
@@ -123,6 +124,18 @@ EXPECTED = {
     "warm.status().write_amplification": "float",
     "warm.import_chronos('d', duplicates='first', damaged='salvage')": "WarmImported",
     "warm.import_chronos('d').report.files[0].flaws[0].reason": "str",
+    "engine.registry('a')": "Registry",
+    "registry.get_exact(fp)": "ModelArtifact | None",
+    "registry.get_exact(fp.schema_hash)": "ModelArtifact | None",
+    "registry.nearest(fp)[0]": "tuple[ModelArtifact, float, fallback=Neighbour]",
+    "registry.nearest(fp, 3)[0].distance": "float",
+    "registry.lookup_startup_mode(fp)": "WarmLoad | WarmStart | ColdStart",
+    "registry.list_all()[0].m": "tuple[ndarray[tuple[Any, ...], dtype[floating[_32Bit]]], ...]",
+    "registry.delete(fp)": "bool",
+    "registry.status().artifacts": "int",
+    "holdfast.SchemaFingerprint.from_schema([('a', 'Name')])": "SchemaFingerprint",
+    "holdfast.SchemaFingerprint.from_sample([('a', 'Id')], [{'a': 1}])": "SchemaFingerprint",
+    "holdfast.ModelArtifact(fp, [[0.5]], [[0.5]], 0, 1, 0, trained_on=7)": "ModelArtifact",
     "holdfast.Version.none()": "Version",
     "await holdfast.aio.open('d')": "AsyncEngine",
     "await holdfast.aio.open('d').__aenter__()": "AsyncEngine",
@@ -131,7 +144,7 @@ EXPECTED = {
     "await aengine.import_fold('a', 'd')": "AsyncFold",
     "await aengine.processes()": "list[ProcessInfo]",
     "await aengine.health()": "list[StoreHealth]",
-    "await aengine.status('a')": "Status | VectorStatus | WarmStatus | IndexStatus",
+    "await aengine.status('a')": STATUS,
     "await afold.get('k', timeout=1)": "KvEntry | None",
     "await afold.get_many(['k'])": "list[KvEntry | None]",
     "await afold.range('k', limit=1)": "list[KvEntry]",
@@ -168,6 +181,9 @@ EXPECTED = {
     "await avectors.derive('d', 'mean')": "AsyncVectors",
     "await avectors.diff(avectors)": "Difference",
     "await avectors.extract_kernel()": "Kernel | None",
+    "await aengine.registry('a')": "AsyncRegistry",
+    "await aregistry.lookup_startup_mode(fp)": "WarmLoad | WarmStart | ColdStart",
+    "await aregistry.delete(fp)": "bool",
 }
 # These return nothing, which a checker holds against whoever uses the result.
 STATEMENTS = """
@@ -185,6 +201,9 @@ STATEMENTS = """
     vectors.embed_kernel(holdfast.Kernel(b'image', 0, 0))
     warm.flush()
     await awarm.flush()
+    registry.save(model)
+    registry.save_many([model])
+    await aregistry.save(model)
     await avectors.freeze()
     await avectors.embed_wasm(holdfast.Wasm(b'module', 0, 0, 0, 0))
     asyncio.create_task(afold.get('k')).add_done_callback(print)
@@ -219,6 +238,9 @@ MISTAKES = {
     "warm.get(1, 0, 7).vector": "union-attr",
     "warm.nearest([0.5], metric='l1')": "arg-type",
     "warm.import_chronos('d', damaged='maybe')": "arg-type",
+    "registry.save(fp)": "arg-type",
+    "registry.get_nearest(fp).distance": "union-attr",
+    "registry.lookup_startup_mode(fp).distance": "union-attr",
 }
 
 
@@ -261,7 +283,10 @@ def source() -> str:
             "               aengine: holdfast.AsyncEngine, afold: holdfast.AsyncFold,",
             "               vectors: holdfast.Vectors, avectors: holdfast.AsyncVectors,",
             "               index: holdfast.Index, aindex: holdfast.AsyncIndex,",
-            "               warm: holdfast.Warm, awarm: holdfast.AsyncWarm) -> None:",
+            "               warm: holdfast.Warm, awarm: holdfast.AsyncWarm,",
+            "               registry: holdfast.Registry, aregistry: holdfast.AsyncRegistry,",
+            "               fp: holdfast.SchemaFingerprint,",
+            "               model: holdfast.ModelArtifact) -> None:",
             *(f"    reveal_type({call})" for call in EXPECTED),
             *STATEMENTS.strip("\n").splitlines(),
             *(f"    {call}" for call in MISTAKES),
@@ -312,6 +337,7 @@ def test_what_would_fail_is_found_before_it_runs(told: dict[int, str], call: str
         (holdfast.Vectors, holdfast.AsyncVectors),
         (holdfast.Index, holdfast.AsyncIndex),
         (holdfast.Warm, holdfast.AsyncWarm),
+        (holdfast.Registry, holdfast.AsyncRegistry),
     ],
     ids=lambda face: face.__name__,
 )

@@ -164,6 +164,24 @@ class TestNames:
         assert kept.inode() != inode
         kept.close()
 
+    def test_a_second_name(self, place: Place) -> None:
+        """Both names are the same file, until one of them gets another; a taken name is refused."""
+        disk, home = place
+        _put(disk, f"{home}/f", b"x")
+        disk.link(f"{home}/f", f"{home}/g")
+        assert disk.inode_at(f"{home}/g") == disk.inode_at(f"{home}/f")
+        disk.open(f"{home}/f", write=True).append(b"y")
+        assert _get(disk, f"{home}/g") == b"xy"
+        with pytest.raises(FileExistsError):
+            disk.link(f"{home}/f", f"{home}/g")
+        with pytest.raises(FileNotFoundError):
+            disk.link(f"{home}/absent", f"{home}/h")
+        disk.make_directory(f"{home}/d")
+        with pytest.raises(PermissionError):
+            disk.link(f"{home}/d", f"{home}/h")
+        disk.remove(f"{home}/f")
+        assert _get(disk, f"{home}/g") == b"xy"
+
     def test_directories(self, place: Place) -> None:
         """A directory moves with what is in it and is removed when empty only."""
         disk, home = place

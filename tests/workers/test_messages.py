@@ -14,6 +14,7 @@ from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Version
 from holdfast.workers import fold_messages as f
 from holdfast.workers import index_messages as i
 from holdfast.workers import messages as m
+from holdfast.workers import registry_messages as r
 from holdfast.workers import vector_messages as v
 from holdfast.workers import warm_messages as w
 from holdfast.workers.chronos_report import ChronosFile, ChronosFlaw, ChronosReport
@@ -28,6 +29,7 @@ INDEX = i.IndexOptions(
 RAW = memoryview(bytes(range(16)))
 U64_MAX = (1 << 64) - 1
 SPACE_MAX = (1 << 32) - 1
+HASH = bytes(range(32))
 FAILURE = m.Failure("StoreCorrupt", "damaged", {"path": "/d", "offset": 7}, "trace")
 UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
     "Request": (
@@ -93,6 +95,12 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             i.IndexCheckpoint(False),
             i.IndexHeader(),
             i.IndexOptimize(),
+            r.RegistrySave([b"artifact"]),
+            r.RegistryGet(HASH),
+            r.RegistryNearest(b"fingerprint", 3, True),
+            r.RegistryStartup(b"fingerprint", True),
+            r.RegistryList(),
+            r.RegistryDelete(HASH),
         ],
     ),
     "Reply": (
@@ -169,6 +177,12 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
                 "index", "/d/a.iqdb", "never", "hnsw", "iqdb-core", 1, "dot", 2, 3, 4, 5, 6, None,
                 7, 8, 9, 10,
             ),
+            r.RegistryFound(b"artifact"),
+            r.RegistryNeighbours([r.Neighbour(b"artifact", 0.25)]),
+            r.RegistryStart(b"artifact", 0.25),
+            r.RegistryArtifacts([b"artifact"]),
+            r.RegistryDeleted(True),
+            r.RegistryStatus("registry", "/d/m.zsm", "never", 1, 2, None, 3, True, False, 4),
         ],
     ),
     "Ask": (
@@ -292,6 +306,14 @@ def test_keys_and_choices_that_cannot_be(fields: list[object]) -> None:
     """Spaces, entities and times of a point have bounds, and words are some few."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(fields), type=m.Request)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_of_another_length_is_refused(size: int) -> None:
+    """A model is asked for and deleted by a hash of 32 bytes."""
+    for tag in (101, 105):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode([tag, bytes(size)]), type=m.Request)
 
 
 @pytest.mark.parametrize("token", [b"01234567890", b"x" * 1000], ids=["11 bytes", "1000 bytes"])

@@ -1,0 +1,96 @@
+"""Every file call of every registry operation, interrupted; then what must be there is there."""
+
+import pytest
+
+from holdfast.bench.faults import (
+    Call,
+    Choice,
+    Crash,
+    Everything,
+    FaultyDisk,
+    Kill,
+    MemoryDisk,
+    Nothing,
+    Sampled,
+    Zeros,
+)
+from holdfast.workers.message import Durability
+from tests.workers.registry_model import PATH, POLICIES, History, opened
+from tests.workers.registry_workload import (
+    check_after_death,
+    check_after_power_loss,
+    cuts,
+    run,
+)
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
+
+
+def _recorded(durability: Durability) -> list[Call]:
+    """The calls of an undisturbed run."""
+    disk = FaultyDisk(MemoryDisk("/data"))
+    run(disk, History(durability))
+    return disk.calls
+
+
+def _kills(calls: list[Call]) -> list[Kill]:
+    """Every way to interrupt the run that leaves another disk behind."""
+    kills = []
+    for call in calls:
+        if call.name in QUIET:
+            continue  # the disk is as before the next call that is not
+        kills.append(Kill(call.number))
+        kills += [Kill(call.number, written=written) for written in cuts(call)]
+    return [*kills, Kill(calls[-1].number, after=True)]
+
+
+def _choices(seed: int) -> list[Choice]:
+    return [
+        Nothing(),
+        Everything(),
+        Zeros(),
+        Sampled(seed, kept=0.5),
+        Sampled(seed + 1, kept=0.8, ordered=True),
+        Sampled(seed + 2, kept=0.2),
+    ]
+
+
+@pytest.mark.parametrize("durability", POLICIES)
+def test_interrupted_at_every_file_call(durability: Durability) -> None:
+    """Wherever the process or the machine stops, what was promised is there and no more."""
+    for number, kill in enumerate(_kills(_recorded(durability))):
+        memory, history = MemoryDisk("/data"), History(durability)
+        with pytest.raises(Crash):
+            run(FaultyDisk(memory, kill), history)
+        choices = _choices(7 * number)
+        check_after_death(memory, history, choices[number % len(choices)])
+        for choice in choices:
+            check_after_power_loss(memory, history, choice)
+
+
+@pytest.mark.parametrize("durability", POLICIES)
+def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None:
+    """A recovery that is interrupted itself leaves nothing worse than it found."""
+    for number, kill in enumerate(_kills(_recorded(durability))):
+        if number % 5:
+            continue
+        memory, history = MemoryDisk("/data"), History(durability)
+        with pytest.raises(Crash):
+            run(FaultyDisk(memory, kill), history)
+        left = memory.crash() if number % 2 else memory.power_loss(Sampled(number))
+        for second in _recovery_kills(left, durability):
+            again = left.crash()
+            with pytest.raises(Crash):
+                opened(FaultyDisk(again, second), PATH, durability)
+            seed = 1000 * number + second.at
+            if number % 2:
+                check_after_death(again, history, Sampled(seed))
+            check_after_power_loss(again, history, Sampled(seed, kept=0.7))
+
+
+def _recovery_kills(left: MemoryDisk, durability: Durability) -> list[Kill]:
+    recording = FaultyDisk(left.crash())
+    opened(recording, PATH, durability)
+    return _kills(recording.calls)
