@@ -18,7 +18,6 @@ from holdfast.formats.errors import HoldfastError, StoreFull
 from holdfast.workers.places import DIRECTORIES, SUFFIXES
 
 _DISK_BYTES = 16 << 20
-_ROOM_BYTES = 512
 _REFUSALS = 5
 _FULL = "/dev/full"
 _USE_ERROR = 4
@@ -31,7 +30,7 @@ def file_size_limited(scene: Scene) -> None:
     """
     scene.crowd.got_on()
     worker = scene.worker()
-    limit(worker, resource.RLIMIT_FSIZE, _largest(scene.directory) + _ROOM_BYTES)
+    limit(worker, resource.RLIMIT_FSIZE, _largest(scene.directory) // 2)
     _refused(scene, _REFUSALS)
     limit(worker, resource.RLIMIT_FSIZE, None)
     scene.crowd.got_on()

@@ -86,7 +86,7 @@ class LiveVectors(LiveStore):
     def tidy(self) -> None:
         self._vectors.compact()
 
-    def heavy(self) -> None:
+    def heavy(self, text: str) -> None:
         ids = _row(f"{_HEAVY_GROUP}/0") + np.arange(_HEAVY_ROWS, dtype=np.uint64)
         self._vectors.ingest(ids, np.ones((_HEAVY_ROWS, DIMENSION), np.float32))
 
@@ -122,7 +122,7 @@ class LiveWarm(LiveStore):
         self._warm.flush()
         self._warm.compact()
 
-    def heavy(self) -> None:
+    def heavy(self, text: str) -> None:
         vectors = np.ones((_HEAVY_ROWS, DIMENSION), np.float32)
         self._warm.write(_HEAVY_GROUP, _SPACE, np.arange(_HEAVY_ROWS), vectors)
 
@@ -170,6 +170,6 @@ class LiveIndex(LiveStore):
     def tidy(self) -> None:
         self._index.checkpoint()
 
-    def heavy(self) -> None:
+    def heavy(self, text: str) -> None:
         ids = _row(f"{_HEAVY_GROUP}/0") + np.arange(_HEAVY_ROWS, dtype=np.uint64)
         self._index.upsert_batch(ids, np.ones((_HEAVY_ROWS, DIMENSION), np.float32))

@@ -53,8 +53,11 @@ class LiveStore(ABC):
         """What all keys hold, when nobody writes."""
 
     @abstractmethod
-    def heavy(self) -> None:
-        """A legal request that takes a worker more than 40 MiB of memory."""
+    def heavy(self, text: str) -> None:
+        """A legal write that takes a worker more than 40 MiB of memory; then one to the stream.
+
+        What it writes is not among what ``everything`` gives.
+        """
 
     @abstractmethod
     def tidy(self) -> None:
@@ -94,8 +97,8 @@ class LiveFold(LiveStore):
     def tidy(self) -> None:
         self._fold.compact()
 
-    def heavy(self) -> None:
-        self._fold.apply([holdfast.Put(_HEAVY_KEY, bytes(8 * _MIB))] * 8, self._fold.cursor())
+    def heavy(self, text: str) -> None:
+        self._fold.apply([holdfast.Put(_HEAVY_KEY, bytes(8 * _MIB))] * 8, _cursor(text))
 
 
 def _cursor(text: str) -> holdfast.Cursor:

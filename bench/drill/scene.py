@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import holdfast
-from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of
+from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of, outcome_of
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
@@ -183,6 +183,20 @@ class Scene:
             until(lambda: not is_alive(pid), f"{pid} is gone", pause_s=0.0005)
         self.store.find(SHARED_GROUPS[0])
         return 1000 * (time.monotonic() - began)
+
+    def heavy(self) -> None:
+        """A legal request that needs much memory. Raises what it ends with."""
+        client = self.new_client()
+        self.own_group()
+        recorder, text = self.recorder(client), f"{client}.1"
+        keys = [] if self.store.stream is None else [self.store.stream]
+        number = recorder.invoked(keys, [text] * len(keys))
+        try:
+            self.store.heavy(text)
+        except HoldfastError as error:
+            recorder.ended(number, outcome_of(error), error=f"{type(error).__name__}: {error}")
+            raise
+        recorder.ended(number, "acknowledged")
 
     def recovered(self, milliseconds: float) -> None:
         """Note how long it took from a death to the first answer of the successor."""

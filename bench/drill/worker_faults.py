@@ -119,7 +119,7 @@ def out_of_memory(scene: Scene) -> None:
     scene.crowd.got_on()
     worker = scene.worker()
     limit(worker, resource.RLIMIT_AS, address_space(worker) + _POISON_ROOM)
-    scene.store.heavy()
+    scene.heavy()
     scene.expect(not is_alive(worker), TYPED, "it was not killed by want of memory")
     scene.expect(
         scene.restarts() == 1, ANSWERED, f"it was restarted {scene.restarts()} times"
@@ -134,7 +134,7 @@ def poisoned(scene: Scene) -> None:
     for pid in (supervisor, worker):
         limit(pid, resource.RLIMIT_AS, most)
     try:
-        scene.store.heavy()
+        scene.heavy()
     except holdfast.WorkerCrashed as error:
         cause = str(error.cause)
         scene.expect(error.may_have_happened, TYPED, "it says that its write cannot have happened")
