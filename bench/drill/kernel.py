@@ -66,6 +66,7 @@ wrap(disk.OsDisk, "open", "create", first)
 wrap(disk.OsDisk, "create", "create", first)
 wrap(disk.OsDisk, "remove", "remove", first)
 wrap(disk.OsDisk, "rename", "rename", second)
+wrap(disk.OsDisk, "link", "link", second)
 wrap(disk.OsDisk, "make_directory", "make directory", first)
 wrap(disk.OsDisk, "remove_directory", "remove directory", first)
 wrap(disk.OsDisk, "copy_mode", "copy mode", second)
@@ -79,6 +80,7 @@ _NAMES = {
     "fsync": "sync",
     "fdatasync": "sync",
     "rename": "rename",
+    "link": "link",
     "unlink": "remove",
     "mkdir": "make directory",
     "rmdir": "remove directory",

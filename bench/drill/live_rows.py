@@ -36,21 +36,21 @@ def _key(row: int) -> str:
     return f"{group}/{part}"
 
 
-def _vector(text: str) -> NDArray[np.float32]:
+def vector_of(text: str) -> NDArray[np.float32]:
     """Numbers that follow from the text, and that float32 has exactly."""
     digest = hashlib.blake2b(text.encode(), digest_size=2 * DIMENSION).digest()
     return np.frombuffer(digest, np.uint16).astype(np.float32) + 1
 
 
 def _vectors(texts: Iterable[str]) -> NDArray[np.float32]:
-    return np.stack([_vector(text) for text in texts])
+    return np.stack([vector_of(text) for text in texts])
 
 
 def _agreed(rows: Iterable[int], texts: Sequence[object], vectors: Any) -> dict[str, str]:
     """The texts of rows; in place of one whose vector is another's, a text that nobody wrote."""
     found = {}
     for row, text, vector in zip(rows, texts, vectors, strict=True):
-        right = isinstance(text, str) and np.array_equal(np.asarray(vector), _vector(text))
+        right = isinstance(text, str) and np.array_equal(np.asarray(vector), vector_of(text))
         found[_key(row)] = str(text) if right else f"garbled: {text!r} with {vector!r}"
     return found
 

@@ -119,6 +119,7 @@ OPENERS: dict[StoreKind, str] = {
     "vectors": "holdfast.bench.drill.live_rows:LiveVectors",
     "warm": "holdfast.bench.drill.live_rows:LiveWarm",
     "index": "holdfast.bench.drill.live_rows:LiveIndex",
+    "registry": "holdfast.bench.drill.live_models:LiveRegistry",
 }
 """The class for each kind of store; its module is loaded when it is needed."""
 

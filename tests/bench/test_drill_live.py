@@ -21,7 +21,7 @@ from holdfast.bench.drill.soak import SoakDrill
 from holdfast.bench.drill.tally import Tally
 from holdfast.bench.drill.wall_clock import ClockDrill
 
-SHOWN_KINDS: tuple[StoreKind, ...] = ("fold", "vectors", "warm", "index")
+SHOWN_KINDS: tuple[StoreKind, ...] = ("fold", "vectors", "warm", "index", "registry")
 
 
 def nobody(what: str, done: int, of: int | None) -> None:
