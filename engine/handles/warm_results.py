@@ -122,7 +122,10 @@ def _batch_of(
 
 
 def _numbers(raw: memoryview, type_: pa.DataType) -> pa.Array:
-    return pa.Array.from_buffers(type_, len(raw) * 8 // type_.bit_width, [None, pa.py_buffer(raw)])
+    buffer = pa.py_buffer(raw)
+    if buffer.address % 8:  # Arrow computes on misaligned values, but warns on standard error
+        buffer = pa.py_buffer(bytes(raw))
+    return pa.Array.from_buffers(type_, len(raw) * 8 // type_.bit_width, [None, buffer])
 
 
 def vectors_of(raw: memoryview, dimension: int) -> pa.FixedSizeListArray:
