@@ -227,7 +227,10 @@ class WarmStore:
         self._write_dead_rows(chunks)
         if self.log.unsynced_bytes:
             self.group.sync()
-        self.disk.sync_directory(self.files.directory)
+        try:
+            self.disk.sync_directory(self.files.directory)
+        except OSError as error:  # a second sync may succeed though the names were lost
+            raise Fatal(f"cannot sync {self.files.directory!r}: {error}") from error
         old = self.manifest
         manifest = Manifest(
             old.store_id, old.dimension, old.generation + 1, flushed, self.sequence,
