@@ -3,6 +3,7 @@
     plan.py, tally.py        what a drill is asked to do, and what it counts and finds
     subjects/                one module a kind of store: its operations, its model, its files
     explorer.py, ...         the drills in one process: crash states, kill points, damage, errors
+    scenario.py, replay.py   one thing that was tried there, as a line of text, and doing it again
     processes.py             those with real ones: worker_faults.py and host_faults.py befall a
                              scene.py, where clients.py use live_stores.py
     limits.py, wall_clock.py, kernel.py, soak.py   likewise: limits, clock jumps, strace, long load

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from holdfast.bench.faults import MemoryDisk
 REPLAY = "holdfast drill --replay"
 _KEPT_MAX = 3
 """So many failures of one promise are kept by each process; the others are only counted."""
+_SHRINKING_S = 15.0
+"""For so long a failure is made smaller; the process must not be taken for hung meanwhile."""
 _kept: dict[tuple[str, str], int] = {}
 
 
@@ -63,22 +66,24 @@ def command(scenario: Scenario) -> str:
 
 def shrunk(scenario: Scenario, broken: Broken, shrinking: Shrinking) -> tuple[Scenario, Broken]:
     """A scenario that breaks the same promise with fewer operations and a simpler fault."""
-    smaller: tuple[Scenario, Broken] | None = (scenario, broken)
-    while smaller is not None:
-        scenario, broken = smaller
-        smaller = _with_fewer_operations(scenario, broken, shrinking)
-    smaller = (scenario, broken)
-    while smaller is not None:
-        scenario, broken = smaller
-        smaller = _with_simpler_fault(scenario, broken, shrinking)
+    until = time.monotonic() + _SHRINKING_S
+    for way in (_with_fewer_operations, _with_simpler_fault):
+        smaller: tuple[Scenario, Broken] | None = (scenario, broken)
+        while smaller is not None:
+            scenario, broken = smaller
+            if time.monotonic() >= until:
+                break
+            smaller = way(scenario, broken, shrinking, until)
     return scenario, broken
 
 
 def _with_fewer_operations(
-    scenario: Scenario, broken: Broken, shrinking: Shrinking
+    scenario: Scenario, broken: Broken, shrinking: Shrinking, until: float
 ) -> tuple[Scenario, Broken] | None:
     names = scenario.operations
     for place in range(len(names)):
+        if time.monotonic() >= until:
+            break
         fewer = dataclasses.replace(scenario, operations=names[:place] + names[place + 1 :])
         for found, what in shrinking.failing(fewer):
             if what.promise == broken.promise:
@@ -87,9 +92,11 @@ def _with_fewer_operations(
 
 
 def _with_simpler_fault(
-    scenario: Scenario, broken: Broken, shrinking: Shrinking
+    scenario: Scenario, broken: Broken, shrinking: Shrinking, until: float
 ) -> tuple[Scenario, Broken] | None:
     for fault in shrinking.simpler(scenario.fault):
+        if time.monotonic() >= until:
+            break
         candidate = dataclasses.replace(scenario, fault=fault)
         try:
             found, _ = shrinking.attempt(candidate)

@@ -31,8 +31,8 @@ called often: it ends the work, by an exception, when the time is over.
 """
 
 _SIZE = struct.Struct("<I")
-_HUNG_AFTER_S = 60.0
-_GRACE_S = 5.0
+_HUNG_AFTER_S = 120.0
+_GRACE_S = 30.0  # a failure that is being made smaller must not be lost
 _TELL_EVERY_S = 0.5
 _COLLECT_EVERY_S = 2.0
 _ABOUT_BYTES = 16384

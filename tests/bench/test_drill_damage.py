@@ -152,8 +152,8 @@ def test_time_that_is_over_ends_the_work() -> None:
     tally, begun = Tally(), time.monotonic()
 
     def work(number: int, tally: Tally, about: Callable[[str], None]) -> bool:
-        about("going on for ever")
         tally.fault("done")
+        about("going on for ever")
         return True
 
     assert share(work, 2, tally, Clock(begun + 0.5)) == []
