@@ -70,7 +70,7 @@ def test_words_do_what_they_say(how: str, left: bytes, monkeypatch: pytest.Monke
     assert damaged(prepared, "tiny", how).content("/data/tiny") == left
 
 
-@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index"])
+@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index", "registry"])
 def test_no_damage_gets_a_wrong_answer(store: StoreKind) -> None:
     """Every exchange, and each 97th cut and flip, of a store's files is met rightly."""
     subject = subject_of(store)

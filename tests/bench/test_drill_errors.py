@@ -47,7 +47,7 @@ def test_errors_that_are_swallowed_are_found() -> None:
     assert _broken(_scenario("fold", "put-small"), SwallowedErrors, lost=False) > 0
 
 
-@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index"])
+@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index", "registry"])
 def test_no_failing_call_breaks_a_promise(store: StoreKind) -> None:
     """Each third call of one operation fails in one way, and what was promised holds."""
     scenario = _scenario(store, list(subject_of(store).alphabet)[1])

@@ -52,7 +52,7 @@ POWER = PowerAt(0, Loss())
 """Any loss: what is failing is searched for."""
 
 
-@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index"])
+@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index", "registry"])
 @pytest.mark.parametrize("wrap", [WithoutSync, WithoutDirectorySync, LateSync])
 def test_planted_defects_are_found(store: StoreKind, wrap: Wrap) -> None:
     """A file layer that skips or delays a sync breaks a promise, and only then one is broken."""
@@ -180,7 +180,7 @@ def test_what_was_broken_once_holds(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["crash", "kill"])
-@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index"])
+@pytest.mark.parametrize("store", ["fold", "vectors", "warm", "index", "registry"])
 def test_no_state_breaks_a_promise(store: StoreKind, fault: FaultKind, tmp_path: Path) -> None:
     """What one operation leaves when it is cut short anywhere is what was promised."""
     subject = subject_of(store)

@@ -22,4 +22,8 @@ def subject_of(kind: StoreKind) -> Subject:
         from holdfast.bench.drill.subjects.index import IndexSubject
 
         return IndexSubject()
+    if kind == "registry":
+        from holdfast.bench.drill.subjects.registry import RegistrySubject
+
+        return RegistrySubject()
     raise ValueError(f"{kind!r} is no kind of store")

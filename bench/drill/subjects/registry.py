@@ -1,6 +1,7 @@
-"""The registry, as drills see it: the tag of each model by the name of its only field."""
+"""The registry, as drills see it."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects.base import (
@@ -14,13 +15,13 @@ from holdfast.bench.drill.subjects.base import (
     ask,
     die,
     examined,
-    is_of_once_written,
     reopen,
     tick,
 )
 from holdfast.formats import model_artifact
 from holdfast.formats.fingerprint import FieldStats, Fingerprint, schema_hash
-from holdfast.formats.model_artifact import ModelArtifact, encode_fingerprint
+from holdfast.formats.limits import HASH_BYTES
+from holdfast.formats.model_artifact import ModelArtifact
 from holdfast.workers import registry_messages as rm
 from holdfast.workers.actor import Actor
 from holdfast.workers.disk import Disk
@@ -29,61 +30,63 @@ from holdfast.workers.messages import StoreSpec
 from holdfast.workers.registry import open_registry
 from holdfast.workers.standing import Standing
 
-_NAMES = ("a", "b", "c", "d")
-_ROWS = [[0.25, 0.75]]
-_MORE = 8
-"""How many neighbours more than there can be are asked for."""
+_CREATED = 1_750_000_000
 
 
-def _fingerprint(name: str) -> Fingerprint:
-    return Fingerprint(schema_hash([(name, "Name")]), (FieldStats(name, "Name", 0.5, 7),), 10)
+@functools.cache
+def _artifact(name: str, version: int) -> bytes:
+    """A model for the schema of this name, as bytes; each version is another training."""
+    fields = (FieldStats(name, "Name"), FieldStats("common", "Name", 0.25, version))
+    hashed = schema_hash([(stats.name, "Name") for stats in fields])
+    fingerprint = Fingerprint(hashed, fields, version, _CREATED)
+    row = [0.1, 0.2, 0.3, 0.4]
+    tag = f"{name} {version}, " * (60 if name == "large" else 1)
+    model = ModelArtifact(
+        fingerprint, [row, row], [row[::-1], row], -2.5, 0.9, 0.1, tag,
+        trained_on=_CREATED + version, em_iterations=version,
+    )  # fmt: skip
+    return model_artifact.encode(model)
 
 
-def _model(name: str, tag: str) -> bytes:
-    artifact = ModelArtifact(_fingerprint(name), _ROWS, _ROWS, 0.0, 0.9, 0.1, tag, trained_on=1)
-    return model_artifact.encode(artifact)
+def _name(artifact: bytes) -> str:
+    return f"model {artifact[:HASH_BYTES].hex()[:16]}"
 
 
-def _save(state: State, tags: Mapping[str, str]) -> Write:
-    """Some models at once: all or none of them, whatever happens."""
-    request = rm.RegistrySave([_model(name, tag) for name, tag in tags.items()])
-    return Write(request, {**state, **tags})
+def _save(state: State, models: Sequence[tuple[str, int]]) -> Write:
+    artifacts = [_artifact(*model) for model in models]
+    after = {**state, **{_name(artifact): artifact for artifact in artifacts}}
+    return Write(rm.RegistrySave(artifacts), after)
 
 
 def _delete(state: State, name: str) -> Write:
-    request = rm.RegistryDelete(_fingerprint(name).schema_hash)
-    return Write(request, {key: tag for key, tag in state.items() if key != name})
+    artifact = _artifact(name, 0)
+    kept = {key: value for key, value in state.items() if key != _name(artifact)}
+    return Write(rm.RegistryDelete(artifact[:HASH_BYTES]), kept)
 
 
-def _save_small(number: int, state: State) -> Turn:
-    return Turn((_save(state, {"a": f"small {number}"}),))
+def _save_one(number: int, state: State) -> Turn:
+    return Turn((_save(state, [("a", number)]),))
+
+
+def _save_two(number: int, state: State) -> Turn:
+    return Turn((_save(state, [("a", 10 + number), ("b", number)]),))
 
 
 def _save_large(number: int, state: State) -> Turn:
-    return Turn((_save(state, {"b": f"over several sectors {number}, " * 60}),))
+    return Turn((_save(state, [("large", number)]),))
 
 
-def _save_many(number: int, state: State) -> Turn:
-    return Turn((_save(state, {name: f"one of many {number}" for name in ("a", "b", "c")}),))
-
-
-def _remove(number: int, state: State) -> Turn:
+def _delete_one(number: int, state: State) -> Turn:
     return Turn((_delete(state, "a"),))
 
 
-def _remove_absent(number: int, state: State) -> Turn:
-    return Turn((_delete(state, "never there"),))
+def _delete_other(number: int, state: State) -> Turn:
+    return Turn((_delete(state, "b"),))
 
 
-def _two_saves(number: int, state: State) -> Turn:
-    """Two requests that share a file."""
-    first = _save(state, {"a": f"first {number}", "d": f"first {number}"})
-    return Turn((first, _save(first.after, {"a": f"second {number}"})))
-
-
-def _save_and_remove(number: int, state: State) -> Turn:
-    """A model that is there for no moment, in the same file as one that stays."""
-    first = _save(state, {"c": f"goes {number}", "d": f"stays {number}"})
+def _pair(number: int, state: State) -> Turn:
+    """Two requests that share a commit."""
+    first = _save(state, [("b", 20 + number), ("c", number)])
     return Turn((first, _delete(first.after, "c")))
 
 
@@ -93,13 +96,12 @@ class RegistrySubject:
     kind: StoreKind = "registry"
     path = f"{HOME}/drill.zsm"
     alphabet: Mapping[str, Operation] = {
-        "save-small": _save_small,
+        "save": _save_one,
+        "save-two": _save_two,
         "save-large": _save_large,
-        "save-many": _save_many,
-        "remove": _remove,
-        "remove-absent": _remove_absent,
-        "two-saves": _two_saves,
-        "save-and-remove": _save_and_remove,
+        "delete": _delete_one,
+        "delete-other": _delete_other,
+        "pair": _pair,
         "reopen": reopen,
         "die": die,
     }
@@ -111,28 +113,21 @@ class RegistrySubject:
         return open_registry(disk, spec, tick)
 
     def read(self, disk: Disk, actor: Actor) -> State:
-        listed = ask(actor, rm.RegistryList(), rm.RegistryArtifacts).artifacts
-        models = [model_artifact.decode(data) for data in listed]
-        hashes = [model.schema_hash for model in models]
-        agree("order", hashes, sorted(set(hashes)))
-        for digest, data in zip(hashes, listed, strict=True):
-            agree("get", ask(actor, rm.RegistryGet(digest), rm.RegistryFound).artifact, data)
-        query = rm.RegistryNearest(encode_fingerprint(_fingerprint("a")), len(listed) + _MORE)
-        found = ask(actor, query, rm.RegistryNeighbours).found
-        agree("nearest", sorted(one.artifact for one in found), sorted(listed))
-        agree("distances", [one.distance for one in found], sorted(n.distance for n in found))
-        state: dict[str, Hashable] = {m.fingerprint.field_stats[0].name: m.tag for m in models}
+        artifacts = ask(actor, rm.RegistryList(), rm.RegistryArtifacts).artifacts
+        for artifact in artifacts:
+            got = ask(actor, rm.RegistryGet(artifact[:HASH_BYTES]), rm.RegistryFound)
+            agree("get", got.artifact, artifact)
+        state = {_name(artifact): bytes(artifact) for artifact in artifacts}
+        agree("number of keys", len(state), len(artifacts))
         return state
 
     def rival(self, state: State) -> Write:
-        return _save(state, dict.fromkeys(_NAMES, "rival"))
+        return _save(state, [(name, 77) for name in ("a", "b", "c", "large")])
 
     def verify(self, disk: Disk) -> Standing:
         return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
-        """Behind its entries the original writes no checksums, so a file without any is believed.
-
-        What is cut off is then just them; of the models each is one that was written.
-        """
-        return word == "cut" and is_of_once_written(found, states)
+        """A file that lost its last sector, and the checksums with it, looks like an original's."""
+        keys = {key for state in states for key in state}
+        return word in ("zero", "noise") and found.keys() <= keys
