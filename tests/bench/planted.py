@@ -1,5 +1,6 @@
 """Defects planted between a store and its disk, and a store so small that states can be counted."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -73,7 +74,8 @@ class LateSync(Without):
             self._late[path] = action
             return None  # type: ignore[return-value]  # as a sync does
         if name in WRITES and path in self._late:
-            self._late.pop(path)()
+            with contextlib.suppress(OSError):  # it may be closed by now, and is never synced then
+                self._late.pop(path)()
         return action()
 
 
