@@ -32,8 +32,7 @@ SAMPLED_SEQUENCES = 100
 """So many long sequences for each store when no time is given."""
 _LONG_MIN, _LONG_MAX = 4, 12
 _WITNESSES = (
-    "vectors: witnesses and former manifests of commits that were never synced, which a power loss "
-    "may take while it spares a later commit: verify calls the gap damage, and it is let pass; "
+    "vectors: gaps in the chain of witnesses where a power loss took one that was never synced; "
     "rows, metadata and images are checked"
 )
 _SAMPLED_MOMENTS = 8

@@ -37,10 +37,7 @@ from holdfast.workers.vectors import open_vectors
 _DIMENSION = 2
 _CHILD = f"{HOME}/child.rvf"
 _IMAGE = "kernel"
-_GAPS = (
-    "the witness does not follow the one before",
-    "the manifest segment does not match its hash",
-)
+_GAP = "the witness does not follow the one before"
 _BRANCH = "branch"
 _SCHEMA = pa.schema([("n", pa.int64()), ("s", pa.string())])
 
@@ -175,15 +172,15 @@ class VectorsSubject:
         return _ingest(state, {number: (9.0, 9.0, 4, "rival") for number in (1, 2, 5, 70)})
 
     def verify(self, disk: Disk) -> Standing:
-        """As inspection has it, but for what a power loss takes between commits never synced.
+        """As inspection has it, but for a witness that follows one which was never synced.
 
-        If it takes a witness or a manifest and spares a later commit, that one counts: no row is
-        lost or wrong, and verify tells of the gap in front of it for good.
+        If a power loss takes that one and spares the later one, no row is lost or wrong, and verify
+        tells of the gap in the chain of witnesses for good.
         """
         standing = examined(disk, self.path)
         if standing is Standing.DAMAGED:
             report = inspection.examine(disk, self.path)
-            if report.problems and all(text.endswith(_GAPS) for text in report.problems):
+            if report.problems and all(text.endswith(_GAP) for text in report.problems):
                 return Standing.RECOVERABLE
         return standing
 
