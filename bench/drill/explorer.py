@@ -31,10 +31,6 @@ SEQUENCE_MAX = 3
 SAMPLED_SEQUENCES = 100
 """So many long sequences for each store when no time is given."""
 _LONG_MIN, _LONG_MAX = 4, 12
-_WITNESSES = (
-    "vectors: gaps in the chain of witnesses where a power loss took one that was never synced; "
-    "rows, metadata and images are checked"
-)
 _SAMPLED_MOMENTS = 8
 _SAMPLED_LOSSES = 12
 _DEEP_EVERY = 8
@@ -222,8 +218,6 @@ class CutDrill:
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
         """All short sequences, then long ones by chance unless the plan is exhaustive."""
-        if self.fault == "crash" and "vectors" in plan.stores:
-            tally.not_covered.append(_WITNESSES)
         run_each(self.fault, self._work, plan, tally, clock, progress)
 
     def _work(self, store: StoreKind, plan: Plan, bounded: bool) -> Work:

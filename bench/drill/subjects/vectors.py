@@ -24,7 +24,7 @@ from holdfast.bench.drill.subjects.base import (
 )
 from holdfast.formats.expression import encode_expression
 from holdfast.formats.tables import ipc_to_table, table_to_ipc
-from holdfast.workers import inspection, upstream_lock
+from holdfast.workers import upstream_lock
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.actor import Actor
 from holdfast.workers.disk import Disk
@@ -37,7 +37,6 @@ from holdfast.workers.vectors import open_vectors
 _DIMENSION = 2
 _CHILD = f"{HOME}/child.rvf"
 _IMAGE = "kernel"
-_GAP = "the witness does not follow the one before"
 _BRANCH = "branch"
 _SCHEMA = pa.schema([("n", pa.int64()), ("s", pa.string())])
 
@@ -172,17 +171,7 @@ class VectorsSubject:
         return _ingest(state, {number: (9.0, 9.0, 4, "rival") for number in (1, 2, 5, 70)})
 
     def verify(self, disk: Disk) -> Standing:
-        """As inspection has it, but for a witness that follows one which was never synced.
-
-        If a power loss takes that one and spares the later one, no row is lost or wrong, and verify
-        tells of the gap in the chain of witnesses for good.
-        """
-        standing = examined(disk, self.path)
-        if standing is Standing.DAMAGED:
-            report = inspection.examine(disk, self.path)
-            if report.problems and all(text.endswith(_GAP) for text in report.problems):
-                return Standing.RECOVERABLE
-        return standing
+        return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
         return False
