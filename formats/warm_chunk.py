@@ -9,6 +9,10 @@ timestamp), each key once::
     vector     fixed_size_list<float32>[d]  not null
     metadata   map<string, string>          not null; empty where none was given
 
+The schema's metadata has, as ``holdfast.chunk``, the id of the store in hexadecimal, a slash and
+the number of the chunk in ten digits, so that a reader who maps the file knows that it is the one
+that was meant.
+
 Any Arrow reader opens it. The file carries no checksum of its own: those of its blocks are in the
 zone map beside it (``formats.zone_map``), and nothing here is given a byte before they were
 compared. Rows that were deleted or written again are listed beside it (``formats.dead_rows``).
@@ -29,6 +33,9 @@ from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_terms import Compression
 
 _ALIGNMENT = 8  # of the buffers in a file
+
+IDENTITY = b"holdfast.chunk"
+"""Key of the schema's metadata under which a file says which chunk it is."""
 
 SPACE, ENTITY, TIMESTAMP, VECTOR = "space", "entity", "timestamp", "vector"
 
@@ -103,16 +110,32 @@ class _Pieces:
         self.closed = True
 
 
-def encode(points: Points, compression: Compression) -> list[memoryview]:
-    """A chunk's file in pieces, which refer to the points' arrays; the rows are in order."""
+def encode(points: Points, compression: Compression, identity: bytes = b"") -> list[memoryview]:
+    """A chunk's file in pieces, which refer to the points' arrays; the rows are in order.
+
+    ``identity`` says which chunk of which store it is; see ``identity``.
+    """
     sink = _Pieces()
     options = pa.ipc.IpcWriteOptions(
         compression=None if compression == "none" else compression, use_threads=False
     )
     batch = record_batch(points)
+    if identity:
+        batch = batch.replace_schema_metadata({IDENTITY: identity})
     with pa.ipc.new_file(pa.PythonFile(sink, "w"), batch.schema, options=options) as writer:
         writer.write_batch(batch)
     return sink.pieces
+
+
+def identity(store_id: bytes, number: int) -> bytes:
+    """What a chunk's file says of itself: its store and its number."""
+    return b"%b/%010d" % (store_id.hex().encode(), number)
+
+
+def identity_in(batch: pa.RecordBatch) -> bytes | None:
+    """What a chunk's file says of itself, if it does."""
+    found: bytes | None = (batch.schema.metadata or {}).get(IDENTITY)
+    return found
 
 
 class Chunk(NamedTuple):
@@ -186,7 +209,7 @@ def _check_sizes(data: memoryview) -> None:
         raise _refusal(f"{announced} bytes once it is decompressed")
 
 
-def fixed_spans(dimension: int, rows: int) -> dict[str, int]:
+def fixed_spans(dimension: int, rows: int, identity: bytes = b"") -> dict[str, int]:
     """Where the columns of fixed width begin in an uncompressed chunk of so many rows.
 
     That is so in what ``encode`` writes; it follows from no more than the order of the columns and
@@ -196,7 +219,7 @@ def fixed_spans(dimension: int, rows: int) -> dict[str, int]:
         np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.zeros(1, np.int64),
         np.zeros((1, dimension), np.float32), None,
     )  # fmt: skip
-    data = pa.py_buffer(b"".join(encode(row, "none")))
+    data = pa.py_buffer(b"".join(encode(row, "none", identity)))
     at, _ = buffer_span(pa.ipc.open_file(data).get_batch(0).column(SPACE), data)
     spans = {}
     for name, width in ((SPACE, 4), (ENTITY, 8), (TIMESTAMP, 8), (VECTOR, 4 * dimension)):

@@ -44,7 +44,7 @@ Buffer = bytes | bytearray | memoryview
 
 MAGIC = b"HFWZONE\0"
 FORMAT_VERSION = 1
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
 HAS_METADATA, COMPRESSED = 1, 2
 
 _HEAD = struct.Struct("<8sII16sQQQQIIQ")

@@ -11,7 +11,7 @@ import numpy as np
 
 from holdfast.formats.errors import ResultTooLarge
 from holdfast.formats.limits import MAPPED_BYTES_MIN, RESULT_BYTES_MAX
-from holdfast.formats.points import Points, concatenated, metadata_to_ipc
+from holdfast.formats.points import Points, concatenated, metadata_bytes, metadata_to_ipc
 from holdfast.workers.raw_arrays import raw
 from holdfast.workers.warm_chunks import ChunkRun
 from holdfast.workers.warm_merge import points_of
@@ -112,12 +112,15 @@ class Answer:
         if not self._mapped or not isinstance(run, ChunkRun):
             return None
         worth = MAPPED_BYTES_MIN * (_COMPRESSED_WORTH if run.is_compressed else 1)
-        if len(piece) * self.row_bytes < worth:
+        size = len(piece) * self.row_bytes
+        if self._metadata:
+            size += metadata_bytes(run.metadata(piece.start, piece.stop))
+        if size < worth:
             return None
         if rows is None:
             return [(piece.start, piece.stop)]
         edges = np.flatnonzero(np.diff(rows) != 1) + 1
-        if len(piece) * self.row_bytes < worth * (len(edges) + 1):
+        if size < worth * (len(edges) + 1):
             return None
         starts = [0, *edges.tolist(), len(rows)]
         return [(int(rows[low]), int(rows[high - 1]) + 1) for low, high in pairwise(starts)]

@@ -52,10 +52,18 @@ def verify_steps(store: WarmStore, tick: Callable[[], None]) -> Generator[None, 
             entry = checked.chunk.entry
             if checked.flaw is not None:
                 flaws.append(checked.flaw)
+                _distrust(store, number)
             files += 2 + (entry.dead is not None)
             size += entry.bytes + entry.zone_bytes + (entry.dead.bytes if entry.dead else 0)
         yield None
     return WarmVerified(files, size, points, flaws)
+
+
+def _distrust(store: WarmStore, number: int) -> None:
+    """Have readers see for themselves what is wrong with a chunk that was intact before."""
+    for run in store.table.chunks:
+        if run.entry.number == number:
+            run.check_again()
 
 
 def _manifest_flaw(disk: Disk, files: WarmFiles) -> WarmFlaw | None:

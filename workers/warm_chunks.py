@@ -24,7 +24,7 @@ from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_runs import Mask, Rows, Times, mark
 
 _DECOMPRESSED_MAX = 16
-_BLOCKS_PER_TICK = 64
+_BLOCKS_PER_TICK = 1024
 
 
 class ChunkFiles:
@@ -155,6 +155,11 @@ class ChunkRun:
         if self.zone.compressed:
             self._common.used(self)
         return self._chunk
+
+    def check_again(self) -> None:
+        """Open the file and check its bytes once more when they are next needed."""
+        self.let_go()
+        self._checked[:] = False
 
     def let_go(self) -> None:
         """Forget the columns, which can be made again; who uses them now keeps them.

@@ -165,6 +165,8 @@ class Merge:
         self._stage = stage
         for run in runs:
             assert run.late is None, "a run is merged once at a time"
+            if isinstance(run, ChunkRun):
+                run.check_again()  # what was damaged since must not get a checksum that holds
             run.late = []
 
     def close(self) -> None:

@@ -218,12 +218,15 @@ Segment = RowsHere | RowsInChunk
 
 
 class WarmRows(Message, frozen=True, tag=53):
-    """Points, segment by segment. ``generation`` is that of the manifest.
+    """Points, segment by segment, of a store of this id and dimension.
 
-    ``more`` says whether another page may follow, ``last`` from behind which key.
+    ``generation`` is that of the manifest. ``more`` says whether another page may follow, ``last``
+    from behind which key.
     """
 
     segments: list[Segment]
+    store_id: bytes
+    dimension: int
     generation: int
     more: bool = False
     last: tuple[int, int, int] | None = None

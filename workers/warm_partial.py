@@ -36,7 +36,8 @@ class PartialChunk:
         self.late: list[Rows] | None = None
         self._data = data
         damaged = damaged_blocks(zone, data)
-        spans = warm_chunk.fixed_spans(zone.dimension, zone.rows)
+        identity = warm_chunk.identity(zone.store_id, zone.chunk)
+        spans = warm_chunk.fixed_spans(zone.dimension, zone.rows, identity)
         times_at, vectors_at = spans[warm_chunk.TIMESTAMP], spans[warm_chunk.VECTOR]
         if vectors_at + zone.rows * zone.dimension * 4 > zone.chunk_bytes:
             raise InvalidFormat("its rows do not fit into it")

@@ -11,7 +11,7 @@ from holdfast.formats.points import Points, concatenated, metadata_to_ipc, rows_
 from holdfast.formats.zone_map import Series
 from holdfast.workers import search, warm_messages
 from holdfast.workers.messages import Progress
-from holdfast.workers.raw_arrays import raw
+from holdfast.workers.raw_arrays import matrix, raw
 from holdfast.workers.warm_answers import Answer, Piece
 from holdfast.workers.warm_chunks import ChunkRun
 from holdfast.workers.warm_merge import Cursor, heads, key_at, points_of, rows_up_to, take_bounded
@@ -27,12 +27,14 @@ from holdfast.workers.warm_runs import (
 )
 from holdfast.workers.warm_store import WarmStore
 from holdfast.workers.warm_table import WarmTable
+from holdfast.workers.warm_tail import Key
 
 _PAGE_BYTES = 4 << 20
 _PAGE_MAPPED_BYTES = 64 << 20  # which may have to be checked first
 _PAGE_STEPS = 256
 _SLICE_ROWS = 8192
 _SERIES_PAGE = 1 << 18
+_COSINE_VALUES = 1 << 20
 _NEAREST_ROWS = 1 << 16
 _NO_POINT = WarmPoint(0, None)
 
@@ -104,7 +106,7 @@ def in_range(store: WarmStore, request: warm_messages.WarmRange) -> WarmRows:
                 answer.add(group[0])
             else:
                 answer.add_merged(group)
-    return WarmRows(answer.segments(), store.manifest.generation)
+    return rows_of(store, answer)
 
 
 def _pieces(table: WarmTable, request: warm_messages.WarmRange, entity: int) -> list[Piece]:
@@ -196,7 +198,21 @@ def scan(store: WarmStore, request: warm_messages.WarmScan) -> WarmRows:
         steps += 1
         last = max(key_at(cursor.run, stop - 1) for cursor, _, stop in taken)
     more = any(not cursor.is_done for cursor in cursors)
-    return WarmRows(answer.segments(), store.manifest.generation, more, last)
+    return rows_of(store, answer, more, last)
+
+
+def rows_of(
+    store: WarmStore, answer: Answer, more: bool = False, last: Key | None = None
+) -> WarmRows:
+    """The message of an answer."""
+    return WarmRows(
+        answer.segments(),
+        store.store_id,
+        store.table.dimension,
+        store.manifest.generation,
+        more,
+        last,
+    )
 
 
 def _next_rows(
@@ -296,7 +312,8 @@ def nearest(
     table: WarmTable, request: warm_messages.WarmNearest, tick: Callable[[], None]
 ) -> Generator[Progress | None, None, warm_messages.WarmHits]:
     """The points nearest to a vector within a range of time, exactly; equally near ones by key."""
-    query = np.frombuffer(bytes(request.query), "<f4").reshape(1, -1)  # its frame goes meanwhile
+    dimension = table.dimension
+    query = matrix(memoryview(bytes(request.query)), 1, dimension, "the query")  # its frame goes
     best: list[tuple[Points, NDArray[np.float32]]] = []
     # All of one moment: a point that is written again later is in a run that is not looked at.
     windows = [(run, _rows_in_window(run, request)) for run in table.runs()]
@@ -339,10 +356,36 @@ def _nearest_of(
     vectors = run.vectors(first, last)
     if last - first != len(rows):
         vectors = vectors[rows - first]
+    if request.metric == "cosine":
+        distances = _cosine_distances(vectors, query[0], tick)
+        chosen = np.argsort(distances, kind="stable")[: request.k]  # ties by key, NaN last
+        return points_of(run, first, last, rows[chosen]), distances[chosen]
     numbers = np.arange(len(rows), dtype=np.uint64)  # in order of key, which decides ties
     block = search.Rows(0, numbers, vectors, search.squared_norms(vectors))
     hits = search.nearest([block], query, request.k, request.metric, tick=tick)
     return points_of(run, first, last, rows[hits.rows[0]]), hits.distances[0]
+
+
+def _cosine_distances(
+    vectors: NDArray[np.float32], query: NDArray[np.float32], tick: Callable[[], None]
+) -> NDArray[np.float32]:
+    """One minus the cosine, computed in float64 and rounded once; 1 where a length is zero.
+
+    Not by ``search``, whose cosine is the vector store's: its format calls short vectors unlike
+    everything.
+    """
+    wide_query = query.astype(np.float64)
+    length = np.sqrt((wide_query * wide_query).sum())
+    found = np.empty(len(vectors), np.float32)
+    step = max(1, _COSINE_VALUES // len(query))
+    with np.errstate(all="ignore"):
+        for start in range(0, len(vectors), step):
+            wide = vectors[start : start + step].astype(np.float64)
+            lengths = np.sqrt((wide * wide).sum(axis=1)) * length
+            cosines = (wide * wide_query).sum(axis=1) / lengths
+            found[start : start + step] = np.where(lengths == 0, 1.0, 1.0 - cosines)
+            tick()
+    return found
 
 
 def _best_of(

@@ -27,7 +27,7 @@ def write_chunk(
 
     Nothing lists them yet. If it comes to nothing, what is there of the files stays.
     """
-    pieces = warm_chunk.encode(points, compression)
+    pieces = warm_chunk.encode(points, compression, warm_chunk.identity(store_id, number))
     yield None
     size = sum(map(len, pieces))
     series = zone_map.series_of(points.spaces, points.entities, points.timestamps)

@@ -182,6 +182,8 @@ def _of_numpy(values: NDArray[np.generic], meant: Integers) -> _Array:
     kind = values.dtype.kind
     if kind == "O":
         return _of_list(values.tolist(), meant)
+    if kind in "mM":
+        raise InvalidArgument(f"{meant.what} are of type {values.dtype}, expected integers")
     if kind not in "iu" and values.size:
         _refuse_integer(0, values, meant)
     if values.size and kind == "i" and meant.low == 0 and values.min() < 0:
@@ -196,6 +198,8 @@ def _of_arrow(values: pa.ChunkedArray, meant: Integers) -> _Array:
         values = values.cast(values.type.value_type)
     if values.null_count:
         _refuse_integer(values.is_null().index(True).as_py(), values, meant)
+    if pa.types.is_temporal(values.type):
+        raise InvalidArgument(f"{meant.what} are of type {values.type}, expected integers")
     if len(values) and not pa.types.is_integer(values.type):
         _refuse_integer(0, values, meant)
     parts = [_of_numpy(part.to_numpy(zero_copy_only=False), meant) for part in values.chunks]

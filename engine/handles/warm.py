@@ -173,7 +173,9 @@ class Warm(WarmCalls, Handle):
         """The point of this key, or None."""
         entity = as_entity(entity)
         message = wm.WarmGet(as_space(space), entity, as_time("timestamp", timestamp))
-        return Call(message, expecting(wm.WarmPoint, lambda r: point_of(r, entity)), timeout)
+        dimension = self.dimension
+        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity, dimension))
+        return Call(message, found, timeout)
 
     @operation
     def contains(
@@ -196,7 +198,9 @@ class Warm(WarmCalls, Handle):
         entity = as_entity(entity)
         moment = TIME_MAX if at is None else as_time("at", at)
         message = wm.WarmLatest(as_space(space), entity, moment)
-        return Call(message, expecting(wm.WarmPoint, lambda r: point_of(r, entity)), timeout)
+        dimension = self.dimension
+        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity, dimension))
+        return Call(message, found, timeout)
 
     @operation
     def count(self, *, timeout: float | None = None) -> Call[int]:

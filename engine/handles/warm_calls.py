@@ -59,6 +59,8 @@ def check_columns(columns: Iterable[str], known: tuple[str, ...]) -> tuple[str, 
     """The columns that are asked for, if there are such."""
     if isinstance(columns, str):
         raise InvalidArgument(f"columns is a list of names, for one write [{columns!r}]")
+    if not isinstance(columns, Iterable):
+        raise InvalidArgument(f"columns is a list of names, not {type(columns).__name__}")
     wanted = tuple(columns)
     for name in wanted:
         if name not in known:

@@ -13,10 +13,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.call import AnswerOutdated
-from holdfast.formats.errors import StoreCorrupt, from_os_error
+from holdfast.formats.errors import OptionsConflict, StoreCorrupt, from_os_error
 from holdfast.formats.points import METADATA, METADATA_TYPE, metadata_from_ipc, no_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
-from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR, vector_type
+from holdfast.formats.warm_chunk import (
+    ENTITY,
+    SPACE,
+    TIMESTAMP,
+    VECTOR,
+    identity,
+    identity_in,
+    vector_type,
+)
 from holdfast.handles.warm_input import TemporalPoint
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.disk import OsDisk
@@ -33,30 +41,33 @@ class ChunkMaps:
     def __init__(self, directory: str, *, compressed: bool) -> None:
         self._most = _DECOMPRESSED_MAX if compressed else _MAPS_MAX
         self._files = WarmFiles(directory)
-        self._maps: OrderedDict[int, pa.RecordBatch] = OrderedDict()
-        self._generation = -1
+        self._maps: OrderedDict[bytes, pa.RecordBatch] = OrderedDict()
+        self._seen = (b"", -1)
 
-    def seen(self, generation: int) -> None:
-        """The store is of this generation: let go of maps of files that it does not have."""
-        if generation == self._generation:
+    def seen(self, store_id: bytes, generation: int) -> None:
+        """This is the store now: let go of maps of files that it does not have."""
+        if (store_id, generation) == self._seen:
             return
-        self._generation = generation
+        self._seen = (store_id, generation)
         disk = OsDisk()
-        for number in list(self._maps):
-            if disk.inode_at(self._files.chunk(number)) is None:
-                self._maps.pop(number, None)
+        for known in list(self._maps):
+            of_store, _, number = known.partition(b"/")
+            gone = disk.inode_at(self._files.chunk(int(number))) is None
+            if gone or of_store != store_id.hex().encode():
+                self._maps.pop(known, None)
 
-    def rows(self, segment: wm.RowsInChunk) -> pa.RecordBatch:
-        """The rows of a chunk; ``AnswerOutdated`` when it was merged away meanwhile."""
-        batch = self._maps.pop(segment.chunk, None)
+    def rows(self, store_id: bytes, segment: wm.RowsInChunk) -> pa.RecordBatch:
+        """The rows of a chunk; ``AnswerOutdated`` when it was merged away or dropped meanwhile."""
+        meant = identity(store_id, segment.chunk)
+        batch = self._maps.pop(meant, None)
         if batch is None:
-            batch = self._open(segment.chunk)
-        self._maps[segment.chunk] = batch
+            batch = self._open(segment.chunk, meant)
+        self._maps[meant] = batch
         while len(self._maps) > self._most:
             self._maps.popitem(last=False)
         return batch.slice(segment.start, segment.stop - segment.start)
 
-    def _open(self, number: int) -> pa.RecordBatch:
+    def _open(self, number: int, meant: bytes) -> pa.RecordBatch:
         path = self._files.chunk(number)
         try:
             file = OsDisk().open(path)
@@ -65,13 +76,16 @@ class ChunkMaps:
         except OSError as error:
             raise from_os_error(error, "open", path) from error
         try:
-            return pa.ipc.open_file(pa.py_buffer(file.map())).get_batch(0)
+            batch = pa.ipc.open_file(pa.py_buffer(file.map())).get_batch(0)
         except (*ARROW_REFUSALS, ValueError) as error:
             raise StoreCorrupt(
                 f"{path!r} is damaged: {error}", path=path, reason=str(error)
             ) from error
         finally:
             file.close()
+        if identity_in(batch) != meant:  # the store was dropped, and made anew
+            raise AnswerOutdated
+        return batch.replace_schema_metadata(None)
 
 
 def schema_of(columns: Sequence[str], dimension: int) -> pa.Schema:
@@ -89,15 +103,25 @@ def table_of(
     entity: int | None = None,
 ) -> pa.Table:
     """An answer as a table of these columns; ``entity`` is that of all rows, if only one is."""
+    check_dimension(reply.dimension, dimension)
     schema = schema_of(columns, dimension)
-    maps.seen(reply.generation)
+    maps.seen(reply.store_id, reply.generation)
     batches = []
     for segment in reply.segments:
         if isinstance(segment, wm.RowsInChunk):
-            batches.append(maps.rows(segment).select(columns))
+            batches.append(maps.rows(reply.store_id, segment).select(columns))
         else:
             batches.append(_batch_of(segment, schema, dimension, entity))
     return pa.Table.from_batches(batches, schema)
+
+
+def check_dimension(found: int, expected: int) -> None:
+    """Refuse the answer of a store that is not the one that was opened."""
+    if found != expected:
+        raise OptionsConflict(
+            f"the store has vectors of dimension {found} now, not {expected}: it was dropped and "
+            "made anew since this handle was opened; open it again"
+        )
 
 
 def _batch_of(
@@ -149,11 +173,12 @@ _TYPES = {
 }
 
 
-def point_of(reply: wm.WarmPoint, entity: int) -> TemporalPoint | None:
+def point_of(reply: wm.WarmPoint, entity: int, dimension: int) -> TemporalPoint | None:
     """A point, or None."""
     if reply.vector is None:
         return None
     vector: NDArray[np.float32] = np.frombuffer(reply.vector, "<f4")
+    check_dimension(len(vector), dimension)
     return TemporalPoint(entity, reply.timestamp, vector, reply.metadata)
 
 

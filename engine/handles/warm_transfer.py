@@ -224,6 +224,8 @@ def schema_of(source: str) -> pa.Schema:
 def _dataset(source: str, file_format: str) -> "pyarrow.dataset.Dataset":
     from pyarrow import dataset
 
+    if not os.path.isdir(source):
+        return dataset.dataset(source, format=file_format)
     partitions = dataset.partitioning(pa.schema([(SPACE, pa.uint32())]), flavor="hive")
     return dataset.dataset(source, format=file_format, partitioning=partitions)
 

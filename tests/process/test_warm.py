@@ -294,12 +294,12 @@ class Overtaken:
         self._times = times
         store._maps._open = self  # type: ignore[method-assign] # the moment between
 
-    def __call__(self, number: int) -> pa.RecordBatch:
+    def __call__(self, number: int, meant: bytes) -> pa.RecordBatch:
         if self.count < self._times:
             self.count += 1
             self._other.put(0, TemporalPoint(9, 0, vectors(1)[0]))
             self._other.compact()
-        return self._opening(number)
+        return self._opening(number, meant)
 
 
 @pytest.mark.parametrize("times", [1, 3, 9], ids=lambda n: f"{n} times")

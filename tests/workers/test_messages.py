@@ -147,7 +147,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             w.WarmPoint(-1, RAW, {"a": "b"}),
             w.WarmRows(
                 [w.RowsHere(RAW, RAW, RAW, RAW, RAW), w.RowsInChunk(1, 2, 3)],
-                4, True, (1, U64_MAX, -1),
+                b"0123456789abcdef", 7, 4, True, (1, U64_MAX, -1),
             ),
             w.WarmDeleted(1),
             w.WarmSeriesAre(RAW, RAW, RAW, RAW, RAW, True),

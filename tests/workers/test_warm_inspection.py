@@ -410,7 +410,10 @@ def test_of_a_damaged_chunk_the_intact_blocks_show(path: Path, block: int) -> No
     lost = points.keys() - shown.keys()
     assert shown == {key: points[key] for key in points if key not in lost}
     ordered = sorted(points)
-    places = warm_chunk.fixed_spans(32, len(points))
+    [zone_file] = path.glob("*.zone")
+    zone = zone_map.decode(zone_file.read_bytes())
+    identity = warm_chunk.identity(zone.store_id, zone.chunk)
+    places = warm_chunk.fixed_spans(32, len(points), identity)
     damaged = range(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
     expected = {
         key
@@ -422,7 +425,7 @@ def test_of_a_damaged_chunk_the_intact_blocks_show(path: Path, block: int) -> No
     [problem] = report.problems
     if len(lost) < len(points):
         assert f"{len(lost)} of 40000 points are lost" in problem or not lost
-    assert len(shown) > 0 or block == 0
+    assert len(shown) > 0
 
 
 def test_a_chunk_that_was_cut_short_keeps_its_beginning(path: Path) -> None:
@@ -443,7 +446,7 @@ def test_metadata_survive_where_they_are_intact(path: Path) -> None:
     points = stores.make_large(path, notes=True)
     [chunk] = path.glob("*.arrow")
     good = chunk.read_bytes()
-    stores.flip(chunk, 3 * BLOCK_BYTES)
+    stores.flip(chunk, len(good) // 3)  # among the vectors
     shown = stores.content(look(path).rows())
     assert 0 < len(shown) < len(points)
     assert shown == {key: points[key] for key in shown}
@@ -477,7 +480,8 @@ def test_checksums_that_hold_do_not_make_rows_true(path: Path) -> None:
     [chunk], [zone_file] = path.glob("*.arrow"), path.glob("*.zone")
     zone = zone_map.decode(zone_file.read_bytes())
     data = bytearray(chunk.read_bytes())
-    at = warm_chunk.fixed_spans(32, zone.rows)["timestamp"]
+    identity = warm_chunk.identity(zone.store_id, zone.chunk)
+    at = warm_chunk.fixed_spans(32, zone.rows, identity)["timestamp"]
     data[at : at + 8] = (77).to_bytes(8, "little")
     chunk.write_bytes(data)
     (path / "MANIFEST").unlink()
