@@ -8,7 +8,7 @@ then it joins that one and leaves again. The others open the directory as any pr
 Exit codes::
 
       0  done; of ``verify``: clean
-      1  ``verify``: torn, which opening repairs; ``demo``: a promise was broken
+      1  ``verify``: torn, which opening repairs; ``demo`` and ``drill``: a promise was broken
       2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
          chunk), or what it holds besides entries and rows is not whole (a superseded segment)
       3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read
@@ -472,3 +472,84 @@ def demo(
     else:
         report.show()
     return 0 if report.ok else EXIT_BROKEN_PROMISE
+
+
+@_command
+def drill(
+    directory: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DIRECTORY]",
+            help="An engine's directory, whose copy is drilled; without it, fresh stores.",
+        ),
+    ] = None,
+    stores: Annotated[
+        str | None, typer.Option("--stores", metavar="KINDS", help="With commas; else all.")
+    ] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            "--faults",
+            metavar="KINDS",
+            help="Of crash, kill, damage, errors, processes, time, soak; else all.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="How long, all together; else 60.")
+    ] = None,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Every short sequence, however long that takes.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed does the same.")] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="FILE.html", help="Write a page about it.")
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option("--replay", metavar="SCENARIO", help="Only this, as a failure says it."),
+    ] = None,
+    json_: JsonFlag = False,
+) -> int:
+    """Break every promise on purpose, here and now: exit code 0 only if every one held.
+
+    Power losses, killed processes, failing and full disks, damaged files, a jumping clock, and
+    clients under load while all that goes on. Ctrl-C ends it with a report of what was covered.
+    """
+    from holdfast.bench.drill import command
+
+    if replay is not None:
+        return _replay(replay, json_)
+    where = None if directory is None else os.path.realpath(absolute(directory))
+    settings = command.Settings(
+        where,
+        stores,
+        faults,
+        seconds,
+        exhaustive,
+        seed,
+        None if report is None else absolute(report),
+    )
+    outcome = command.drill(settings, quiet=json_)
+    if json_:
+        from holdfast.bench.drill.report import fields
+
+        print(json.dumps(fields(outcome)))
+    else:
+        command.show(outcome)
+    return 0 if outcome.ok else EXIT_BROKEN_PROMISE
+
+
+def _replay(scenario: str, as_json: bool) -> int:
+    from msgspec import structs
+
+    from holdfast.bench.drill.command import replay
+    from holdfast.bench.drill.report import failure_lines
+
+    failure = replay(scenario)
+    fields = None if failure is None else structs.asdict(failure)
+    if as_json:
+        print(json.dumps({"scenario": scenario, "failure": fields}))
+    else:
+        lines = [f"held: {scenario}"] if fields is None else failure_lines(fields)
+        print("\n".join(lines))
+    return 0 if failure is None else EXIT_BROKEN_PROMISE

@@ -1,9 +1,9 @@
 """``python -m holdfast.bench.fuzz``: fuzz the parsers, or go through the inputs that are kept.
 
-    --replay            only the kept inputs, once with true checksums and once with weak ones
-    --runs N            executions for each parser: half of them with each sort of checksums
-    --parsers a,b       not all of them
-    --corpus DIRECTORY  where the inputs are kept; new ones are added to them
+--replay            only the kept inputs, once with true checksums and once with weak ones
+--runs N            executions for each parser: half of them with each sort of checksums
+--parsers a,b       not all of them
+--corpus DIRECTORY  where the inputs are kept; new ones are added to them
 """
 
 import argparse

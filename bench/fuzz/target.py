@@ -1,7 +1,8 @@
-"""A parser under the fuzzer: ``python -m holdfast.bench.fuzz.target PROGRAM NAME CHECKSUMS OPTIONS``.
+"""A parser under the fuzzer: ``python -m holdfast.bench.fuzz.target PROGRAM NAME SORT OPTIONS``.
 
-``PROGRAM`` is what libFuzzer is to start when it wants another such process, ``CHECKSUMS`` is ``true`` or ``weak``; what follows is for libFuzzer. Ends with libFuzzer's exit
-code: not 0 for an exception that the parser may not raise, a hang, or too much memory.
+``PROGRAM`` is what libFuzzer is to start when it wants another such process; ``SORT`` is of
+checksums, ``true`` or ``weak``; the options are libFuzzer's. Ends with libFuzzer's exit code: not 0
+for an exception that the parser may not raise, a hang, or too much memory.
 """
 
 import sys
