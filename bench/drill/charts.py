@@ -24,6 +24,7 @@ def lines(
     """Series over the same seconds, with marks where something happened."""
     first, last = seconds[0], max(seconds[-1], seconds[0] + 1e-9)
     highest = max([value for line in series for value in line.values] + [1e-9])
+    highest = highest if logarithmic else _round(highest)
     lowest = min([value for line in series for value in line.values if value > 0] + [highest])
     scale = _Scale(lowest, highest, height, logarithmic)
 
@@ -46,7 +47,7 @@ def lines(
         second = first + (last - first) * tick / _TICKS
         anchor = "end" if tick == _TICKS else "middle"
         parts.append(f'<text x="{x(second):.1f}" y="{height - 8}" text-anchor="{anchor}">'
-                     f"{number(second)} s</text>")  # fmt: skip
+                     f"{second:.0f} s</text>")  # fmt: skip
     return _figure(title, height, parts, [(line.name, line.style) for line in series])
 
 
@@ -55,7 +56,7 @@ def histogram(title: str, values: Sequence[float], unit: str, *, height: int = 1
     exponents = [math.floor(4 * math.log2(max(value, 1e-3))) for value in values]
     first, last = min(exponents), max(exponents)
     counts = [exponents.count(exponent) for exponent in range(first, last + 1)]
-    scale = _Scale(0, max(counts), height, False)
+    scale = _Scale(0, _round(max(4, *counts)), height, False)
     wide = (_WIDTH - _LEFT - _RIGHT) / len(counts)
     parts = [scale.grid("")]
     every = max(1, -(-len(counts) // 8))
@@ -96,6 +97,12 @@ def number(value: float) -> str:
     if value == 0 or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
+
+
+def _round(value: float) -> float:
+    """The next number above whose quarters are short."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * step for step in (1, 2, 4, 6, 8, 10) if power * step >= value)
 
 
 class _Scale:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -19,6 +20,8 @@ from holdfast.bench.drill.forks import Work, run_each
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.recording import CHANGING
 from holdfast.bench.drill.run import Part
+from holdfast.bench.drill.scene import NOTHING_LEFT
+from holdfast.bench.drill.serving import left_after
 from holdfast.bench.drill.sources import (
     KEEPS,
     UserStore,
@@ -116,8 +119,8 @@ class CopyDrill:
         assert plan.source is not None
         size = sum(os.path.getsize(path) for path in files_below(plan.source))
         if size > MEMORY_BYTES_MAX:
-            tally.not_covered.append(f"{self.fault} on a copy: {size} bytes are too many to hold "
-                                     f"in memory, of which {MEMORY_BYTES_MAX} are used")  # fmt: skip
+            tally.not_covered.append(f"{self.fault} on a copy: {size} bytes are more than the "
+                                     f"{MEMORY_BYTES_MAX} that are held in memory")  # fmt: skip
             return
         kinds = {store.kind for store in stores_in(plan.source)}
         there = tuple(kind for kind in STORES if kind in kinds and kind in plan.stores)
@@ -200,7 +203,8 @@ def _kills(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally)
 
 def _losses(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
     moment = rehearsal.moments[turn]
-    for loss in [*losses.losses(moment)][:_LOSSES_MAX] + [losses.sampled(moment, chance)]:
+    bounded = itertools.islice(losses.losses(moment), _LOSSES_MAX)
+    for loss in [*bounded, losses.sampled(moment, chance)]:
         tally.of(rehearsal.store.kind).crash_states += 1
         yield losses.after(moment, loss), f"power lost: before call {turn}, {loss}"
 
@@ -283,6 +287,7 @@ class LiveCopyDrill:
                     _strike(engine, store, role, tally)
         except HoldfastError as error:
             wrong = f"{type(error).__name__}: {error}"
+        self._look_for_processes(directory, store, plan, tally)
         if holdings(OsDisk(), path)[1] != held:
             wrong = "it holds something else"
             tally.wrong_answers += 1
@@ -291,6 +296,17 @@ class LiveCopyDrill:
                 Failure(KEEPS, store.kind, "worker and supervisor SIGKILL",
                         f"{store.file}: {wrong}", plan.seed, [], directory,
                         _replay(plan, store.kind, self.fault))
+            )  # fmt: skip
+
+    def _look_for_processes(
+        self, directory: str, store: UserStore, plan: Plan, tally: Tally
+    ) -> None:
+        left = left_after(directory)
+        if left:
+            tally.leaked_processes += len(left)
+            tally.failures.append(
+                Failure(NOTHING_LEFT, store.kind, "worker and supervisor SIGKILL", "; ".join(left),
+                        plan.seed, [], directory, _replay(plan, store.kind, self.fault))
             )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ _COLUMNS = {
     "torn": "torn",
     "exchanged": "exchanged",
     "errors_injected": "errors",
-    "process_faults": "process faults",
+    "process_faults": "processes",
     "clock_jumps": "clock jumps",
     "operations": "operations",
 }
@@ -30,7 +30,7 @@ _STYLE = """
 --bad:#ff7b72;--none:#e3c04f;--mark:#ff7b7255}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--text);font:16px/1.5 system-ui,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+main{max-width:66rem;margin:0 auto;padding:2rem 1.25rem 4rem}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
 .about{color:var(--faint);margin:.3rem 0 1.2rem}
 .verdict{font-size:1.15rem;font-weight:600;padding:.8rem 1rem;border-left:.4rem solid;
@@ -38,7 +38,7 @@ background:var(--soft)}
 .held{color:var(--good)}.broken{color:var(--bad)}.not-covered{color:var(--none)}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--edge);vertical-align:top}
+th,td{text-align:left;padding:.35rem .5rem;border-bottom:1px solid var(--edge);vertical-align:top}
 th{color:var(--faint);font-weight:600}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.v{font-weight:600;white-space:nowrap}

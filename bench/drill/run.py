@@ -84,15 +84,15 @@ def _parts() -> list[Part]:
     from holdfast.bench.drill.wall_clock import ClockDrill
 
     return [
-        Part("crash states", CutDrill("crash"), 3),
-        Part("kill points", CutDrill("kill"), 2),
-        Part("damage", DamageDrill(), 2),
-        Part("errors", ErrorDrill(), 2),
-        Part("file calls under strace", KernelDrill(), 2),
-        Part("real limits", LimitDrill(), 4),
-        Part("processes", ProcessDrill(), 9),
-        Part("clock jumps", ClockDrill(), 3),
-        Part("soak", SoakDrill(), 3),
+        Part("crash states", CutDrill("crash"), 6),
+        Part("kill points", CutDrill("kill"), 4),
+        Part("damage", DamageDrill(), 4),
+        Part("errors", ErrorDrill(), 4),
+        Part("file calls under strace", KernelDrill(), 5),
+        Part("real limits", LimitDrill(), 10),
+        Part("processes", ProcessDrill(), 36),
+        Part("clock jumps", ClockDrill(), 8),
+        Part("soak", SoakDrill(), 14),
     ]
 
 
