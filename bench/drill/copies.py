@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import holdfast
 from holdfast.bench.drill import losses
@@ -40,7 +39,7 @@ from holdfast.formats.errors import HoldfastError
 from holdfast.handles.any_store import AnyStore
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, OsDisk
-from holdfast.workers.messages import Kind, Request, StoreSpec
+from holdfast.workers.messages import Request, StoreSpec
 from holdfast.workers.standing import Standing
 from holdfast.workers.worker import opener
 
@@ -82,10 +81,12 @@ class Rehearsal:
 
     def go_through(self, disk: Disk) -> None:
         """Open the store, rewrite its files, close it."""
-        kind = cast(Kind, self.store.kind)
+        kind = self.store.kind
         spec = StoreSpec(self.store.name, kind, self.path, durability="always", create=False)
         actor = opener(kind)(disk, spec, tick)
-        finished(actor.handle(_rewriting(self.store.kind), _CALLER))
+        rewriting = _rewriting(self.store.kind)
+        if rewriting is not None:
+            finished(actor.handle(rewriting, _CALLER))
         actor.commit()
         actor.close()
 
@@ -101,11 +102,11 @@ class Rehearsal:
         return None if standing is Standing.CLEAN else f"its files are {standing.name} after it"
 
 
-def _rewriting(kind: StoreKind) -> Request:
-    """The request that has a store of a kind write its files anew."""
+def _rewriting(kind: StoreKind) -> Request | None:
+    """The request that has a store of a kind write its files anew, if there is one."""
     alphabet = subject_of(kind).alphabet
     turns = (alphabet[name](0, {}) for name in ("compact", "checkpoint") if name in alphabet)
-    return next(turn.long for turn in turns if turn.long is not None)
+    return next((turn.long for turn in turns if turn.long is not None), None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from blake3 import blake3
 
@@ -59,7 +58,7 @@ def stores_in(directory: str) -> list[UserStore]:
     for file in sorted(os.listdir(directory)):
         store = split_store(file)
         if store is not None and store[1] in OPENERS:
-            found.append(UserStore(store[0], cast(StoreKind, store[1]), file))
+            found.append(UserStore(store[0], store[1], file))
     return found
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from holdfast.formats import (
     ann_cache,
     artifact,
+    bincode,
     chronos_chunk,
     chronos_names,
     dead_rows,
@@ -25,6 +26,7 @@ from holdfast.formats import (
     iqdb_values,
     iqdb_wal,
     ledger,
+    model_artifact,
     points,
     postcard,
     tables,
@@ -32,6 +34,7 @@ from holdfast.formats import (
     warm_log,
     warm_manifest,
     zone_map,
+    zsm,
 )
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.rvf import (
@@ -203,6 +206,35 @@ def _zone_map(data: bytes) -> None:
     assert found.rows == found.series.rows
 
 
+def _bincode(data: bytes) -> None:
+    reader = bincode.Reader(memoryview(data))
+    while reader.left:
+        kind = reader.raw(1, "a kind")[0] % 5
+        if kind == 0:
+            reader.text("a text")
+        elif kind == 1:
+            for _ in range(reader.count(4, "numbers")):
+                reader.u32("a number")
+        elif kind == 2:
+            reader.optional(reader.text, "an option")
+        else:
+            reader.u64("a number") if kind == 3 else reader.f32("a float")
+
+
+def _model_artifact(data: bytes) -> None:
+    found = model_artifact.decode(data)
+    assert model_artifact.encode(found) == data
+
+
+def _zsm(data: bytes) -> None:
+    if zsm.header_problem(data) is not None:
+        return
+    view = memoryview(data)
+    content = zsm.read(view, lambda: None)
+    for entry in content.by_key().values():
+        model_artifact.decode(entry.artifact(view))
+
+
 def _cow(data: bytes) -> None:
     if data[:1] == b"m":
         cow.decode_membership(data[1:]).ids().sum()
@@ -259,6 +291,7 @@ _FLAWS = (HoldfastError, iqdb_values.IndexFlaw)
 PARSERS: dict[str, Parser] = {
     "ann_cache": Parser(ann_cache.decode),
     "artifact": Parser(_artifact),
+    "bincode": Parser(_bincode, (bincode.Malformed,)),
     "chronos_chunk": Parser(_chronos_chunk),
     "chronos_names": Parser(_chronos_names),
     "dead_rows": Parser(_dead_rows),
@@ -271,6 +304,7 @@ PARSERS: dict[str, Parser] = {
     "iqdb_values": Parser(_iqdb_values, _FLAWS),
     "iqdb_wal": Parser(_iqdb_wal, _FLAWS),
     "ledger": Parser(ledger.decode),
+    "model_artifact": Parser(_model_artifact, (bincode.Malformed,)),
     "points": Parser(_points),
     "postcard": Parser(postcard.decode_point, (postcard.UndecodablePoint,)),
     "tables": Parser(tables.ipc_to_table),
@@ -278,6 +312,7 @@ PARSERS: dict[str, Parser] = {
     "warm_log": Parser(_warm_log),
     "warm_manifest": Parser(_warm_manifest),
     "zone_map": Parser(_zone_map),
+    "zsm": Parser(_zsm),
     "rvf.cow": Parser(_cow),
     "rvf.images": Parser(_images),
     "rvf.journal": Parser(journal.decode_journal),
@@ -295,10 +330,12 @@ PARSERS: dict[str, Parser] = {
 OTHERS: dict[str, str] = {
     "checksum": "computes",
     "errors": "no bytes",
+    "fingerprint": "values, which model_artifact reads",
     "flatbuffer": "the reader under expression, tables and warm_chunk, which bound it",
     "fold_canonical": "writes; what it reads was checked by fold_log",
     "limits": "numbers",
     "values": "values that callers make",
+    "warm_terms": "words",
     "rvf.addrot": "a hash",
     "rvf.terms": "words",
 }

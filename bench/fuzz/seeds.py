@@ -16,6 +16,7 @@ from holdfast.bench.fuzz.parsers import PARSERS, refusal
 from holdfast.formats import (
     ann_cache,
     artifact,
+    bincode,
     chronos_chunk,
     expression,
     fold_index,
@@ -27,6 +28,7 @@ from holdfast.formats import (
     postcard,
     tables,
     values,
+    zsm,
 )
 from holdfast.formats.rvf import cow, images, journal, lock_file, scan, segment
 
@@ -36,6 +38,7 @@ _DONE_BY: dict[StoreKind, tuple[str, ...]] = {
     "vectors": ("insert", "batch", "delete", "pair", "embed", "branch"),
     "warm": ("append", "replace", "flush", "append", "delete", "delete-range", "flush", "append"),
     "index": ("insert", "batch", "checkpoint", "named", "delete", "pair"),
+    "registry": ("save", "save-two", "delete"),
 }
 _BY_SUFFIX = {
     ".snap": "fold_log",
@@ -66,6 +69,10 @@ def seeds() -> dict[str, list[bytes]]:
             if path.endswith(".arrow"):
                 found["warm_chunk"] += [bytes([d, r, 0, 0, 0, 0, 0, 0]) + content
                                         for d in range(4) for r in range(1, 9)]  # fmt: skip
+            if path.endswith(".zsm"):
+                view = memoryview(content)
+                entries = zsm.read(view, lambda: None).entries
+                found["model_artifact"] += [bytes(entry.artifact(view)) for entry in entries]
             if path.endswith(".rvf"):
                 _take_apart(content, found)
     for name, more in _made().items():
@@ -120,6 +127,7 @@ def _made() -> dict[str, list[bytes]]:
     return {
         "ann_cache": [ann_cache.encode(_small_ann())],
         "artifact": [artifact.encode_manifest(manifest)],
+        "bincode": [b"\0" + bincode.text("text") + b"\3" + bincode.u64(7)],
         "chronos_chunk": [chronos_chunk.encode_frame(point) * 3],
         "chronos_names": [_CHRONOS_MANIFEST],
         "expression": [expression.encode_expression(where)],

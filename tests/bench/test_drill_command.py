@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.bench.drill import command, copies, page, report, run, verdicts
+from holdfast.bench.drill import command, copies, page, report, run, sources, verdicts
+from holdfast.bench.drill import replay as replaying
 from holdfast.bench.drill.plan import FAULTS, STORES, Clock, FaultKind, Plan, Progress
 from holdfast.bench.drill.run import Done, Outcome, Part
 from holdfast.bench.drill.scene import LOST
@@ -137,7 +138,7 @@ def test_a_scenario_is_replayed(cli: Cli, scratch: Path) -> None:
 
 def test_a_scenario_that_fails_again_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scenario that is still broken exits with 1 and prints everything about it."""
-    monkeypatch.setattr(command.replaying, "replay", lambda text, work: broken())
+    monkeypatch.setattr(replaying, "replay", lambda text, work: broken())
     done = cli("drill", "--replay", "fold always put-small kill@17")
     assert done.code == 1
     for text in (LOST, "put-small", "lost <b>&", "/kept", "seed 5", "--replay 'fold always -"):
@@ -285,8 +286,8 @@ def test_a_copy_is_drilled_and_the_original_left_alone(
 
 def test_a_store_that_loses_a_row_on_the_way_is_told(directory: Path) -> None:
     """A copy that holds less after a crash than before is a failure."""
-    store = next(one for one in copies.stores_in(str(directory)) if one.kind == "fold")
-    rehearsal = copies.Rehearsal(store, copies.in_memory(str(directory)))
+    store = next(one for one in sources.stores_in(str(directory)) if one.kind == "fold")
+    rehearsal = copies.Rehearsal(store, sources.in_memory(str(directory)))
     assert rehearsal.broken_after(rehearsal.disk.crash()) is None
     less = rehearsal.disk.crash()
     content = less.content(rehearsal.path)
@@ -303,15 +304,15 @@ def test_a_source_that_changes_is_told(tmp_path: Path, directory: Path) -> None:
         (directory / "config.snap").write_bytes(b"other")
 
     outcome = staged(plan, meddle)
-    assert [failure.promise for failure in outcome.tally.failures] == [verdicts.ORIGINAL]
+    assert [failure.promise for failure in outcome.tally.failures] == [sources.ORIGINAL]
 
 
 def test_a_directory_in_use_or_without_stores_is_refused(tmp_path: Path, directory: Path) -> None:
     """A copy made while an engine writes would not be whole; and there has to be something."""
     with holdfast.open(directory), pytest.raises(InvalidArgument, match="an engine is running"):
-        copies.check_source(str(directory))
+        sources.check_source(str(directory))
     with pytest.raises(StoreNotFound, match="there is no store"):
-        copies.check_source(str(tmp_path))
+        sources.check_source(str(tmp_path))
 
 
 # --- the report ----------------------------------------------------------------------------------
