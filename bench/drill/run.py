@@ -17,10 +17,13 @@ from types import FrameType
 
 from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, Progress
+from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.sources import ORIGINAL, fingerprint
 from holdfast.bench.drill.tally import Failure, Tally
 
 FINISHES = "every drill runs to its end"
+OVERDUE_S = 120.0
+"""A drill that goes on for so long after its time is over waits for what never comes."""
 SOAK_EXHAUSTIVE_S = 60.0
 """A soak has no end of its own; this is its time when the others have as much as they need."""
 
@@ -168,7 +171,8 @@ def _run_part(
     began = time.monotonic()
     tally = interruption.current = Tally()
     try:
-        part.drill.run(plan, tally, interruption.clock, progress)
+        with _watched(interruption.clock):
+            part.drill.run(plan, tally, interruption.clock, progress)
     except Exception as error:  # a drill that is broken itself has to be told, not to end the run
         detail = "".join(traceback.format_exception(error))
         replay = f"holdfast drill --faults {part.drill.fault} --seed {plan.seed}"
@@ -179,6 +183,26 @@ def _run_part(
     seconds = round(time.monotonic() - began, 3)
     outcome.parts.append(Done(part.name, part.drill.fault, seconds, sum(tally.faults.values())))
     outcome.tally.add(tally)
+
+
+@contextlib.contextmanager
+def _watched(clock: Clock) -> Iterator[None]:
+    """Have ``Stuck`` raised in a drill that is overdue: what it waits for is a call without end."""
+    if clock.until is None:
+        yield
+        return
+
+    def overdue(number: int, frame: FrameType | None) -> None:
+        raise Stuck("a call had not returned long after its time was over")
+
+    former = signal.signal(signal.SIGALRM, overdue)
+    left = max(0.0, clock.until - time.monotonic())
+    signal.setitimer(signal.ITIMER_REAL, left + OVERDUE_S, OVERDUE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def _take_back(tally: Tally, before: Tally) -> None:

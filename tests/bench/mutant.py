@@ -11,7 +11,10 @@ from typing import Any
 import holdfast
 from tests.bench.mutations import Mutation
 
-_PATIENCE = "bench/drill/serving.py", "PATIENCE_S = 60.0", "PATIENCE_S = 10.0"
+_PATIENCE = (
+    ("bench/drill/serving.py", "PATIENCE_S = 60.0", "PATIENCE_S = 10.0"),
+    ("bench/drill/run.py", "OVERDUE_S = 120.0", "OVERDUE_S = 15.0"),
+)
 """Drills wait a minute for what should come at once; for what never comes that is long."""
 
 
@@ -20,7 +23,8 @@ def drilled(mutation: Mutation, directory: Path) -> tuple[int, dict[str, Any]]:
     package = directory / "holdfast"
     shutil.copytree(Path(str(holdfast.__file__)).parent, package)
     edit(package, mutation.module, mutation.old, mutation.new)
-    edit(package, *_PATIENCE)
+    for patience in _PATIENCE:
+        edit(package, *patience)
     done = subprocess.run(
         [
             sys.executable, "-m", "holdfast", "drill", "--json", "--seed", "1",

@@ -140,11 +140,11 @@ MUTATIONS = (
         "                owner = read_owner(disk, path)\n"
         "                if owner is not None and owner.pid and owner.command != sys.argv[0]:\n",
         "processes",
-        seconds=30,
+        seconds=8,
     ),
     Mutation(
         "a call that is not sent again when its worker dies",
-        "engine/call.py",
+        "call.py",
         "        self.lost = generation\n",
         "        raise WorkerCrashed(\n"
         '            "it died", store=self._store, request=self._name, cause="", '
@@ -187,7 +187,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a write that is done twice in silence under load",
-        "engine/call.py",
+        "call.py",
         "        self.lost = generation\n",
         "        self.lost = generation\n        self._request += 1\n",
         "soak",

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -223,6 +224,15 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         staged(plan_in(tmp_path), twice)
+
+
+def test_a_drill_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drill that waits for what never comes is ended, and that is a failure."""
+    monkeypatch.setattr(run, "OVERDUE_S", 0.2)
+    never = threading.Event()
+    outcome = staged(plan_in(tmp_path), lambda tally, clock: never.wait(), seconds=0.1)
+    (failure,) = outcome.tally.failures
+    assert "had not returned" in failure.detail
 
 
 @pytest.mark.parametrize("field", ["lost_acknowledged", "wrong_answers", "leaked_processes"])
