@@ -90,11 +90,12 @@ def share(
             if clock.is_over() and over_at is None:
                 over_at = now
             for child in list(children):
-                hung = now - child.heard > _HUNG_AFTER_S
-                if hung or (over_at is not None and now - over_at > _GRACE_S):
+                silent_s = now - child.heard
+                late = over_at is not None and now - over_at > _GRACE_S
+                if late or silent_s > _HUNG_AFTER_S:
                     children.remove(child)
                     _end(child)
-                    found += [f"hung for {_HUNG_AFTER_S:g} s with {child.about}"] if hung else []
+                    found.append(f"hung for {silent_s:.0f} s with {child.about}")
     finally:
         for child in children:
             _end(child)
