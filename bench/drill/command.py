@@ -1,6 +1,7 @@
 """``holdfast drill``: settings checked, drills run under progress, the report written and shown."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, get_args
+
+from msgspec import structs
 
 from holdfast.bench.drill import replay as replaying
 from holdfast.bench.drill import report
@@ -67,6 +70,27 @@ def drill(settings: Settings, *, quiet: bool) -> Outcome:
         with open(settings.page, "w", encoding="utf-8") as file:
             file.write(page(outcome))
     return outcome
+
+
+def drill_and_tell(settings: Settings, *, as_json: bool) -> bool:
+    """Run drills and print the report; whether every promise held."""
+    outcome = drill(settings, quiet=as_json)
+    if as_json:
+        print(json.dumps(report.fields(outcome)))
+    else:
+        show(outcome)
+    return outcome.ok
+
+
+def replay_and_tell(text: str, *, as_json: bool) -> bool:
+    """Do again what a failure's command says, and print what came of it; whether it holds now."""
+    failure = replay(text)
+    fields = None if failure is None else structs.asdict(failure)
+    if as_json:
+        print(json.dumps({"scenario": text, "failure": fields}))
+    else:
+        print("\n".join([f"held: {text}"] if fields is None else report.failure_lines(fields)))
+    return failure is None
 
 
 def chosen(option: str, text: str | None, known: tuple[T, ...]) -> tuple[T, ...]:
