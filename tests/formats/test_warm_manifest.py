@@ -183,7 +183,7 @@ def test_any_bytes(data: bytes, sealed: bool) -> None:
     "line", [b'{"format":"\xf7"}\n', b"[" * 100_000 + b"\n", b'{"version":{}}\n']
 )
 def test_what_is_intact_and_no_json_is_of_no_version(line: bytes) -> None:
-    """Behind a right checksum may be anything: it is no manifest of another version, nor of this."""
+    """Behind a right checksum may be anything: a manifest of no version, this one or another."""
     data = line + b"crc32 %08x\n" % zlib.crc32(line)
     assert not warm_manifest.is_of_another_version(data)
     with pytest.raises(InvalidFormat):
