@@ -157,7 +157,7 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert "kill: fold" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=25)
     assert process.returncode == 0
     assert "interrupted" in out
     assert list(tmp_path.iterdir()) == []
