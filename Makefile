@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test interop demo bench clean FORCE
+.PHONY: help setup check test interop demo bench drill fuzz clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,8 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	2>/dev/null && echo "$$candidate" && break; done)
 PYTEST_ARGS ?= -n 2
 BENCH_ARGS ?=
+DRILL_ARGS ?= --seconds 600 --report build/drill.html
+FUZZ_ARGS ?=
 
 LAYERS := engine workers formats bench
 VENV := .venv
@@ -66,6 +68,16 @@ bench: build/peers ## Measure against other stores
 	@$(COMPILE)
 	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
 
+drill: build/installed ## Break every promise on purpose, and see each planted defect noticed
+	@$(COMPILE)
+	$(BIN)/holdfast drill $(DRILL_ARGS)
+	HOLDFAST_DRILL=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/bench/test_mutations.py
+
+fuzz: build/fuzzer ## Fuzz every parser; FUZZ_ARGS='--runs 100000 --parsers fold_log' to choose
+	@$(COMPILE)
+	$(BIN)/python -m holdfast.bench.fuzz $(FUZZ_ARGS)
+	HOLDFAST_FUZZ=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/bench/test_fuzz.py
+
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(LAYERS) tests -type d -name __pycache__ -prune -exec rm -rf {} +
@@ -91,6 +103,10 @@ build/installed: pyproject.toml constraints.txt $(VENV)/modules
 	$(PIP_INSTALL) setuptools
 	$(PIP_INSTALL) $(EDITABLE) '.[dev]'
 	@mkdir -p build && touch $@
+
+build/fuzzer: build/installed
+	$(PIP_INSTALL) $(EDITABLE) '.[dev,fuzz]'
+	@touch $@
 
 build/peers: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,peers]'

@@ -8,7 +8,7 @@ then it joins that one and leaves again. The others open the directory as any pr
 Exit codes::
 
       0  done; of ``verify``: clean
-      1  ``verify``: torn, which opening repairs; ``demo``: a promise was broken
+      1  ``verify``: torn, which opening repairs; ``demo`` and ``drill``: a promise was broken
       2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
          chunk), or what it holds besides entries and rows is not whole (a superseded segment)
       3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read
@@ -26,12 +26,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Annotated, NoReturn, ParamSpec, cast
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 
 import holdfast
-from holdfast.call import ProgressCallback
 from holdfast.cli_output import (
     print_hits,
     print_repaired,
@@ -47,25 +46,23 @@ from holdfast.cli_transfer import (
     FileFormat,
     NonFinite,
     OtherDimensions,
-    Outcome,
     PointOptions,
+    export_fold,
     export_points,
     import_directory,
+    import_fold,
     import_points,
     source_kind,
 )
-from holdfast.engine import Engine
 from holdfast.formats.errors import (
     HoldfastError,
     InternalError,
     InvalidArgument,
     StoreNotFound,
-    WrongKind,
 )
 from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.inspection import Report, examine
-from holdfast.workers.messages import Kind
 from holdfast.workers.places import Places
 from holdfast.workers.platform import allow_descriptors
 from holdfast.workers.repair import repair as repair_file
@@ -333,32 +330,9 @@ def export(
         else:
             if file_format is not None:
                 raise InvalidArgument(f"--format does not apply: {name!r} is no warm store")
-            outcome = _export_fold(engine, places, name, absolute(destination), report)
+            outcome = export_fold(engine, places, name, absolute(destination), report, _LONG_S)
     print_result(outcome.fields, outcome.text, json_)
     return 0
-
-
-def _export_fold(
-    engine: Engine, places: Places, name: str, destination: str, report: ProgressCallback
-) -> Outcome:
-    kind = engine.stores().get(name)
-    if kind in ("vectors", "index", "registry"):
-        path = places.store(name, cast(Kind, kind))
-        raise WrongKind(
-            f"store {name!r} is of kind {kind!r}, and only folds and warm stores are exported; its "
-            f"file {path!r} can be copied as it is while nobody writes",
-            store=name,
-        )
-    fold = engine.fold(name, create=False)
-    exported = fold.export(destination, progress=report, timeout=_LONG_S)
-    files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
-    fields: dict[str, object] = {
-        "directory": exported.directory,
-        "entries": exported.entries,
-        "cursor": exported.cursor.token.hex(),
-        "files": files,
-    }
-    return Outcome(fields, f"exported {exported.entries} entries to {exported.directory}")
 
 
 @_command
@@ -410,20 +384,9 @@ def import_(
             outcome = import_points(engine, name, path, options, _LONG_S)
         else:
             options.refuse_given(*options._fields, source=path, what="no file of points")
-            outcome = _import_fold(engine, name, path)
+            outcome = import_fold(engine, name, path, _LONG_S)
     print_result(outcome.fields, outcome.text, json_)
     return 0
-
-
-def _import_fold(engine: Engine, name: str, artifact: str) -> Outcome:
-    status = engine.import_fold(name, artifact, timeout=_LONG_S).status()
-    fields: dict[str, object] = {
-        "name": name,
-        "path": status.path,
-        "entries": status.entries,
-        "cursor": status.cursor.token.hex(),
-    }
-    return Outcome(fields, f"imported {status.entries} entries as {name!r}")
 
 
 @_command
@@ -472,3 +435,57 @@ def demo(
     else:
         report.show()
     return 0 if report.ok else EXIT_BROKEN_PROMISE
+
+
+@_command
+def drill(
+    directory: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DIRECTORY]",
+            help="An engine's directory, whose copy is drilled; without it, fresh stores.",
+        ),
+    ] = None,
+    stores: Annotated[
+        str | None, typer.Option("--stores", metavar="KINDS", help="With commas; else all.")
+    ] = None,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            "--faults",
+            metavar="KINDS",
+            help="Of crash, kill, damage, errors, processes, time, soak; else all.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="How long, all together; else 60.")
+    ] = None,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Every short sequence, however long that takes.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed does the same.")] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="FILE.html", help="Write a page about it.")
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option("--replay", metavar="SCENARIO", help="Only this, as a failure says it."),
+    ] = None,
+    json_: JsonFlag = False,
+) -> int:
+    """Break every promise on purpose, here and now: exit code 0 only if every one held.
+
+    Power losses, killed processes, failing and full disks, damaged files, a jumping clock, and
+    clients under load while all that goes on. Ctrl-C ends it with a report of what was covered.
+    """
+    from holdfast.bench.drill import command
+
+    where = None if directory is None else os.path.realpath(absolute(directory))
+    page = None if report is None else absolute(report)
+    settings = command.Settings(where, stores, faults, seconds, exhaustive, seed, page)
+    held = (
+        command.drill_and_tell(settings, as_json=json_)
+        if replay is None
+        else command.replay_and_tell(replay, as_json=json_)
+    )
+    return 0 if held else EXIT_BROKEN_PROMISE

@@ -1,8 +1,8 @@
-"""Warm stores to and from other files, for the command line."""
+"""Stores to and from other files, for the command line: warm stores, and folds as artifacts."""
 
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec import structs
 
@@ -10,8 +10,10 @@ from holdfast.call import ProgressCallback
 from holdfast.engine import Engine
 from holdfast.formats.artifact import MANIFEST_NAME
 from holdfast.formats.chronos_names import MANIFEST_NAME as CHRONOS_MANIFEST_NAME
-from holdfast.formats.errors import InvalidArgument, InvalidFormat
+from holdfast.formats.errors import InvalidArgument, InvalidFormat, WrongKind
 from holdfast.workers.disk import OsDisk
+from holdfast.workers.messages import Kind
+from holdfast.workers.places import Places
 from holdfast.workers.warm_files import is_chronos
 
 if TYPE_CHECKING:
@@ -225,3 +227,44 @@ def _text(name: str, done: "WarmImported") -> str:
     if more > 0:
         lines.append(f"  and {more} more; --json has all of them")
     return "\n".join(lines)
+
+
+def export_fold(
+    engine: Engine,
+    places: Places,
+    name: str,
+    destination: str,
+    report: ProgressCallback,
+    timeout: float,
+) -> Outcome:
+    """Write a fold as an artifact; ``WrongKind`` for a store that is none."""
+    kind = engine.stores().get(name)
+    if kind in ("vectors", "index", "registry"):
+        path = places.store(name, cast(Kind, kind))
+        raise WrongKind(
+            f"store {name!r} is of kind {kind!r}, and only folds and warm stores are exported; its "
+            f"file {path!r} can be copied as it is while nobody writes",
+            store=name,
+        )
+    fold = engine.fold(name, create=False)
+    exported = fold.export(destination, progress=report, timeout=timeout)
+    files = [{"path": f.path, "size": f.size, "blake3": f.blake3} for f in exported.files]
+    fields: dict[str, object] = {
+        "directory": exported.directory,
+        "entries": exported.entries,
+        "cursor": exported.cursor.token.hex(),
+        "files": files,
+    }
+    return Outcome(fields, f"exported {exported.entries} entries to {exported.directory}")
+
+
+def import_fold(engine: Engine, name: str, artifact: str, timeout: float) -> Outcome:
+    """Make a fold from an artifact."""
+    status = engine.import_fold(name, artifact, timeout=timeout).status()
+    fields: dict[str, object] = {
+        "name": name,
+        "path": status.path,
+        "entries": status.entries,
+        "cursor": status.cursor.token.hex(),
+    }
+    return Outcome(fields, f"imported {status.entries} entries as {name!r}")

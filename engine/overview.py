@@ -32,14 +32,14 @@ _NAMES = {
 def overview(places: Places) -> dict[str, object]:
     """Stores and processes, as ``holdfast stat --json`` prints them."""
     found: dict[str, object] = {"directory": places.directory}
-    if not _is_served(places):
+    if not is_served(places):
         stores = _stores_at_rest(places, set())
         return found | {"running": False, "stores": stores, "processes": []}
     with open_engine(places.directory, timeout=_ANSWER_S, allow_network_fs=True) as engine:
         return found | _served(engine)
 
 
-def _is_served(places: Places) -> bool:
+def is_served(places: Places) -> bool:
     """Whether a supervisor holds the directory's lock; asking leaves nothing behind.
 
     The lock is tried on the file that is there, since taking it properly would make that file. A

@@ -115,7 +115,7 @@ def is_of_another_version(data: bytes) -> bool:
         return False
     try:
         found = msgspec.json.decode(line, type=_Version)
-    except msgspec.DecodeError:
+    except _REFUSALS:
         return False
     return found.format == FORMAT and found.version != VERSION
 

@@ -67,10 +67,11 @@ def share(
 
     Ends early when the clock is over. ``told`` gets the number of states and faults tried so far.
     """
+    stop = mmap.mmap(-1, 1)  # children have a copy of the clock, which does not see Ctrl-C
     gc.collect()
     gc.freeze()  # or each child copies every page of the parent's objects at its first collection
     try:
-        children = [_fork(work, number, processes, clock) for number in range(processes)]
+        children = [_fork(work, number, processes, clock, stop) for number in range(processes)]
     finally:
         gc.unfreeze()
     found: list[str] = []
@@ -89,19 +90,21 @@ def share(
             now = time.monotonic()
             if clock.is_over() and over_at is None:
                 over_at = now
+                stop[0] = 1
             for child in list(children):
-                hung = now - child.heard > _HUNG_AFTER_S
-                if hung or (over_at is not None and now - over_at > _GRACE_S):
+                silent_s = now - child.heard
+                late = over_at is not None and now - over_at > _GRACE_S
+                if late or silent_s > _HUNG_AFTER_S:
                     children.remove(child)
                     _end(child)
-                    found += [f"hung for {_HUNG_AFTER_S:g} s with {child.about}"] if hung else []
+                    found.append(f"hung for {silent_s:.0f} s with {child.about}")
     finally:
         for child in children:
             _end(child)
     return found
 
 
-def _fork(work: Work, first: int, step: int, clock: Clock) -> _Child:
+def _fork(work: Work, first: int, step: int, clock: Clock, stop: mmap.mmap) -> _Child:
     reading, writing = os.pipe()
     told = mmap.mmap(-1, _ABOUT_BYTES)
     pid = os.fork()
@@ -113,7 +116,7 @@ def _fork(work: Work, first: int, step: int, clock: Clock) -> _Child:
         os.close(reading)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _serve(work, range(first, sys.maxsize, step), clock, _Voice(writing, told))
+        _serve(work, range(first, sys.maxsize, step), clock, stop, _Voice(writing, told))
         status = 0
     finally:
         os._exit(status)
@@ -149,13 +152,13 @@ class _Voice:
             rest = rest[os.write(self._pipe, rest) :]
 
 
-def _serve(work: Work, numbers: range, clock: Clock, voice: _Voice) -> None:
+def _serve(work: Work, numbers: range, clock: Clock, stop: mmap.mmap, voice: _Voice) -> None:
     gc.disable()  # a store is one large cycle; collecting as usual would take longer than opening
 
     def about(text: str) -> None:
         voice.say(text)
         voice.count()
-        if clock.is_over():
+        if stop[0] or clock.is_over():
             raise _Over
 
     try:

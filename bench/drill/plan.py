@@ -64,6 +64,7 @@ class Drill(Protocol):
     broken is a ``Failure`` there, never an exception: one of those is a defect of the drill.
     """
 
-    fault: FaultKind
+    @property
+    def fault(self) -> FaultKind: ...
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None: ...

@@ -27,7 +27,7 @@ RIGHT = "never a wrong answer"
 ANSWERED = "a death costs latency, not an error"
 NOTHING_LEFT = "nothing is left behind two seconds after the last host"
 TYPED = "every caller is answered: a result, a typed error, or a timeout"
-_PROMISES = {
+PROMISES = {
     "lost": LOST,
     "twice": "a write takes effect once",
     "half": "a write is there as a whole or not at all",
@@ -302,4 +302,4 @@ class Scene:
             else:
                 self.tally.wrong_answers += 1
         for wrong in wrongs[:_SHOWN_MAX]:
-            self.broke(_PROMISES[wrong.fault], f"{wrong.fault}: {wrong.key}: {wrong.detail}")
+            self.broke(PROMISES[wrong.fault], f"{wrong.fault}: {wrong.key}: {wrong.detail}")

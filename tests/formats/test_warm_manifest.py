@@ -177,3 +177,14 @@ def test_any_bytes(data: bytes, sealed: bool) -> None:
     """Bytes that are no manifest are refused, with a good checksum, too."""
     with pytest.raises(InvalidFormat):
         warm_manifest.decode(_sealed(data) if sealed else data)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"format":"\xf7"}\n', b"[" * 100_000 + b"\n", b'{"version":{}}\n']
+)
+def test_what_is_intact_and_no_json_is_of_no_version(line: bytes) -> None:
+    """Behind a right checksum may be anything: a manifest of no version, this one or another."""
+    data = line + b"crc32 %08x\n" % zlib.crc32(line)
+    assert not warm_manifest.is_of_another_version(data)
+    with pytest.raises(InvalidFormat):
+        warm_manifest.decode(data)

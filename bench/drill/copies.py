@@ -1,0 +1,338 @@
+"""Drills on copies of a user's stores: whatever befalls one, it holds what it held before."""
+
+import contextlib
+import errno
+import itertools
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import holdfast
+from holdfast.bench.drill import losses
+from holdfast.bench.drill.erring import CODES
+from holdfast.bench.drill.findings import keep
+from holdfast.bench.drill.forks import Work, run_each
+from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
+from holdfast.bench.drill.recording import CHANGING
+from holdfast.bench.drill.run import Part
+from holdfast.bench.drill.scene import NOTHING_LEFT
+from holdfast.bench.drill.serving import left_after
+from holdfast.bench.drill.sources import (
+    KEEPS,
+    UserStore,
+    check_source,
+    copy_of,
+    files_below,
+    holdings,
+    in_memory,
+    stores_in,
+)
+from holdfast.bench.drill.subjects import subject_of
+from holdfast.bench.drill.subjects.base import HOME, finished, tick
+from holdfast.bench.drill.tally import Failure, Tally
+from holdfast.bench.faults import Call, Crash, Fail, FaultyDisk, MemoryDisk
+from holdfast.formats.errors import HoldfastError
+from holdfast.handles.any_store import AnyStore
+from holdfast.workers.actor import Caller
+from holdfast.workers.disk import Disk, OsDisk
+from holdfast.workers.messages import Request, StoreSpec
+from holdfast.workers.standing import Standing
+from holdfast.workers.worker import opener
+
+MEMORY_BYTES_MAX = 64 << 20
+"""A larger directory is drilled with real processes only: the other drills hold it in memory."""
+_CALLER = Caller(1, 1)
+_LOSSES_MAX = 6
+_FLIPS = 200
+_KILLS = 3
+
+
+@dataclass
+class Rehearsal:
+    """A store of the copy, in memory, as it is opened, compacted and closed; all moments of it."""
+
+    store: UserStore
+    disk: MemoryDisk
+    calls: list[Call] = field(default_factory=list)
+    moments: list[MemoryDisk] = field(default_factory=list)
+    held: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Do it once undisturbed. Raises what the store raises when it cannot be opened."""
+        memory = self.disk.crash()
+
+        def keep_moment(call: Call) -> None:
+            if call.name in CHANGING:
+                self.moments.append(memory.crash())
+
+        recorded = FaultyDisk(memory, on_call=keep_moment)
+        self.go_through(recorded)
+        self.calls = recorded.calls
+        self.held = holdings(memory, self.path)[1]
+
+    @property
+    def path(self) -> str:
+        """Where the store lies in memory."""
+        return self.store.below(HOME)
+
+    def go_through(self, disk: Disk) -> None:
+        """Open the store, rewrite its files, close it."""
+        kind = self.store.kind
+        spec = StoreSpec(self.store.name, kind, self.path, durability="always", create=False)
+        actor = opener(kind)(disk, spec, tick)
+        rewriting = _rewriting(self.store.kind)
+        if rewriting is not None:
+            finished(actor.handle(rewriting, _CALLER))
+        actor.commit()
+        actor.close()
+
+    def broken_after(self, left: MemoryDisk) -> str | None:
+        """What is wrong about a store that was left so, if anything is. The disk is used up."""
+        try:
+            self.go_through(left)
+            standing, found = holdings(left, self.path)
+        except HoldfastError as error:
+            return f"{type(error).__name__}: {error}"
+        if found != self.held:
+            return "it holds something else"
+        return None if standing is Standing.CLEAN else f"its files are {standing.name} after it"
+
+
+def _rewriting(kind: StoreKind) -> Request | None:
+    """The request that has a store of a kind write its files anew, if there is one."""
+    alphabet = subject_of(kind).alphabet
+    turns = (alphabet[name](0, {}) for name in ("compact", "checkpoint") if name in alphabet)
+    return next((turn.long for turn in turns if turn.long is not None), None)
+
+
+@dataclass(frozen=True)
+class CopyDrill:
+    """Power lost, processes dead, calls failing and bits flipped under the copies, in memory."""
+
+    fault: FaultKind
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """See ``plan.Drill``."""
+        assert plan.source is not None
+        size = sum(os.path.getsize(path) for path in files_below(plan.source))
+        if size > MEMORY_BYTES_MAX:
+            tally.not_covered.append(f"{self.fault} on a copy: {size} bytes are more than the "
+                                     f"{MEMORY_BYTES_MAX} that are held in memory")  # fmt: skip
+            return
+        kinds = {store.kind for store in stores_in(plan.source)}
+        there = tuple(kind for kind in STORES if kind in kinds and kind in plan.stores)
+        run_each(self.fault, self._work, replace(plan, stores=there), tally, clock, progress)
+
+    def _work(self, kind: StoreKind, plan: Plan, bounded: bool) -> Work:
+        assert plan.source is not None
+        memory = in_memory(plan.source)
+        rehearsals: list[Rehearsal] = []
+        refused: list[str] = []
+        for store in stores_in(plan.source):
+            if store.kind != kind:
+                continue
+            try:
+                rehearsals.append(Rehearsal(store, memory))
+            except HoldfastError as error:
+                refused.append(f"{self.fault} on {store.file}: it cannot be opened as it is: "
+                               f"{type(error).__name__}")  # fmt: skip
+
+        def work(number: int, tally: Tally, about: Callable[[str], None]) -> bool:
+            if number == 0:
+                tally.not_covered += refused
+            if not rehearsals:
+                return False
+            rehearsal = rehearsals[number % len(rehearsals)]
+            turn = number // len(rehearsals)
+            chance = random.Random(f"{plan.seed} {rehearsal.store.file} {number}")
+            return self._attempt(rehearsal, turn, chance, plan, tally, about, bounded)
+
+        return work
+
+    def _attempt(
+        self, rehearsal: Rehearsal, turn: int, chance: random.Random, plan: Plan, tally: Tally,
+        about: Callable[[str], None], bounded: bool,
+    ) -> bool:  # fmt: skip
+        """Do one piece of work; False when there are no more."""
+        tries = _TRIES[self.fault]
+        counts = {"damage": _FLIPS, "errors": len(rehearsal.calls)}
+        most = counts.get(self.fault, len(rehearsal.moments))
+        if turn >= most and (bounded or self.fault != "damage"):
+            return False
+        for left, said in tries(rehearsal, turn, chance, tally):
+            about(f"{rehearsal.store.file}: {said}")
+            kept = left.crash()
+            wrong = _judged(self.fault, rehearsal, left)
+            tally.fault(said.partition(":")[0])
+            if wrong is not None:
+                tally.wrong_answers += 1
+                tally.failures.append(
+                    Failure(
+                        KEEPS, rehearsal.store.kind, said, f"{rehearsal.store.file}: {wrong}",
+                        plan.seed, [], keep(kept, plan.work, f"{rehearsal.store.file} {said}"),
+                        _replay(plan, rehearsal.store.kind, self.fault),
+                    )
+                )  # fmt: skip
+        return True
+
+
+def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk) -> str | None:
+    """Damage may be refused, and may cost what it hit; it may not pass for nothing."""
+    if fault != "damage":
+        return rehearsal.broken_after(left)
+    standing, _ = holdings(left, rehearsal.path)
+    try:
+        rehearsal.go_through(left)
+    except HoldfastError:
+        return None
+    _, found = holdings(left, rehearsal.path)
+    silent = standing is Standing.CLEAN and found != rehearsal.held
+    return "its files verify as clean, and it holds something else" if silent else None
+
+
+Try = tuple[MemoryDisk, str]
+
+
+def _kills(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
+    tally.of(rehearsal.store.kind).kill_points += 1
+    yield rehearsal.moments[turn].crash(), f"process dead: before call {turn}"
+
+
+def _losses(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
+    moment = rehearsal.moments[turn]
+    bounded = itertools.islice(losses.losses(moment), _LOSSES_MAX)
+    for loss in [*bounded, losses.sampled(moment, chance)]:
+        tally.of(rehearsal.store.kind).crash_states += 1
+        yield losses.after(moment, loss), f"power lost: before call {turn}, {loss}"
+
+
+def _errors(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
+    call = rehearsal.calls[turn]
+    for code, reached in CODES.items():
+        if call.name not in reached:
+            continue
+        memory = rehearsal.disk.crash()
+        lasting = chance.random() < 0.5
+        with contextlib.suppress(Crash, Exception):  # refused, or the worker ends
+            rehearsal.go_through(FaultyDisk(memory, Fail(call.number, code, lasting)))
+        tally.of(rehearsal.store.kind).errors_injected += 1
+        yield memory.crash(), f"{errno.errorcode[code]} at a call: {call.number}"
+
+
+def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
+    files = [
+        (path, content) for path, (_, content) in rehearsal.disk.files().items()
+        if content and path.startswith(rehearsal.path)
+    ]  # fmt: skip
+    path, content = chance.choice(files)
+    place, bit = chance.randrange(len(content)), chance.randrange(8)
+    changed = bytearray(content)
+    changed[place] ^= 1 << bit
+    left = rehearsal.disk.crash()
+    left.place(path, bytes(changed))
+    tally.of(rehearsal.store.kind).bit_flips += 1
+    yield left, f"bit flipped: {bit} of byte {place} of {os.path.relpath(path, HOME)}"
+
+
+_TRIES: dict[FaultKind, Callable[[Rehearsal, int, random.Random, Tally], Iterator[Try]]] = {
+    "kill": _kills,
+    "crash": _losses,
+    "errors": _errors,
+    "damage": _damage,
+}
+
+
+def _replay(plan: Plan, kind: str, fault: str) -> str:
+    return f"holdfast drill '{plan.source}' --stores {kind} --faults {fault} --seed {plan.seed}"
+
+
+class LiveCopyDrill:
+    """A real engine on a copy, its workers and its supervisor killed. See ``plan.Drill``."""
+
+    fault: FaultKind = "processes"
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """Kill the processes of each store."""
+        assert plan.source is not None
+        stores = [store for store in stores_in(plan.source) if store.kind in plan.stores]
+        directory = copy_of(plan.source, plan.work)
+        for number, store in enumerate(stores):
+            progress(f"processes of {store.file} killed", number, len(stores))
+            if clock.is_over():
+                tally.not_covered.append(f"processes of {store.file} killed: no time")
+                continue
+            self._kill_around(directory, store, plan, tally)
+        tally.not_covered.append("time and soak on a copy: their clients need stores of their own")
+        if not tally.failures:
+            shutil.rmtree(directory)
+
+    def _kill_around(self, directory: str, store: UserStore, plan: Plan, tally: Tally) -> None:
+        path = store.below(directory)
+        try:
+            with holdfast.open(directory) as engine:
+                _handle(engine, store).status()
+        except HoldfastError as error:
+            tally.not_covered.append(f"processes of {store.file} killed: it cannot be opened as "
+                                     f"it is: {type(error).__name__}")  # fmt: skip
+            return
+        held = holdings(OsDisk(), path)[1]
+        wrong: str | None = None
+        try:
+            with holdfast.open(directory) as engine:
+                for role in ["worker"] * _KILLS + ["supervisor"]:
+                    _handle(engine, store).status()
+                    _strike(engine, store, role, tally)
+        except HoldfastError as error:
+            wrong = f"{type(error).__name__}: {error}"
+        self._look_for_processes(directory, store, plan, tally)
+        if holdings(OsDisk(), path)[1] != held:
+            wrong = "it holds something else"
+            tally.wrong_answers += 1
+        if wrong is not None:
+            tally.failures.append(
+                Failure(KEEPS, store.kind, "worker and supervisor SIGKILL",
+                        f"{store.file}: {wrong}", plan.seed, [], directory,
+                        _replay(plan, store.kind, self.fault))
+            )  # fmt: skip
+
+    def _look_for_processes(
+        self, directory: str, store: UserStore, plan: Plan, tally: Tally
+    ) -> None:
+        left = left_after(directory)
+        if left:
+            tally.leaked_processes += len(left)
+            tally.failures.append(
+                Failure(NOTHING_LEFT, store.kind, "worker and supervisor SIGKILL", "; ".join(left),
+                        plan.seed, [], directory, _replay(plan, store.kind, self.fault))
+            )  # fmt: skip
+
+
+def _handle(engine: holdfast.Engine, store: UserStore) -> AnyStore:
+    return AnyStore(engine._coordinator, engine._spec_of(store.name))
+
+
+def _strike(engine: holdfast.Engine, store: UserStore, role: str, tally: Tally) -> None:
+    """Kill a process and wait for the first answer of its successor."""
+    wanted = store.name if role == "worker" else None
+    began = time.monotonic()
+    for process in engine.processes():
+        if process.store == wanted:
+            os.kill(process.pid, signal.SIGKILL)
+    _handle(engine, store).status()
+    tally.recovery_ms.append(round(1000 * (time.monotonic() - began), 3))
+    tally.fault(f"{role} SIGKILL")
+    tally.of(store.kind).process_faults += 1
+
+
+def parts_on_copies(source: str) -> Sequence[Part]:
+    """The drills on copies of a directory."""
+    check_source(source)
+    in_memory_drills: list[FaultKind] = ["crash", "kill", "damage", "errors"]
+    return [
+        *(Part(f"{fault} on copies", CopyDrill(fault), 2) for fault in in_memory_drills),
+        Part("processes on copies", LiveCopyDrill(), 3),
+    ]

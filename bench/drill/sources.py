@@ -1,0 +1,117 @@
+"""A user's directory as the source of copies: what is in it, and whether it stays as it is.
+
+What a store holds is told from its files, as ``holdfast inspect`` does, so nothing has to be known
+about it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from holdfast.bench.drill.live_stores import OPENERS
+from holdfast.bench.drill.plan import StoreKind
+from holdfast.bench.drill.subjects.base import HOME
+from holdfast.bench.memory_disk import MemoryDisk
+from holdfast.formats.errors import InvalidArgument, StoreNotFound
+from holdfast.overview import is_served
+from holdfast.workers.disk import Disk
+from holdfast.workers.inspection import Report, examine
+from holdfast.workers.places import Places, split_store
+from holdfast.workers.standing import Standing
+
+ORIGINAL = "the directory that was copied is not written to"
+KEEPS = "a copy of a user's store holds after a fault what it held before"
+
+
+@dataclass(frozen=True, slots=True)
+class UserStore:
+    """A store in a user's directory."""
+
+    name: str
+    kind: StoreKind
+    file: str
+
+    def below(self, directory: str) -> str:
+        """Its path in a copy."""
+        return os.path.join(directory, self.file)
+
+
+def check_source(directory: str) -> None:
+    """Raise ``StoreNotFound`` or ``InvalidArgument`` unless a directory can be copied."""
+    if not os.path.isdir(directory):
+        raise StoreNotFound(f"{directory!r} is not a directory", path=directory)
+    if is_served(Places(directory)):
+        raise InvalidArgument(
+            f"an engine is running in {directory!r}: what is copied meanwhile would not be whole",
+            path=directory,
+        )
+    if not stores_in(directory):
+        raise StoreNotFound(f"there is no store in {directory!r}", path=directory)
+
+
+def stores_in(directory: str) -> list[UserStore]:
+    """The stores in a directory, by name."""
+    found = []
+    for file in sorted(os.listdir(directory)):
+        store = split_store(file)
+        if store is not None and store[1] in OPENERS:
+            found.append(UserStore(store[0], store[1], file))
+    return found
+
+
+def copy_of(source: str, work: str) -> str:
+    """Copy a directory's files below ``work``; returns the copy. What is no file is left out."""
+    target = os.path.join(work, "copy")
+    for path in files_below(source):
+        copied = os.path.join(target, os.path.relpath(path, source))
+        os.makedirs(os.path.dirname(copied), exist_ok=True)
+        shutil.copyfile(path, copied)
+    return target
+
+
+def files_below(directory: str) -> Iterator[str]:
+    """Every file below a directory, but those of an engine's processes."""
+    for folder, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if name != ".holdfast"]
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                yield path
+
+
+def fingerprint(directory: str) -> dict[str, tuple[int, int]]:
+    """Size and time of every file, to tell whether anything was written."""
+    return {
+        path: (found.st_size, found.st_mtime_ns)
+        for path in files_below(directory)
+        for found in [os.stat(path)]
+    }
+
+
+def holdings(disk: Disk, path: str) -> tuple[Standing, bytes]:
+    """The verdict on a store's files, and a digest of all that it holds."""
+    report: Report = examine(disk, path)
+    applied = getattr(report, "applied", None)  # of an index, the rows with its log
+    report = report if applied is None else applied()
+    hasher = blake3()
+    for line in sorted(repr(row) for row in report.rows()):
+        hasher.update(line.encode(errors="surrogatepass") + b"\n")
+    hasher.update(repr(report.figures().get("cursor")).encode())
+    return report.standing, hasher.digest(16)
+
+
+def in_memory(source: str) -> MemoryDisk:
+    """A copy of a directory's files, in memory, all of them synced."""
+    disk = MemoryDisk(HOME)
+    for path in files_below(source):
+        place = os.path.join(HOME, os.path.relpath(path, source))
+        folder = os.path.dirname(place)
+        if not disk.is_directory(folder):
+            disk.make_directory(folder)
+            disk.sync_directory(os.path.dirname(folder))
+        with open(path, "rb") as file:
+            disk.place(place, file.read())
+    return disk

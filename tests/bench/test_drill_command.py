@@ -1,0 +1,435 @@
+"""`holdfast drill` from end to end: what it prints, writes, leaves, refuses and notices."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import holdfast
+from holdfast.bench.drill import command, copies, page, report, run, sources, verdicts
+from holdfast.bench.drill import replay as replaying
+from holdfast.bench.drill.plan import FAULTS, STORES, Clock, FaultKind, Plan, Progress
+from holdfast.bench.drill.run import Done, Outcome, Part
+from holdfast.bench.drill.scene import LOST
+from holdfast.bench.drill.tally import Counts, Failure, Moment, Tally
+from holdfast.formats.errors import InvalidArgument, StoreNotFound
+from tests.engine.cli_runner import PROGRAM, Cli, snapshot
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+DOCUMENTED = {
+    "seed", "seconds", "stores", "lost_acknowledged", "wrong_answers", "leaked_processes",
+    "recovery_ms", "failures",
+}  # fmt: skip
+COUNTS = {"crash_states", "kill_points", "bit_flips", "torn", "errors_injected"}
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line, run in this process."""
+    return Cli(monkeypatch, capsys)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where runs keep their files."""
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    return directory
+
+
+def nobody(what: str, done: int, of: int | None) -> None:
+    """Who is told of the progress."""
+
+
+class Staged:
+    """A drill that does what a test says."""
+
+    def __init__(self, fault: FaultKind, act: Any) -> None:
+        self.fault: FaultKind = fault
+        self._act = act
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        self._act(tally, clock)
+
+
+def staged(plan: Plan, *acts: Any, seconds: float | None = 1.0) -> Outcome:
+    """A run of drills that do what a test says."""
+    parts = [Part(f"part {n}", Staged("kill", act), 1) for n, act in enumerate(acts)]
+    return run.run(plan, seconds, nobody, parts)
+
+
+def plan_in(tmp_path: Path) -> Plan:
+    """Settings of a run that finds nothing by itself."""
+    return Plan(seed=5, work=str(tmp_path))
+
+
+def broken(promise: str = LOST) -> Failure:
+    """A promise that did not hold."""
+    replay = "holdfast drill --replay 'fold always - kill@0'"
+    return Failure(promise, "fold", "kill@0", "lost <b>&", 5, ["put-small"], "/kept", replay)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_a_short_run_holds_and_leaves_nothing(cli: Cli, scratch: Path, tmp_path: Path) -> None:
+    """Two drills on one store: exit code 0, the documented keys, counts, a page, an empty scratch
+    directory."""
+    where = tmp_path / "report.html"
+    done = cli(
+        "drill", "--stores", "fold", "--faults", "kill,crash,damage,errors", "--seconds", "8",
+        "--seed", "3", "--report", where, "--json",
+    )  # fmt: skip
+    found = done.json
+    assert (done.code, found["failures"], found["ok"]) == (0, [], True)
+    assert found.keys() >= DOCUMENTED
+    assert found["stores"]["fold"].keys() >= COUNTS
+    assert all(found["stores"]["fold"][name] > 0 for name in COUNTS)
+    assert found["recovery_ms"].keys() >= {"p50", "p99", "max"}
+    assert found["seed"] == 3
+    assert "warm: not asked for" in found["not_covered"]
+    assert "seed 3" in where.read_text(encoding="utf-8")
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--stores", "folds"], "--stores 'folds' is none of fold, "),
+        (["--faults", "crash,flood"], "--faults 'flood' is none of crash, "),
+        (["--seconds", "0"], "--seconds 0.0 is not more than 0"),
+        (["--seconds", "nan"], "--seconds nan is not more than 0"),
+        (["--exhaustive", "--seconds", "5"], "exclude each other"),
+        (["--report", "/nowhere/at/all.html"], "there is no directory for"),
+        (["--replay", "fold always put-small melt@1"], "is no fault"),
+        (["/nowhere/at/all"], "is not a directory"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    cli: Cli, scratch: Path, arguments: list[str], said: str
+) -> None:
+    """Bad settings give exit code 4 and one line that names the value, before anything is done."""
+    done = cli("drill", *arguments)
+    assert (done.code, done.out) == (4, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not [path for path in scratch.rglob("*") if path.is_file()]
+
+
+def test_a_scenario_is_replayed(cli: Cli, scratch: Path) -> None:
+    """A scenario that holds says so and exits with 0."""
+    done = cli("drill", "--replay", "fold always put-small kill@17", "--json")
+    assert (done.code, done.json["failure"]) == (0, None)
+    assert cli("drill", "--replay", "fold always put-small kill@17").out.startswith("held: fold")
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_scenario_that_fails_again_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scenario that is still broken exits with 1 and prints everything about it."""
+    monkeypatch.setattr(replaying, "replay", lambda text, work: broken())
+    done = cli("drill", "--replay", "fold always put-small kill@17")
+    assert done.code == 1
+    for text in (LOST, "put-small", "lost <b>&", "/kept", "seed 5", "--replay 'fold always -"):
+        assert text in done.out
+    assert cli("drill", "--replay", "fold always - kill@1", "--json").json["failure"]["seed"] == 5
+
+
+def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
+    """SIGINT in the middle: the report of what was covered, with exit code 0, as nothing broke."""
+    process = subprocess.Popen(
+        [*PROGRAM, "drill", "--stores", "fold", "--seconds", "600", "--faults", "kill,processes"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "kill: fold" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=25)
+    assert process.returncode == 0
+    assert "interrupted" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def test_time_that_is_left_goes_to_those_behind(tmp_path: Path) -> None:
+    """A drill that ends early leaves its time to the others; without a time they have no end."""
+    seen: list[float | None] = []
+
+    def look(tally: Tally, clock: Clock) -> None:
+        seen.append(None if clock.until is None else clock.until - time.monotonic())
+
+    staged(plan_in(tmp_path), look, look, seconds=10.0)
+    assert seen[0] == pytest.approx(5.0, abs=1.0)
+    assert seen[1] == pytest.approx(10.0, abs=1.0)
+    staged(plan_in(tmp_path), look, seconds=None)
+    assert seen[2] is None
+
+
+def test_a_broken_drill_is_told(tmp_path: Path) -> None:
+    """An exception in a drill is a failure of the run; the next drill is run all the same."""
+
+    def fail(tally: Tally, clock: Clock) -> None:
+        raise ZeroDivisionError("of the drill")
+
+    outcome = staged(plan_in(tmp_path), fail, lambda tally, clock: tally.fault("x"))
+    assert not outcome.ok
+    assert outcome.tally.faults == {"x": 1}
+    (failure,) = outcome.tally.failures
+    assert (failure.promise, failure.store) == (run.FINISHES, "")
+    assert "of the drill" in failure.detail
+
+
+def test_what_breaks_after_an_interruption_does_not_count(tmp_path: Path) -> None:
+    """What was found before Ctrl-C counts, what the dying drill finds after it does not, and the
+    drills behind it are not covered."""
+
+    def interrupted(tally: Tally, clock: Clock) -> None:
+        tally.failures.append(broken())
+        tally.lost_acknowledged += 1
+        os.kill(os.getpid(), signal.SIGINT)
+        assert clock.is_over()
+        tally.failures.append(broken())
+        tally.lost_acknowledged += 1
+        tally.fault("x")
+
+    former = signal.getsignal(signal.SIGINT)
+    outcome = staged(plan_in(tmp_path), interrupted, interrupted)
+    assert outcome.interrupted
+    assert (len(outcome.tally.failures), outcome.tally.lost_acknowledged) == (1, 1)
+    assert "part 1: interrupted before it began" in outcome.tally.not_covered
+    assert signal.getsignal(signal.SIGINT) is former
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    """Whoever presses twice does not want the report."""
+
+    def twice(tally: Tally, clock: Clock) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        staged(plan_in(tmp_path), twice)
+
+
+def test_a_drill_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drill that waits for what never comes is ended, and that is a failure."""
+    monkeypatch.setattr(run, "OVERDUE_S", 0.2)
+    never = threading.Event()
+    outcome = staged(plan_in(tmp_path), lambda tally, clock: never.wait(), seconds=0.1)
+    (failure,) = outcome.tally.failures
+    assert "had not returned" in failure.detail
+
+
+@pytest.mark.parametrize("field", ["lost_acknowledged", "wrong_answers", "leaked_processes"])
+def test_a_count_alone_breaks_a_run(tmp_path: Path, field: str) -> None:
+    """A run is not well because its failures were not kept."""
+    outcome = Outcome(plan_in(tmp_path))
+    assert outcome.ok
+    setattr(outcome.tally, field, 1)
+    assert not outcome.ok
+
+
+def test_every_fault_kind_has_a_drill() -> None:
+    """A run without a choice has drills of every kind of fault, and a choice takes only those."""
+    plan = Plan(seed=1, work="")
+    assert {part.drill.fault for part in run.parts_of(plan)} == set(FAULTS)
+    chosen = run.parts_of(Plan(seed=1, work="", faults=frozenset({"soak", "time"})))
+    assert [part.drill.fault for part in chosen] == ["time", "soak"]
+
+
+# --- a user's directory --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A user's directory with a store of each kind."""
+    where = tmp_path / "user"
+    with holdfast.open(where) as engine:
+        fold = engine.fold("config")
+        for number in range(5):
+            fold.apply([holdfast.Put(f"key {number}", b"value")], holdfast.Cursor.from_u64(number))
+        vectors = engine.vectors("docs", dimension=4, metric="l2")
+        vectors.ingest(np.arange(8), np.eye(8, 4, dtype=np.float32))
+        sensors = engine.warm("sensors", dimension=2)
+        sensors.write(1, 0, np.arange(8), np.ones((8, 2), np.float32))
+        faces = engine.index("faces", kind="flat", dimension=4, metric="euclidean")
+        faces.insert_batch([1, 2], np.eye(2, 4, dtype=np.float32))
+    return where
+
+
+def test_a_copy_is_drilled_and_the_original_left_alone(
+    cli: Cli, scratch: Path, directory: Path
+) -> None:
+    """Every kind of fault that can be on a copy of every store; the directory stays as it is."""
+    before = snapshot(directory)
+    done = cli("drill", directory, "--seconds", "16", "--json")
+    found = done.json
+    assert (done.code, found["failures"]) == (0, [])
+    assert snapshot(directory) == before
+    assert found["source"] == str(directory)
+    for kind in ("fold", "vectors", "warm", "index"):
+        counts = found["stores"][kind]
+        assert counts["crash_states"], kind
+        assert counts["kill_points"], kind
+        assert counts["bit_flips"], kind
+        assert counts["errors_injected"], kind
+    assert found["faults"]["worker SIGKILL"] >= 3
+    (one,) = [p for p in found["promises"] if p["promise"] == verdicts.ON_COPIES.text]
+    assert one["verdict"] == "held"
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_store_that_loses_a_row_on_the_way_is_told(directory: Path) -> None:
+    """A copy that holds less after a crash than before is a failure."""
+    store = next(one for one in sources.stores_in(str(directory)) if one.kind == "fold")
+    rehearsal = copies.Rehearsal(store, sources.in_memory(str(directory)))
+    assert rehearsal.broken_after(rehearsal.disk.crash()) is None
+    less = rehearsal.disk.crash()
+    content = less.content(rehearsal.path)
+    assert content is not None
+    less.place(rehearsal.path, content[:-20])
+    assert rehearsal.broken_after(less) == "it holds something else"
+
+
+def test_a_source_that_changes_is_told(tmp_path: Path, directory: Path) -> None:
+    """If a file of the original has another size or time at the end, the run says so."""
+    plan = Plan(seed=1, work=str(tmp_path), source=str(directory))
+
+    def meddle(tally: Tally, clock: Clock) -> None:
+        (directory / "config.snap").write_bytes(b"other")
+
+    outcome = staged(plan, meddle)
+    assert [failure.promise for failure in outcome.tally.failures] == [sources.ORIGINAL]
+
+
+def test_a_directory_in_use_or_without_stores_is_refused(tmp_path: Path, directory: Path) -> None:
+    """A copy made while an engine writes would not be whole; and there has to be something."""
+    with holdfast.open(directory), pytest.raises(InvalidArgument, match="an engine is running"):
+        sources.check_source(str(directory))
+    with pytest.raises(StoreNotFound, match="there is no store"):
+        sources.check_source(str(tmp_path))
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def rich_outcome(tmp_path: Path) -> Outcome:
+    """An outcome in which there is something of everything."""
+    outcome = Outcome(plan_in(tmp_path), seconds=12.5)
+    tally = outcome.tally
+    tally.stores["fold"] = Counts(crash_states=1234, kill_points=5)
+    tally.fault("process dead before a call", 5)
+    tally.lost_acknowledged = 1
+    tally.failures.append(broken())
+    tally.failures.append(broken("a promise that nobody has heard of"))
+    tally.recovery_ms = [10.0, 20.0, 900.0]
+    tally.timeline = [Moment(n, 50, n % 2, 1.0, 9.0 + n, n % 2, n % 2, 40, 90.5, 1.5)
+                      for n in range(4)]  # fmt: skip
+    tally.not_covered = ["<worker> on the moon: no rocket"]
+    outcome.parts.append(Done("kill points", "kill", 2.0, 5))
+    return outcome
+
+
+def test_promises_are_judged(tmp_path: Path) -> None:
+    """A promise is broken by its failures, held if faults were tried, else not covered; what is
+    broken besides has a line of its own."""
+    judged = {one.promise: one for one in verdicts.judge(rich_outcome(tmp_path))}
+    assert judged["An acknowledged write is never lost"].verdict == "broken"
+    assert judged[
+        "Every call is answered, by a result or one of holdfast's own errors"
+    ].verdict == ("held")
+    assert judged["A death costs latency, not an error"].verdict == "not covered"
+    assert judged["No file is touched past the one file layer"].verdict == "not covered"
+    assert judged["a promise that nobody has heard of"].verdict == "broken"
+
+
+class Reader(HTMLParser):
+    """Every tag with its attributes, and all text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
+    """Well-formed HTML with charts in it, everything escaped, and no address of anything."""
+    text = page.page(rich_outcome(tmp_path))
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("svg") == 7
+    assert not {"script", "link", "img", "iframe", "b", "worker"} & set(tags)
+    for _, attributes in reader.tags:
+        assert not {"src", "href", "onload", "style"} & attributes.keys()
+    assert not re.search(r"https?:|url\(|@import", text)
+    for said in ("lost <b>&", "<worker> on the moon", "kept", "1,234", "20.0 ms in the median"):
+        assert said in reader.text
+    assert reader.text.index("An acknowledged write") < reader.text.index("What was tried")
+
+
+def test_the_page_of_nothing(tmp_path: Path) -> None:
+    """A run that tried nothing has a page that says so."""
+    text = page.page(Outcome(plan_in(tmp_path)))
+    for said in ("Nothing was tried", "There was no soak", "not-covered", "No process was killed"):
+        assert said in text
+
+
+def test_the_text_says_what_broke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report as text has the verdicts, the counts and everything about a failure."""
+    command.show(rich_outcome(tmp_path))
+    out = capsys.readouterr().out
+    for said in ("broken       An acknowledged", "fold: 1,234 crash states, 5 kill points",
+                 "recovery: 20.0 ms median", "BROKEN: ", "put-small", "/kept", "--replay",
+                 "lost 1, wrong 0, leaked 0; seed 5, 12.5 s", "not covered: 1 things"):  # fmt: skip
+        assert said in out
+
+
+def test_json_is_json(tmp_path: Path) -> None:
+    """The report survives JSON, and its percentiles are those of the times."""
+    found = report.fields(rich_outcome(tmp_path))
+    assert json.loads(json.dumps(found)) == found
+    assert found["recovery_ms"] == {"p50": 20.0, "p99": 900.0, "max": 900.0, "count": 3}
+    assert report.recovery([]) == {"p50": None, "p99": None, "max": None, "count": 0}
+    assert set(STORES) >= found["stores"].keys()  # type: ignore[attr-defined]
+
+
+def test_the_command_of_a_failure_is_one(tmp_path: Path) -> None:
+    """What a failure says to type is a command line that the program takes."""
+    words = shlex.split(broken().replay)
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--json"], capture_output=True, text=True, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["failure"]) == (0, None)
