@@ -46,8 +46,6 @@ UNDETECTABLE: dict[StoreKind, str] = {
     "does not chain them; each value is checked to be one that was written for its key",
     "index": "index: the first snapshot put back in place of a later one, since it has no stamp; "
     "each row is checked to be one that was written for its id",
-    "registry": "registry: values in a file that lost its last sector, since the checksums are in "
-    "it and the original writes none; its keys are checked",
 }
 _SECONDS_MAX = 5.0
 _BYTES_MAX = 256 << 20
