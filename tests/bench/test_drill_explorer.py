@@ -182,6 +182,8 @@ def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:
         "power@41:names=1,kept=100100000110001100,torn=9:0-1385",
         # The sector that was lost held a part of a model and the checksums, too.
         "registry always save-large damage=drill.zsm:zero=512+400",
+        # The first snapshot had no stamp, so that it went with records that follow a later one.
+        "index always named,checkpoint,insert damage=drill.iqdb:stale=12",
         # A dimension beyond every array, and looking at the log raised an error of numpy.
         "index always insert damage=drill.iqdb:flip=12.1",
     ],
