@@ -281,6 +281,7 @@ def _first_lost(
 
     A later commit may reach the disk without the witnesses and manifests of earlier ones, which it
     does not list. Not for a program of the original, which leaves torn tails and builds on them.
+    ``unsynced_from`` may be within a request that is cut short; then all from there on is lost.
     """
     if not _is_ours(located) or located.end <= unsynced_from:
         return None

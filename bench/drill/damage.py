@@ -50,6 +50,11 @@ UNDETECTABLE: dict[StoreKind, tuple[str, ...]] = {
         "the ledger says it was synced; it then has the first of its keys and no cursor, and is "
         "checked to hold nothing but what one earlier state had together",
     ),
+    "vectors": (
+        "vectors: the file of a branch taken away, or its parent's put in its place, since a file "
+        "does not say under which name it belongs; the parent's rows are checked, and that what "
+        "is in the branch's place shows rows of one state",
+    ),
 }
 _SECONDS_MAX = 5.0
 _BYTES_MAX = 256 << 20

@@ -184,6 +184,9 @@ def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:
         "registry always save-large damage=drill.zsm:zero=512+400",
         # The first snapshot had no stamp, so that it went with records that follow a later one.
         "index always named,checkpoint,insert damage=drill.iqdb:stale=12",
+        # A branch's file was taken away, or its parent's put there, which was called wrong.
+        "vectors never branch,batch damage=child.rvf:gone",
+        "vectors never branch,batch damage=child.rvf:foreign=drill.rvf",
         # A dimension beyond every array, and looking at the log raised an error of numpy.
         "index always insert damage=drill.iqdb:flip=12.1",
     ],
