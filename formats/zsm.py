@@ -21,7 +21,9 @@ damage: the place and the checksum of each entry. The original drops it when it 
 Written here, entries are sorted by key, so that the same artifacts are the same bytes. Read are
 entries in any order; of a repeated key the last one counts, and a key need not be the artifact's
 own hash, as in the original. A file without checks was written by the original, and holds what it
-says; other bytes behind the entries mean nothing.
+says; it ends with its last entry. So other bytes behind the entries are damaged checks, and so is a
+key of zeros, which is the hash of nothing and what a lost sector looks like. Fewer bytes than the
+checks would take mean nothing, as for the original, and so do any behind a count of 0; not zeros.
 """
 
 import struct
@@ -40,6 +42,7 @@ CHECKS_MAGIC = b"HFZCHK\x00\x01"
 _COUNT = struct.Struct("<Q")
 _CHECK = struct.Struct("<QI")
 _FOOTER = struct.Struct("<QQI8s")
+_NO_KEY = bytes(HASH_BYTES)
 _CHECKS_BYTES_MIN = len(CHECKS_MAGIC) + _FOOTER.size
 assert _CHECK.size == 12
 assert _FOOTER.size == 28
@@ -133,16 +136,19 @@ def read(view: memoryview, tick: Callable[[], None]) -> Content:
     content = _read_plainly(view, tick)
     if not content.flaws:
         left = view[len(view) - content.trailing_bytes :]
-        if _looks_like_checks(left):
+        if _looks_like_checks(left, content.count):
             content.flaws.append(Flaw(len(view) - len(left), "the checksums are damaged"))
     return content
 
 
-def _looks_like_checks(left: memoryview) -> bool:
-    """Whether bytes behind the entries are checks that something is wrong with."""
+def _looks_like_checks(left: memoryview, count: int) -> bool:
+    """Whether bytes behind so many entries are checks that something is wrong with."""
     head = bytes(left[: len(CHECKS_MAGIC)])
-    cut_in_magic = 0 < len(head) < len(CHECKS_MAGIC) and CHECKS_MAGIC.startswith(head)
-    return cut_in_magic or CHECKS_MAGIC in (head, bytes(left[-len(CHECKS_MAGIC) :]))
+    if 0 < len(head) < len(CHECKS_MAGIC) and CHECKS_MAGIC.startswith(head):  # cut in the magic
+        return True
+    overwritten = count > 0 and len(left) >= _CHECKS_BYTES_MIN + _CHECK.size * count
+    zeros = len(left) > 0 and not any(left[:_CHECKS_BYTES_MIN])
+    return overwritten or zeros or CHECKS_MAGIC in (head, bytes(left[-len(CHECKS_MAGIC) :]))
 
 
 def _read_plainly(view: memoryview, tick: Callable[[], None]) -> Content:
@@ -152,7 +158,10 @@ def _read_plainly(view: memoryview, tick: Callable[[], None]) -> Content:
     try:
         content.count = reader.u64("the count of entries")
         for _ in range(content.count):
-            content.entries.append(_read_entry(reader))
+            entry = _read_entry(reader)
+            if entry.key == _NO_KEY:
+                raise Malformed(entry.start, "the key is all zeros")
+            content.entries.append(entry)
             tick()
             _check_limits(len(content.entries), reader.offset)
     except Malformed as damage:

@@ -142,6 +142,15 @@ def apply_frames(item: Frames, index: StoredIndex) -> None:
         index.put(*item.change)
 
 
+def newest_stamp(view: memoryview, start: int, stop: int, dimension: int, known: Stamp) -> Stamp:
+    """``known``, or the last record of the same store from ``start`` to ``stop`` if it is newer."""
+    for item in iqdb_wal.read_frames(view[:stop], start, dimension, check=False):
+        assert isinstance(item, Frames)
+        if item.last is not None and item.last.store == known.store:
+            known = Stamp(known.store, max(known.sequence, item.last.sequence))
+    return known
+
+
 def despite_sync(verdict: Verdict, synced: int) -> Verdict:
     """The verdict, but what was synced is never a torn tail, nor may it be missing."""
     if verdict.offset >= synced or verdict.ending not in (Ending.CLEAN, Ending.TORN):

@@ -22,6 +22,7 @@ leftovers of writing             removed, also those of the original's programs
 
 import os
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ from holdfast.formats.errors import (
     from_os_error,
 )
 from holdfast.formats.fold_log import Ending, Verdict
-from holdfast.formats.iqdb_snapshot import Compression, SnapshotHeader
+from holdfast.formats.iqdb_snapshot import Compression, SnapshotHeader, Stamp
 from holdfast.formats.iqdb_values import Flaw, HnswParameters, IndexFlaw
 from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES
 from holdfast.workers.core_index import CoreIndex
@@ -55,6 +56,7 @@ from holdfast.workers.index_log import (
     apply_log,
     despite_sync,
     intact_parts,
+    newest_stamp,
     read_log,
     refuse_damage,
     request_at,
@@ -196,13 +198,20 @@ def _make(
         raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
     if not spec.create:
         raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
-    write_now(disk, path, empty_index(options, cls) if first is None else first, options)
+    index = empty_index(options, cls) if first is None else first
+    write_now(disk, path, index, options, Stamp(secrets.randbits(64), 0))
 
 
-def write_now(disk: Disk, path: str, index: StoredIndex, options: IndexOptions) -> None:
-    """Put a snapshot in place that goes with no log. Raises plain ``OSError``."""
+def write_now(
+    disk: Disk, path: str, index: StoredIndex, options: IndexOptions, stamp: Stamp
+) -> None:
+    """Put a snapshot in place to which no log belongs yet. Raises plain ``OSError``.
+
+    The stamp, if the options want any, keeps it from being taken for a later one.
+    """
+    moment = Moment(stamp if options.stamps else None, 0)
     compression = COMPRESSIONS[options.compression]
-    for _ in write_beside(disk, path, index, lambda: Moment(None, 0), compression, options.level):
+    for _ in write_beside(disk, path, index, lambda: moment, compression, options.level):
         pass
     put_in_place(disk, path)
 
@@ -275,11 +284,11 @@ class _Recovery:
         )
         verdict = despite_sync(verdict, ledger.synced_of(inode))
         if self._options.salvage and verdict.ending in (Ending.CORRUPT, Ending.INVALID):
-            file, records = self._salvage(loaded, file, view, reading, verdict)
+            file, reading = self._salvage(loaded, file, view, reading, verdict)
             held.close()
             held = guard(disk, wal)
             view, inode, sync_failed = file.map(), file.inode(), False
-            reading, end, torn_bytes = LogReading(sequence=0), HEADER_BYTES, 0
+            records, end, torn_bytes = reading.records, HEADER_BYTES, 0
         else:
             refuse_damage(wal, verdict)
             end = ledger.cut(view, inode, reading.end)
@@ -297,20 +306,25 @@ class _Recovery:
 
     def _salvage(
         self, loaded: Loaded, file: File, view: memoryview, reading: LogReading, verdict: Verdict
-    ) -> tuple[File, int]:
+    ) -> tuple[File, LogReading]:
         """Take what is intact of a damaged log into a new snapshot, and begin the log anew.
 
-        What lies from the damage on is kept beside the log.
+        What lies from the damage on is kept beside the log. Returns that, and how to go on: after
+        a crash in between, the snapshot and the old log still belong together.
         """
         index, offset = loaded.index, verdict.offset
         records = apply_log(view, min(reading.skip_to, offset), offset, index, self._tick)
+        store = secrets.randbits(64) if reading.store is None else reading.store
+        stamp = Stamp(store, reading.sequence or 0)
         for start, stop in intact_parts(view, offset, index.dimension, self._tick):
             records += apply_log(view, start, stop, index, self._tick)
+            stamp = newest_stamp(view, start, stop, index.dimension, stamp)
         keep_cut_bytes(self._disk, self._wal, view[offset:], offset, verdict.reason)
-        write_now(self._disk, self._path, index, self._options)
+        write_now(self._disk, self._path, index, self._options, stamp)
         replace(self._disk, self._wal, [HEADER])
         file.close()
-        return self._disk.open(self._wal, write=True), records
+        going_on = LogReading(store=store, records=records, sequence=stamp.sequence)
+        return self._disk.open(self._wal, write=True), going_on
 
     def _recovered(
         self,

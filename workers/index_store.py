@@ -146,7 +146,7 @@ class IndexStore:
         self._options = options
         self._lock = lock
         self._sequence = recovered.sequence
-        self._store = recovered.store or secrets.randbits(64)
+        self._store = secrets.randbits(64) if recovered.store is None else recovered.store
         header = recovered.header
         self._compression = header.compression or Compression.NONE
         self._count = header.rows

@@ -161,6 +161,8 @@ def repair_registry(disk: Disk, path: str, *, salvage: bool, tick: Callable[[], 
         for flaw in report.content.flaws
     ]
     notes = []
+    if lost and table and not report.content.checked:
+        notes.append("no checksums vouch for the models that are kept")
     previous = _whole_previous(disk, path, tick) if lost else None
     if previous is not None:
         before = stored_in(*previous)

@@ -6,6 +6,8 @@ What can be wrong, and what is done about it:
 absent, or empty                 a new file is put in place (temporary file, sync, rename)
 no manifest at all               ``InvalidFormat``; nothing is touched
 newest manifest damaged          the one before counts, unless a sync is known to have saved more
+unsynced, and parts are lost     the last commit counts in front of which nothing is missing,
+                                 although a later one may be whole
 bytes behind the last manifest   witnesses stay; the rest is kept beside the file, then cut
 a listed segment is damaged      ``StoreCorrupt``, unless it was never synced and power was lost
 the last owner's sync failed     what can be read is written to a new file before it is trusted
@@ -31,7 +33,8 @@ from holdfast.formats.errors import (
 )
 from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import StoreRecord
-from holdfast.formats.rvf.scan import find_manifest
+from holdfast.formats.rvf.scan import Located, find_manifest, first_doubt
+from holdfast.formats.rvf.vec import PADDING_MAX
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
     Disk,
@@ -91,6 +94,8 @@ class Judgement:
     end: int
     reason: str
     """Why the file does not end there, if it does not."""
+    is_ours: bool
+    """Whether that commit was made here, and not by a program of the original."""
 
 
 def recover(
@@ -164,9 +169,10 @@ def _recover_guarded(
     ledger = Ledger(disk, path)
     sync_failed = is_marked_unsynced(disk, path)
     judged = judge(disk, path, view, evidence(ledger, view, inode, sync_failed), tick)
+    # The original builds on torn tails, and unsynced, one costs what is written behind it here.
     opened = settled(
         disk, file, held, ledger, view, judged.end, judged.reason,
-        sync=sync, sync_failed=sync_failed,
+        sync=sync or not judged.is_ours, sync_failed=sync_failed,
     )  # fmt: skip
     torn_bytes = len(view) - judged.end
     return RecoveredVectors(opened, ledger, judged.loaded, torn_bytes)
@@ -242,6 +248,11 @@ def judge(
         refused = located.refused
         if refused is not None and (unsynced_from is None or refused < unsynced_from):
             raise _corrupt(path, refused, "a manifest lists segments that are not there")
+        lost = None if unsynced_from is None else _first_lost(view, located, unsynced_from, tick)
+        if lost is not None:
+            reason = "what was written there was lost before it was synced"
+            search_end = lost
+            continue
         try:
             end = end_with_witnesses(view, located)
             if told.is_torn(end):  # those witnesses tell of what never was
@@ -250,14 +261,31 @@ def judge(
                 end = max(located.end, min(end, unsynced_from))
             if end < told.synced:
                 raise _corrupt(path, end, "a commit that was synced is no longer there")
-            return Judgement(
-                load(disk, path, view[:end], located, tick, unsynced_from), end, reason
-            )
+            loaded = load(disk, path, view[:end], located, tick, unsynced_from)
+            return Judgement(loaded, end, reason, _is_ours(located))
         except DamagedSegment as damage:
             if unsynced_from is None or damage.offset < unsynced_from:
                 raise _corrupt(path, damage.offset, damage.reason) from damage
             reason = f"{damage.reason}, and was never synced"
             search_end = located.offset
+
+
+def _is_ours(located: Located) -> bool:
+    return located.manifest.extension is not None
+
+
+def _first_lost(
+    view: memoryview, located: Located, unsynced_from: int, tick: Callable[[], None]
+) -> int | None:
+    """Where in front of a commit something is missing that was written since the last sync.
+
+    A later commit may reach the disk without the witnesses and manifests of earlier ones, which it
+    does not list. Not for a program of the original, which leaves torn tails and builds on them.
+    ``unsynced_from`` may be within a request that is cut short; then all from there on is lost.
+    """
+    if not _is_ours(located) or located.end <= unsynced_from:
+        return None
+    return first_doubt(view[: located.end], unsynced_from, tick, PADDING_MAX)
 
 
 def _corrupt(path: str, offset: int, reason: str) -> StoreCorrupt:

@@ -224,23 +224,35 @@ def _search(view: memoryview, tick: Callable[[], None]) -> _Found:
     broken_at = steps.broken_at
     committed = 0 if best is None else best.end
     if steps.end > committed:
-        broken_at = _first_doubt(view, committed, tick)
+        broken_at = first_doubt(view, committed, tick)
     if broken_at is None:
         return _Found(best, refused, None)
     behind = _behind_break(view, broken_at, best, tick)
     return behind if behind.refused is not None else behind._replace(refused=refused)
 
 
-def _first_doubt(view: memoryview, start: int, tick: Callable[[], None]) -> int | None:
-    """Where the first segment from ``start`` on lies that is not intact, or the walk's break."""
+def first_doubt(
+    view: memoryview,
+    start: int,
+    tick: Callable[[], None] = _no_tick,
+    zeros_max: int = _ZEROS_MAX,
+) -> int | None:
+    """Where the first segment from ``start`` on lies that is not intact, or the walk's break.
+
+    More than ``zeros_max`` zeros ahead of a segment are in doubt, too. ``start`` is a boundary.
+    """
     steps = walk(view, start, tick)
+    expected = start
     for offset, header in steps:
         tick()
         end = offset + HEADER_BYTES + header.payload_bytes
+        if offset - expected > zeros_max:
+            return expected
         if header.payload_bytes > PAYLOAD_BYTES_MAX or not is_intact(
             header, view[offset + HEADER_BYTES : end]
         ):
             return offset
+        expected = end
     return steps.broken_at
 
 

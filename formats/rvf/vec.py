@@ -29,6 +29,8 @@ _FLOAT_BYTES = 4
 ALIGNMENT_OF_HEADER = -(HEADER_BYTES + _HEAD.size + _ID_BYTES) % _FLOAT_BYTES
 """What a header's offset leaves when divided by 4, for its vectors to be aligned in memory."""
 assert ALIGNMENT_OF_HEADER == 2
+PADDING_MAX = _FLOAT_BYTES - 1
+"""No commit has more zeros than this between two of its segments."""
 
 
 def padding_before(offset: int) -> int:

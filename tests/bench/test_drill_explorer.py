@@ -170,6 +170,23 @@ def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:
     [
         # A witness behind a commit that a power loss took stayed, and verify called that damage.
         "vectors always pair power@25:names=,kept=111011",
+        # A power loss took a witness, a former manifest or a part of a commit, and spared a later
+        # one, which counted: verify called what was missing in front of it damage.
+        "vectors always batch,delete-where,insert,compact "
+        "power@27:names=,kept=111111,torn=5:84-448",
+        "vectors interval pair,delete power@27:names=,kept=11111011",
+        "vectors interval pair,die,pair,delete,reopen power@34:names=,kept=11111111,torn=3:0-1077",
+        "vectors never batch,reopen,batch,batch,delete-where,pair,delete-where,delete,reopen "
+        "power@55:names=,kept=111111111111,torn=5:0-1090,lengths",
+        "vectors never delete,pair,delete,pair,pair,die,reopen,delete-where,branch "
+        "power@41:names=1,kept=100100000110001100,torn=9:0-1385",
+        # The sector that was lost held a part of a model and the checksums, too.
+        "registry always save-large damage=drill.zsm:zero=512+400",
+        # The first snapshot had no stamp, so that it went with records that follow a later one.
+        "index always named,checkpoint,insert damage=drill.iqdb:stale=12",
+        # A branch's file was taken away, or its parent's put there, which was called wrong.
+        "vectors never branch,batch damage=child.rvf:gone",
+        "vectors never branch,batch damage=child.rvf:foreign=drill.rvf",
         # A dimension beyond every array, and looking at the log raised an error of numpy.
         "index always insert damage=drill.iqdb:flip=12.1",
     ],

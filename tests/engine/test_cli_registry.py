@@ -207,6 +207,17 @@ class TestRepair:
         assert result.json["lost"][0]["rows"] == 1
         assert cli("verify", f"{path}.repaired").code == 0
 
+    def test_models_whose_checksums_are_lost(self, cli: Cli, store: Path) -> None:
+        """They are kept, and it is said that they may be damaged too."""
+        data = store.read_bytes()
+        lost = data.index(b"HFZCHK")
+        store.write_bytes(data[:lost] + bytes(len(data) - lost))
+        result = cli("verify", store, "--json")
+        assert (result.code, result.json["offset"]) == (2, lost)
+        result = cli("repair", store, "--json")
+        assert result.json["rows"] == 3
+        assert "vouch" in result.json["notes"][0]
+
     def test_an_open_registry_is_not_replaced(self, cli: Cli, store: Path) -> None:
         """While an engine has it open, it cannot be repaired in place."""
         with holdfast.open(store.parent) as engine:

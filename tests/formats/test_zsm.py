@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 import struct
 import zlib
 
@@ -96,7 +97,7 @@ def test_every_golden_file_is_judged() -> None:
 
 
 def test_oddities_of_the_original() -> None:
-    """A repeated key counts once, the last; other bytes behind the entries are counted."""
+    """A repeated key counts once, the last; few bytes behind the entries are counted."""
     assert len(read(content("odd-duplicate-key.zsm")).entries) == 2
     assert len(read(content("odd-duplicate-key.zsm")).by_key()) == 1
     assert read(content("odd-trailing-junk.zsm")).trailing_bytes == 4
@@ -227,6 +228,27 @@ def test_every_bit_flip() -> None:
         if 12 <= at < end:
             hit = next(e for e in entries if e.start <= at < e.end)
             assert (found.flaws[0].offset, found.flaws[0].end) == (hit.start, hit.end)
+
+
+@pytest.mark.parametrize("filling", ["zeros", "noise"])
+def test_every_tail_of_something_else(filling: str) -> None:
+    """What replaces the end of a file is seen, wherever it begins, though all checks go with it."""
+    for start in range(4, len(FILE)):
+        length = len(FILE) - start
+        tail = bytes(length) if filling == "zeros" else random.Random(start).randbytes(length)
+        flaws = read(FILE[:start] + tail).flaws
+        assert flaws, start
+        assert flaws[0].reason
+
+
+def test_entries_of_zeros_are_none() -> None:
+    """Zeros behind the header are no model for no schema, however many fit."""
+    fingerprint = Fingerprint(bytes(32), (), 0, 0)
+    nothing = ModelArtifact(fingerprint, [], [], 0.0, 0.0, 0.0, None, trained_on=0)
+    zeros = bytes(32) + model_artifact.encode(nothing)
+    assert not any(zeros)
+    flaws = read(zsm.MAGIC + (3).to_bytes(8, "little") + 3 * zeros).flaws
+    assert [(flaw.offset, flaw.reason) for flaw in flaws] == [(12, "the key is all zeros")]
 
 
 def test_every_flip_of_a_file_without_checks() -> None:

@@ -23,7 +23,7 @@ from holdfast.formats.errors import (
     StoreLocked,
     StoreNotFound,
 )
-from holdfast.formats.iqdb_snapshot import Compression, decode_header
+from holdfast.formats.iqdb_snapshot import Compression, decode_header, split_stamp
 from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES
 from holdfast.workers import index_messages as im
 from holdfast.workers.actor import Caller
@@ -189,6 +189,33 @@ def test_flip_in_the_midst_of_the_log_is_refused_and_salvaged_on_request() -> No
     assert ids(opened(memory.power_loss(Nothing()))) == [1, 3, 4, 9]
 
 
+def _damaged_in_the_midst() -> MemoryDisk:
+    """Four rows, and of the second one's record a bit is turned."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2, 3, 4)
+    damaged = bytearray(content(memory, WAL))
+    damaged[HEADER_BYTES + (len(damaged) - HEADER_BYTES) // 4 + 20] ^= 1
+    put(memory, WAL, bytes(damaged))
+    return memory
+
+
+def test_a_salvage_that_is_interrupted_is_done_again() -> None:
+    """Killed before any call, it leaves what another one makes the same rows of."""
+    memory = _damaged_in_the_midst()
+    salvaging = IndexOptions(salvage=True)
+    recording = FaultyDisk(memory.crash())
+    opened(recording, options=salvaging)
+    for number in range(len(recording.calls)):
+        left = memory.crash()
+        with pytest.raises(Killed):
+            opened(FaultyDisk(left, Kill(number)), options=salvaging)
+        for disk in (left.crash(), left.power_loss(Nothing())):
+            actor = opened(disk, options=salvaging)
+            assert sorted(ids(actor)) == [1, 3, 4], number
+            Writer(actor).write(9)
+            assert sorted(ids(opened(disk.crash()))) == [1, 3, 4, 9], number
+
+
 def test_a_request_logged_in_part_is_cut_as_a_whole() -> None:
     """Of a batch that a power loss left half, nothing shows."""
     memory = MemoryDisk("/data")
@@ -263,6 +290,32 @@ def test_a_snapshot_older_than_the_logs_beginning_is_refused() -> None:
     put(memory, PATH, old)
     with pytest.raises(StoreCorrupt, match="the snapshot ends with 1"):
         opened(memory)
+
+
+@pytest.mark.parametrize("begun", ["new", "salvaged"])
+def test_a_first_snapshot_in_place_of_a_later_one_is_refused(begun: str) -> None:
+    """What an index begins with has a stamp as well, so that later records do not go with it."""
+    memory = MemoryDisk("/data") if begun == "new" else _damaged_in_the_midst()
+    options = IndexOptions(dimension=DIMENSION, metric="euclidean", salvage=begun == "salvaged")
+    actor = opened(memory, options=options)
+    first = content(memory, PATH)
+    Writer(actor).write(7)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(8)
+    actor.close()
+    put(memory, PATH, first)
+    with pytest.raises(StoreCorrupt, match="but the snapshot ends with"):
+        opened(memory)
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+def test_a_first_snapshot_has_a_stamp_unless_none_is_wanted(stamps: bool) -> None:
+    """A new index says that it has no record yet, or ends with its rows as the original's does."""
+    memory = MemoryDisk("/data")
+    options = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    opened(memory, options=options).close()
+    _, stamp = split_stamp(memoryview(content(memory, PATH)))
+    assert (None if stamp is None else stamp.sequence) == (0 if stamps else None)
 
 
 def test_a_log_older_than_the_snapshot_is_left_behind() -> None:

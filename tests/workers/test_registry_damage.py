@@ -1,5 +1,6 @@
 """Damaged, lost and left-over files of a registry: never a wrong answer, never a silent loss."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,25 @@ def test_every_bit_flip() -> None:
         assert isinstance(found, StoreCorrupt), bit
         assert found.path == PATH
         assert found.reason
+
+
+@pytest.mark.parametrize("size", [64, 512, 4096])
+def test_every_lost_sector(size: int) -> None:
+    """Zeros or anything else in place of a sector are refused, also where all checksums were."""
+    disk = MemoryDisk("/data")
+    actor = opened(disk)
+    write(actor, saving(*((f"model {number}", number) for number in range(20))), Caller(1, 1))
+    actor.close()
+    whole = content_of(disk)
+    for start in range(0, len(whole), 64):
+        stop = min(start + size, len(whole))
+        for filling in (bytes(stop - start), random.Random(start).randbytes(stop - start)):
+            left = disk.crash()
+            left.place(PATH, whole[:start] + filling + whole[stop:])
+            found = _open(left)
+            assert isinstance(found, StoreCorrupt), (start, stop)
+            assert found.offset is not None
+            assert found.offset <= stop
 
 
 def _unsynced() -> MemoryDisk:

@@ -130,4 +130,6 @@ class FoldSubject:
         """
         if word in ("swap", "repeat", "drop"):
             return is_of_once_written(found, states)
-        return _CURSOR not in found and any(found.items() <= state.items() for state in states)
+        if word in ("cut", "zero", "noise", "flip"):
+            return _CURSOR not in found and any(found.items() <= state.items() for state in states)
+        return False

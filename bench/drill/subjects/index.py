@@ -16,7 +16,6 @@ from holdfast.bench.drill.subjects.base import (
     ask,
     die,
     examined,
-    is_of_once_written,
     reopen,
     tick,
 )
@@ -146,8 +145,7 @@ class IndexSubject:
         return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
-        """The snapshot of a new index has no stamp to say which records follow it."""
-        return word == "stale" and is_of_once_written(found, states)
+        return False
 
 
 def _ids_in(ids: im.Ids) -> list[Id]:

@@ -128,6 +128,4 @@ class RegistrySubject:
         return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
-        """A file that lost its last sector, and the checksums with it, looks like an original's."""
-        keys = {key for state in states for key in state}
-        return word in ("zero", "noise") and found.keys() <= keys
+        return False

@@ -174,7 +174,16 @@ class VectorsSubject:
         return examined(disk, self.path)
 
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
-        return False
+        """A branch's file may be taken away, or another store be put in its place.
+
+        Nothing in that one says whose place it has; it shows its own rows.
+        """
+        if word not in ("gone", "foreign"):
+            return False
+        own = {key: value for key, value in found.items() if key != _BRANCH}
+        rest = [{key: state[key] for key in state if key != _BRANCH} for state in states]
+        shown = [tuple(sorted(_rows(state).items())) for state in states]
+        return own in rest and (_BRANCH not in found or found[_BRANCH] in shown)
 
 
 def _read_rows(actor: Actor) -> dict[str, Hashable]:
