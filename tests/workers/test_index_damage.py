@@ -637,20 +637,98 @@ HARMS: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
+def overwrite(memory: MemoryDisk, path: str, content: bytes) -> None:
+    """Give the same file other content, as damage does, and some programs."""
+    file = memory.open(path, write=True)
+    file.truncate(len(content))
+    file.write_at(0, content)
+    file.close()
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("how", ["killed", "closed", "closed, power lost"])
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_was_synced_is_no_torn_tail(harm: str) -> None:
-    """Where the ledger knows that a record was saved, its damage or absence is not cut away."""
+def test_what_was_synced_is_no_torn_tail(harm: str, how: str, stamps: bool) -> None:
+    """Where it is known that a record was saved, its damage or absence is not cut away.
+
+    After a kill the ledger knows it, and after a clean close a note beside the log.
+    """
     memory = MemoryDisk("/data")
-    actor = opened(memory)
+    actor = opened(
+        memory, options=IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    )
     Writer(actor).write(1, 2, 3)
-    memory = memory.crash()
+    if how != "killed":
+        actor.close()
+    memory = memory.power_loss(Nothing()) if how == "closed, power lost" else memory.crash()
     whole = content(memory, WAL)
     harmed = HARMS[harm](whole, (len(whole) - HEADER_BYTES) // 3)
-    file = memory.open(WAL, write=True)
-    file.truncate(len(harmed))
-    file.write_at(0, harmed)
-    file.close()
+    overwrite(memory, WAL, harmed)
     with pytest.raises(StoreCorrupt, match="synced"):
         opened(memory)
     assert content(memory, WAL) == harmed
     assert examine_index(memory, PATH, tick).standing is Standing.DAMAGED
+
+
+def test_a_batch_saved_before_a_clean_close_is_not_cut_for_one_bit() -> None:
+    """Every single flipped bit in a closed log's only batch is refused, and salvage opens it."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    ask(actor, inserting({n: ([n], None) for n in range(3)}), im.IndexInserted, Caller(1, 1))
+    actor.commit()
+    actor.close()
+    whole = content(memory, WAL)
+    for at in range(HEADER_BYTES, len(whole)):
+        harmed = bytearray(whole)
+        harmed[at] ^= 1 << at % 8
+        overwrite(memory, WAL, bytes(harmed))
+        with pytest.raises((StoreCorrupt, InvalidFormat)):
+            opened(memory)
+        assert content(memory, WAL) == harmed
+    assert ids(opened(memory, options=IndexOptions(salvage=True))) == [0, 1]
+
+
+def test_the_note_of_a_close_does_not_bind_other_programs() -> None:
+    """A log that the original appended to, or emptied in place behind a snapshot, opens."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2, options=IndexOptions(dimension=DIMENSION, metric="euclidean"))
+    other = MemoryDisk("/data")
+    plain = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=False)
+    closed(other, 1, 2, 3, options=plain)
+    record = (len(content(other, WAL)) - HEADER_BYTES) // 3
+    overwrite(memory, WAL, content(memory, WAL) + content(other, WAL)[-record:])
+    appended = memory.crash()
+    assert ids(opened(appended)) == [1, 2, 3]
+    actor = opened(other, options=plain)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    put(memory, PATH, content(other, PATH))
+    overwrite(memory, WAL, HEADER)
+    assert ids(opened(memory)) == [1, 2, 3]
+
+
+def test_a_close_is_done_on_a_disk_that_takes_no_note() -> None:
+    """The note is a safeguard only: without space for it the index closes, and opens again."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    Writer(actor).write(1)
+    disk.arm(Fail(len(disk.calls), errno.ENOSPC, lasting=True, calls=frozenset({"open"})))
+    actor.close()
+    assert disk.struck
+    assert ids(opened(memory)) == [1]
+
+
+def test_an_emptied_log_leaves_no_note() -> None:
+    """What a close noted goes once there is nothing in the log, and with a dropped index."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    assert memory.inode_at(f"{WAL}.closed") is not None
+    actor = opened(memory)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    actor.close()
+    assert memory.inode_at(f"{WAL}.closed") is None
+    actor = opened(memory)
+    Writer(actor).write(2)
+    actor.close()
+    opened(memory).remove()
+    assert memory.list("/data") == []
