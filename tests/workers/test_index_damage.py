@@ -511,7 +511,6 @@ class Picky:
     """An index of one's own that refuses id 13, whatever it said before."""
 
     INDEX_TYPE = "picky"
-    log: list[str] = []  # noqa: RUF012  # for all of them
 
     def __init__(self, dimension: int, metric: Any) -> None:
         self.dimension, self.metric = dimension, metric
@@ -578,6 +577,50 @@ def test_an_index_of_ones_own_is_durable() -> None:
     assert hits.each == 2
     with pytest.raises(InvalidFormat, match="picky"):
         opened(memory.crash(), options=IndexOptions())
+
+
+class Forgetful(Picky):
+    """An index of one's own that saves fewer rows than it has, other ones, or none at all."""
+
+    INDEX_TYPE = "forgetful"
+
+    def save_to(self, writer: Any) -> None:
+        if 10 in self.rows:
+            writer.write(b"nonsense")
+            return
+        metric = "dot" if 11 in self.rows else self.metric
+        rows = {id_: row for id_, row in self.rows.items() if id_ != 12}
+        writer.write(repr((self.dimension, metric, rows)).encode())
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+@pytest.mark.parametrize("number", [10, 11, 12])
+def test_a_snapshot_that_does_not_load_replaces_none(
+    number: int, compression: im.CompressionName
+) -> None:
+    """What a class's ``save_to`` leaves out is noticed before the old snapshot and log go."""
+    forgetful = IndexOptions(
+        kind="tests.workers.test_index_damage:Forgetful",
+        dimension=DIMENSION,
+        metric="euclidean",
+        compression=compression,
+    )
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=forgetful)
+    Writer(actor).write(1, 2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(number)
+    before = content(memory, PATH), content(memory, WAL)
+    for reset in (True, False):
+        with pytest.raises(InvalidArgument, match=r"Forgetful\.save_to"):
+            ask(actor, im.IndexCheckpoint(reset), Compacted)
+    assert (content(memory, PATH), content(memory, WAL)) == before
+    assert memory.inode_at(f"{PATH}.tmp") is None
+    Writer(actor).write(3)
+    again = opened(memory.crash(), options=forgetful)
+    assert inner(again).keys() == {1, 2, number, 3}
+    ask(again, deleting(number), im.IndexDeleted, Caller(1, 1))
+    ask(again, im.IndexCheckpoint(), Compacted)
 
 
 def test_a_record_that_the_index_refuses_is_taken_back() -> None:
