@@ -27,6 +27,7 @@ from holdfast.formats.iqdb_values import Flaw, Id, IndexFlaw, Value, decode_meta
 from holdfast.formats.iqdb_wal import HEADER_BYTES
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk
+from holdfast.workers.index_closing import synced_bytes
 from holdfast.workers.index_log import LogReading, apply_log, despite_sync, read_log
 from holdfast.workers.index_recovery import WAL_SUFFIX
 from holdfast.workers.index_snapshot import CORE_TYPES, FOREIGN
@@ -186,7 +187,7 @@ def examine_index(disk: Disk, path: str, tick: Callable[[], None]) -> IndexRepor
         ending = Ending.CORRUPT if ours else Ending.INVALID
         return IndexReport(path, None, Verdict(ending, flaw.offset, flaw.reason), None, len(view))
     payload, stamp, snapshot = _judge_snapshot(view, header, tick)
-    log = _examine_log(disk, path + WAL_SUFFIX, header.dimension, stamp, tick)
+    log = _examine_log(disk, path, header.dimension, stamp, tick)
     return IndexReport(path, header, snapshot, log, len(view), payload)
 
 
@@ -225,9 +226,10 @@ def _told(core: CoreHeader) -> tuple[int, str, int]:
 
 
 def _examine_log(
-    disk: Disk, wal: str, dimension: int, stamp: Stamp | None, tick: Callable[[], None]
+    disk: Disk, path: str, dimension: int, stamp: Stamp | None, tick: Callable[[], None]
 ) -> LogView | None:
     """The log beside a snapshot, if there is one."""
+    wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
         return None
     file = disk.open(wal)
@@ -236,7 +238,7 @@ def _examine_log(
         view, inode = file.map(), file.inode()
     finally:
         file.close()
-    synced = ledger.synced_of(inode)
+    synced = synced_bytes(disk, path, ledger, wal, inode)
     if not any(view[:HEADER_BYTES]) and not any(bytes(view)):
         empty = Verdict(Ending.TORN if len(view) else Ending.CLEAN, 0, "nothing but zeros")
         return LogView(despite_sync(empty, synced), 0, len(view))

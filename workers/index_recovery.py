@@ -11,7 +11,7 @@ log of another store             ``InvalidFormat``; nothing is touched
 log older than the snapshot      its records are kept beside the log, then cut
 records already in the snapshot  skipped, where stamps say so; else repeated, which changes nothing
 damage before intact records     ``StoreCorrupt``; nothing is touched, unless salvage is asked for
-damage to what a sync had saved  the same, as far as the ledger tells
+damage to what a sync had saved  the same, as far as the ledger tells, or a clean close's note
 torn tail, or a tail of zeros    the bytes are kept beside the log, then cut
 a request logged only in part    cut as a whole: nobody was told that it happened
 a last record the index refuses  the same
@@ -50,6 +50,8 @@ from holdfast.workers.disk import (
     replace,
 )
 from holdfast.workers.foreign_index import make_foreign
+from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
+from holdfast.workers.index_closing import synced_bytes
 from holdfast.workers.index_log import (
     LogReading,
     Refused,
@@ -152,7 +154,7 @@ def recover(
             _make(disk, spec, options, cls, first)
         else:
             first = None
-        _ensure_log(disk, path + WAL_SUFFIX)
+        _ensure_log(disk, path)
         file = disk.open(path + WAL_SUFFIX, write=True)
     except HoldfastError:
         raise  # some are an OSError, too
@@ -224,7 +226,8 @@ def _size(disk: Disk, path: str) -> int:
         file.close()
 
 
-def _ensure_log(disk: Disk, wal: str) -> None:
+def _ensure_log(disk: Disk, path: str) -> None:
+    wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
         replace(disk, wal, [HEADER])
         return
@@ -232,7 +235,7 @@ def _ensure_log(disk: Disk, wal: str) -> None:
     try:
         head = file.read_at(0, HEADER_BYTES)
         zeros = not any(head) and not any(file.read_at(0, file.size()))
-        synced = Ledger(disk, wal).synced_of(file.inode())
+        synced = synced_bytes(disk, path, Ledger(disk, wal), wal, file.inode())
     finally:
         file.close()
     problem = None if zeros else iqdb_wal.header_problem(head)
@@ -282,7 +285,8 @@ class _Recovery:
         verdict = iqdb_wal.judge(
             view, reading.damage, dimension, unsynced_from=unsynced_from, tick=self._tick
         )
-        verdict = despite_sync(verdict, ledger.synced_of(inode))
+        synced = synced_bytes(disk, self._path, ledger, wal, inode)
+        verdict = despite_sync(verdict, synced)
         if self._options.salvage and verdict.ending in (Ending.CORRUPT, Ending.INVALID):
             file, reading = self._salvage(loaded, file, view, reading, verdict)
             held.close()
@@ -388,7 +392,7 @@ def drop_files(disk: Disk, path: str) -> None:
     wal = path + WAL_SUFFIX
     for leftover in (path + TEMPORARY_SUFFIX, wal + TEMPORARY_SUFFIX):
         remove_if_there(disk, leftover)
-    for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX):
+    for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX, CLOSED_SUFFIX):
         remove_if_there(disk, wal + suffix)
     drop_cut_bytes(disk, wal)
     # The log first: a log without its snapshot could not be opened.

@@ -18,6 +18,7 @@ from holdfast.formats.iqdb_values import IndexFlaw, encode_metadata
 from holdfast.formats.iqdb_wal import HEADER
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk, remove_if_there, replace, write_beside
+from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
 from holdfast.workers.index_inspection import IndexReport, LogView, examine_index
 from holdfast.workers.index_log import apply_log, intact_parts
 from holdfast.workers.index_recovery import WAL_SUFFIX
@@ -127,4 +128,5 @@ def keep_log(disk: Disk, path: str, suffix: str) -> None:
     replace(disk, wal + suffix, (old[n : n + _COPY_BYTES] for n in range(0, len(old), _COPY_BYTES)))
     replace(disk, wal, [HEADER])
     remove_if_there(disk, wal + LEDGER_SUFFIX)
+    remove_if_there(disk, wal + CLOSED_SUFFIX)
     clear_unsynced(disk, wal)

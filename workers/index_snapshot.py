@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from holdfast.formats.checksum import crc32, crc32_combine
-from holdfast.formats.errors import HoldfastError, InvalidFormat, StoreCorrupt
+from holdfast.formats.errors import HoldfastError, InvalidArgument, InvalidFormat, StoreCorrupt
 from holdfast.formats.iqdb_snapshot import (
     HEADER_BYTES_MAX,
     LZ4_INPUT_BYTES_MAX,
@@ -132,7 +132,8 @@ def write_beside(
 
     ``moment`` is asked when the rows are fixed that go into it. A payload that would compress so
     well that readers took it for a bomb, or is too long for LZ4, is stored as it is. Raises plain
-    ``OSError``; nothing is left then.
+    ``OSError``, and ``InvalidArgument`` for a class of the user's that cannot be saved so that it
+    loads again; nothing is left then.
     """
     temporary = path + TEMPORARY_SUFFIX
     remove_if_there(disk, temporary)
@@ -145,7 +146,7 @@ def write_beside(
             writing = _Writing(file, index, moment(), Compression.NONE, level)
             yield from writing.steps()
         file.sync()
-        _verify(file, temporary)
+        _verify(file, temporary, index)
     except BaseException:
         file.close()
         remove_if_there(disk, temporary)
@@ -154,13 +155,25 @@ def write_beside(
     return Written(writing.end, writing.moment.log_end, writing.compression)
 
 
-def _verify(file: File, path: str) -> None:
-    """Read back what was written: the old snapshot must not go before the new one is good."""
+def _verify(file: File, path: str, index: StoredIndex) -> None:
+    """Read back what was written: the old snapshot must not go before the new one is good.
+
+    What a class of the user's has written is loaded, too: only it can tell whether that is all.
+    """
     view = file.map()
     try:
         check_region(view, decode_header(view[: HEADER_BYTES_MAX + PREAMBLE_BYTES]))
     except IndexFlaw as flaw:
         raise flawed(path, flaw) from flaw
+    if not isinstance(index, ForeignIndex):
+        return
+    cls = type(index.inner)
+    try:
+        load_snapshot(view, cls, ratio_guard=False, tick=lambda: None)
+    except IndexFlaw as flaw:
+        raise InvalidArgument(
+            f"{cls.__name__}.save_to wrote what load_from does not give back: {flaw.reason}"
+        ) from flaw
 
 
 class _Writing:

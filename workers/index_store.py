@@ -37,6 +37,7 @@ from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
 from holdfast.workers.foreign_index import HalfDone
 from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.index_closing import note_closed
 from holdfast.workers.index_messages import IndexOptions, SnapshotInfo
 from holdfast.workers.index_recovery import (
     COMPRESSIONS,
@@ -425,6 +426,7 @@ class IndexStore:
         """Sync and let go of everything."""
         if self.log.unsynced_bytes:
             self.group.sync()
+        note_closed(self._disk, self.path, self.log)
         self.log.close()
         self.ledger.discard()
         self._lock.release()

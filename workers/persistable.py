@@ -97,7 +97,10 @@ class Persistable(Protocol):
         ...
 
     def save_to(self, writer: Writer, /) -> None:
-        """Write everything, so that ``load_from`` needs nothing else."""
+        """Write everything, so that ``load_from`` needs nothing else.
+
+        It is loaded to see whether that is so, before a former snapshot goes.
+        """
         ...
 
     @classmethod

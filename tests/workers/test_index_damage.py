@@ -564,7 +564,6 @@ class Picky:
     """An index of one's own that refuses id 13, whatever it said before."""
 
     INDEX_TYPE = "picky"
-    log: list[str] = []  # noqa: RUF012  # for all of them
 
     def __init__(self, dimension: int, metric: Any) -> None:
         self.dimension, self.metric = dimension, metric
@@ -633,6 +632,50 @@ def test_an_index_of_ones_own_is_durable() -> None:
         opened(memory.crash(), options=IndexOptions())
 
 
+class Forgetful(Picky):
+    """An index of one's own that saves fewer rows than it has, other ones, or none at all."""
+
+    INDEX_TYPE = "forgetful"
+
+    def save_to(self, writer: Any) -> None:
+        if 10 in self.rows:
+            writer.write(b"nonsense")
+            return
+        metric = "dot" if 11 in self.rows else self.metric
+        rows = {id_: row for id_, row in self.rows.items() if id_ != 12}
+        writer.write(repr((self.dimension, metric, rows)).encode())
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+@pytest.mark.parametrize("number", [10, 11, 12])
+def test_a_snapshot_that_does_not_load_replaces_none(
+    number: int, compression: im.CompressionName
+) -> None:
+    """What a class's ``save_to`` leaves out is noticed before the old snapshot and log go."""
+    forgetful = IndexOptions(
+        kind="tests.workers.test_index_damage:Forgetful",
+        dimension=DIMENSION,
+        metric="euclidean",
+        compression=compression,
+    )
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=forgetful)
+    Writer(actor).write(1, 2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(number)
+    before = content(memory, PATH), content(memory, WAL)
+    for reset in (True, False):
+        with pytest.raises(InvalidArgument, match=r"Forgetful\.save_to"):
+            ask(actor, im.IndexCheckpoint(reset), Compacted)
+    assert (content(memory, PATH), content(memory, WAL)) == before
+    assert memory.inode_at(f"{PATH}.tmp") is None
+    Writer(actor).write(3)
+    again = opened(memory.crash(), options=forgetful)
+    assert inner(again).keys() == {1, 2, number, 3}
+    ask(again, deleting(number), im.IndexDeleted, Caller(1, 1))
+    ask(again, im.IndexCheckpoint(), Compacted)
+
+
 def test_a_record_that_the_index_refuses_is_taken_back() -> None:
     """What the index refuses after all leaves no record, and what comes later is not lost."""
     memory = MemoryDisk("/data")
@@ -690,20 +733,98 @@ HARMS: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
+def overwrite(memory: MemoryDisk, path: str, content: bytes) -> None:
+    """Give the same file other content, as damage does, and some programs."""
+    file = memory.open(path, write=True)
+    file.truncate(len(content))
+    file.write_at(0, content)
+    file.close()
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("how", ["killed", "closed", "closed, power lost"])
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_was_synced_is_no_torn_tail(harm: str) -> None:
-    """Where the ledger knows that a record was saved, its damage or absence is not cut away."""
+def test_what_was_synced_is_no_torn_tail(harm: str, how: str, stamps: bool) -> None:
+    """Where it is known that a record was saved, its damage or absence is not cut away.
+
+    After a kill the ledger knows it, and after a clean close a note beside the log.
+    """
     memory = MemoryDisk("/data")
-    actor = opened(memory)
+    actor = opened(
+        memory, options=IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    )
     Writer(actor).write(1, 2, 3)
-    memory = memory.crash()
+    if how != "killed":
+        actor.close()
+    memory = memory.power_loss(Nothing()) if how == "closed, power lost" else memory.crash()
     whole = content(memory, WAL)
     harmed = HARMS[harm](whole, (len(whole) - HEADER_BYTES) // 3)
-    file = memory.open(WAL, write=True)
-    file.truncate(len(harmed))
-    file.write_at(0, harmed)
-    file.close()
+    overwrite(memory, WAL, harmed)
     with pytest.raises(StoreCorrupt, match="synced"):
         opened(memory)
     assert content(memory, WAL) == harmed
     assert examine_index(memory, PATH, tick).standing is Standing.DAMAGED
+
+
+def test_a_batch_saved_before_a_clean_close_is_not_cut_for_one_bit() -> None:
+    """Every single flipped bit in a closed log's only batch is refused, and salvage opens it."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    ask(actor, inserting({n: ([n], None) for n in range(3)}), im.IndexInserted, Caller(1, 1))
+    actor.commit()
+    actor.close()
+    whole = content(memory, WAL)
+    for at in range(HEADER_BYTES, len(whole)):
+        harmed = bytearray(whole)
+        harmed[at] ^= 1 << at % 8
+        overwrite(memory, WAL, bytes(harmed))
+        with pytest.raises((StoreCorrupt, InvalidFormat)):
+            opened(memory)
+        assert content(memory, WAL) == harmed
+    assert ids(opened(memory, options=IndexOptions(salvage=True))) == [0, 1]
+
+
+def test_the_note_of_a_close_does_not_bind_other_programs() -> None:
+    """A log that the original appended to, or emptied in place behind a snapshot, opens."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1, 2, options=IndexOptions(dimension=DIMENSION, metric="euclidean"))
+    other = MemoryDisk("/data")
+    plain = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=False)
+    closed(other, 1, 2, 3, options=plain)
+    record = (len(content(other, WAL)) - HEADER_BYTES) // 3
+    overwrite(memory, WAL, content(memory, WAL) + content(other, WAL)[-record:])
+    appended = memory.crash()
+    assert ids(opened(appended)) == [1, 2, 3]
+    actor = opened(other, options=plain)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    put(memory, PATH, content(other, PATH))
+    overwrite(memory, WAL, HEADER)
+    assert ids(opened(memory)) == [1, 2, 3]
+
+
+def test_a_close_is_done_on_a_disk_that_takes_no_note() -> None:
+    """The note is a safeguard only: without space for it the index closes, and opens again."""
+    memory = MemoryDisk("/data")
+    disk = FaultyDisk(memory)
+    actor = opened(disk)
+    Writer(actor).write(1)
+    disk.arm(Fail(len(disk.calls), errno.ENOSPC, lasting=True, calls=frozenset({"open"})))
+    actor.close()
+    assert disk.struck
+    assert ids(opened(memory)) == [1]
+
+
+def test_an_emptied_log_leaves_no_note() -> None:
+    """What a close noted goes once there is nothing in the log, and with a dropped index."""
+    memory = MemoryDisk("/data")
+    closed(memory, 1)
+    assert memory.inode_at(f"{WAL}.closed") is not None
+    actor = opened(memory)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    actor.close()
+    assert memory.inode_at(f"{WAL}.closed") is None
+    actor = opened(memory)
+    Writer(actor).write(2)
+    actor.close()
+    opened(memory).remove()
+    assert memory.list("/data") == []
