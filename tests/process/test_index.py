@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -261,6 +263,41 @@ with holdfast.open(sys.argv[1]) as engine:
     script = str(tmp_path / "script.py")
     assert run([script, data, "write"]) == "custom 1 [1]\n"
     assert run([script, data]) == "custom 1 [1]\n"
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_an_index_of_ones_own_is_dropped_without_its_class(
+    tmp_path: Path, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed, it has no figures to show but is dropped with all its files; one in use is not."""
+    module = types.ModuleType("tests_own")
+    exec(OWN_CLASS, vars(module))
+    monkeypatch.setitem(sys.modules, "tests_own", module)
+    with holdfast.open(tmp_path) as engine:
+        path = tmp_path / "o.iqdb"
+        mine = holdfast.PersistedIndex.open(path, kind="tests_own:Own", dimension=2)
+        mine.insert(1, [1, 2])
+        with pytest.raises(holdfast.StoreLocked):
+            engine.drop("o")
+        mine.close()
+        with pytest.raises(holdfast.InvalidFormat, match=r"'own'.*kind='package.module:Class'"):
+            engine.status("o")
+        if face == "blocking":
+            engine.drop("o")
+        else:
+            asyncio.run(_drop(tmp_path, "o"))
+        assert engine.stores() == {}
+        assert [name for name in os.listdir(tmp_path) if name.startswith("o")] == []
+        assert engine.index("o", dimension=3).count() == 0
+        (tmp_path / "p.iqdb").write_bytes(b"something else")
+        with pytest.raises(holdfast.InvalidFormat):
+            engine.drop("p")
+        assert (tmp_path / "p.iqdb").exists()
+
+
+async def _drop(directory: Path, name: str) -> None:
+    async with holdfast.aio.open(directory) as engine:
+        await engine.drop(name)
 
 
 # --- bad input ----------------------------------------------------------------------------------
