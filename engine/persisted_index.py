@@ -28,13 +28,16 @@ from holdfast.formats.iqdb_snapshot import (
     SnapshotHeader,
     decode_header,
 )
-from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metadata, Metric, check_id
+from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metric
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
+    AnyId,
+    AnyMetadata,
     CheckedRows,
     Ids,
     IndexHits,
     IndexRow,
+    as_index_id,
     as_index_ids,
     as_row,
     as_rows,
@@ -222,11 +225,11 @@ class PersistedIndex:
 
     # --- writing ---------------------------------------------------------------------------
 
-    def insert(self, id: Id, vector: object, metadata: Metadata | None = None) -> None:
+    def insert(self, id: AnyId, vector: object, metadata: AnyMetadata | None = None) -> None:
         """Add a row. See ``Index.insert``."""
         self._insert(as_row(id, vector, metadata, self.dimension), replace=False)
 
-    def upsert(self, id: Id, vector: object, metadata: Metadata | None = None) -> None:
+    def upsert(self, id: AnyId, vector: object, metadata: AnyMetadata | None = None) -> None:
         """Add or replace a row. See ``Index.upsert``."""
         self._insert(as_row(id, vector, metadata, self.dimension), replace=True)
 
@@ -241,9 +244,9 @@ class PersistedIndex:
     def _insert(self, rows: CheckedRows, *, replace: bool) -> IndexInserted:
         return IndexInserted(*self._write(lambda: self._store.insert(*rows, replace=replace)))
 
-    def delete(self, id: Id, *, missing_ok: bool = False) -> bool:
+    def delete(self, id: AnyId, *, missing_ok: bool = False) -> bool:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""
-        checked = [check_id(id)]
+        checked = [as_index_id(id)]
         return self._write(lambda: self._store.delete(checked, missing_ok=missing_ok)) > 0
 
     def delete_batch(self, ids: Ids, *, missing_ok: bool = False) -> int:

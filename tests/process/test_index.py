@@ -316,6 +316,20 @@ REFUSED: dict[str, tuple[Action, type[Exception]]] = {
         holdfast.InvalidArgument,
     ),
     "kind": (lambda e, i: e.index("n", dimension=2, kind="ivf"), holdfast.InvalidArgument),
+    "null id": (
+        lambda e, i: i.insert_batch(pa.array([b"a", None]), ONE * 2),
+        holdfast.InvalidArgument,
+    ),
+    "empty numpy id": (lambda e, i: i.insert(np.bytes_(b""), ONE[0]), holdfast.InvalidArgument),
+    "numpy id below 0": (lambda e, i: i.insert(np.int64(-1), ONE[0]), holdfast.InvalidArgument),
+    "numpy date": (
+        lambda e, i: i.insert(7, ONE[0], {"a": np.datetime64("2020-01-01")}),
+        holdfast.InvalidArgument,
+    ),
+    "numpy value out of range": (
+        lambda e, i: i.insert(7, ONE[0], {"a": np.uint64(1 << 63)}),
+        holdfast.InvalidArgument,
+    ),
     "kind of a script": (
         lambda e, i: e.index("n", dimension=2, kind="__main__:Nothing"),
         holdfast.InvalidArgument,
@@ -393,3 +407,42 @@ def test_rows_in_every_form(tmp_path: Path) -> None:
         assert hits.ids.dtype == np.object_
         assert hits.ids.tolist() == [[1, 3, b"5"], [2, 4, 6]]
         assert index.search(rows[1], 3).ids.dtype == np.uint64
+
+
+def test_what_numpy_gives_back_can_be_given_again(tmp_path: Path) -> None:
+    """Ids of hits, arrays of bytes, and numpy's scalars in metadata are what they look like."""
+    with holdfast.open(tmp_path) as engine:
+        index = engine.index("i", dimension=2, metric="manhattan")
+        rows = np.array([[1, 2], [3, 4]], np.float32)
+        entries = {"i": np.int64(-5), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x")}
+        index.insert(np.uint64(5), rows[0], entries)
+        index.insert(np.bytes_(b"six"), rows[1], {"f": np.float64(2)})
+        found = index.get([5, b"six"])
+        assert [row.id for row in found] == [5, b"six"]
+        assert [row.metadata for row in found] == [
+            {"i": -5, "f": 0.5, "b": True, "s": "x"},
+            {"f": 2.0},
+        ]
+        assert [type(value) for value in (found[0].metadata or {}).values()] == [
+            bool,
+            float,
+            int,
+            str,
+        ]
+        hits = index.search(rows, 2)
+        assert [row.id for row in index.get(hits.ids[0])] == [5, b"six"]
+        assert index.delete(hits.ids[0][0])
+        assert index.delete_batch(hits.ids[1], missing_ok=True) == 1
+        for ids in (
+            np.array([b"a", b"bc"]),
+            pa.array([b"a", b"bc"]),
+            pa.chunked_array([pa.array([b"a", b"bc"], pa.large_binary())]),
+            pa.array([b"a", b"bc"]).dictionary_encode(),
+            np.array([b"a", 7], object),
+        ):
+            index.insert_batch(ids, rows)
+            assert index.search(rows[0], 1).ids.tolist() == [b"a"]
+            index.delete_batch(ids)
+        assert index.count() == 0
+        index.insert(7, rows[0])
+        assert index.delete(index.search(rows[0], 1).ids[0])
