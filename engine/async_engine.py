@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable
-from holdfast.formats.errors import (
-    StoreFailed,
-)
+from holdfast.formats.errors import InvalidFormat, StoreFailed
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -29,7 +27,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.registry import AsyncRegistry
 
 from holdfast.engine import Engine
-from holdfast.engine_base import EngineBase
+from holdfast.engine_base import EngineBase, dropped_unread
 
 T = TypeVar("T")
 
@@ -191,7 +189,13 @@ class AsyncEngine(EngineBase):
 
     async def drop(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.drop``."""
-        opened = await self._open(self._spec_of(name), timeout=timeout)
+        spec = self._spec_of(name)
+        try:
+            opened = await self._open(spec, timeout=timeout)
+        except InvalidFormat:
+            if not await asyncio.to_thread(dropped_unread, spec):
+                raise
+            return
         await AsyncAnyStore(self._async, opened).check_may_drop(timeout=timeout)
         try:
             await self._drop(name, timeout=timeout)

@@ -5,9 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.call import Call, operation
-from holdfast.formats.errors import (
-    StoreFailed,
-)
+from holdfast.formats.errors import InvalidFormat, StoreFailed
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -34,7 +32,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.vectors import Vectors
     from holdfast.handles.warm import Warm
 
-from holdfast.engine_base import EngineBase
+from holdfast.engine_base import EngineBase, dropped_unread
 
 T = TypeVar("T")
 
@@ -267,7 +265,13 @@ class Engine(EngineBase):
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
-        opened = self._open(self._spec_of(name), timeout=timeout)
+        spec = self._spec_of(name)
+        try:
+            opened = self._open(spec, timeout=timeout)
+        except InvalidFormat:
+            if not dropped_unread(spec):
+                raise
+            return
         AnyStore(self._coordinator, opened).check_may_drop(timeout=timeout)
         try:
             self._drop(name, timeout=timeout)
@@ -278,7 +282,10 @@ class Engine(EngineBase):
             self._drop(name, timeout=timeout)
 
     def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
-        """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``."""
+        """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``.
+
+        An index of a class of your own, not open yet, raises ``InvalidFormat``: ``index`` opens it.
+        """
         return AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
 
     def close(self) -> None:

@@ -143,6 +143,19 @@ class EngineBase:
         self._coordinator.leave_to_parent()
 
 
+def dropped_unread(spec: StoreSpec) -> bool:
+    """Drop a store that no worker could open for want of its class; False if that is not why."""
+    if spec.kind != "index":
+        return False
+    from holdfast.workers.index_removal import is_foreign, remove_unread
+
+    disk = OsDisk()
+    if not is_foreign(disk, spec.path):
+        return False
+    remove_unread(disk, spec.path)
+    return True
+
+
 def _watch_forks() -> None:
     """Have forked children let go of their parent's pipes. Set up by the first engine."""
     global _fork_hook_set

@@ -4,8 +4,10 @@ What an engine adds is that the index outlives its process, that many processes 
 call survives a death. What stays is everything about the files: see ``workers/index_store.py``.
 """
 
+import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 
 from holdfast.formats.errors import (
     EngineClosed,
+    HoldfastError,
     InvalidArgument,
     StoreExists,
     StoreIOError,
@@ -25,13 +28,16 @@ from holdfast.formats.iqdb_snapshot import (
     SnapshotHeader,
     decode_header,
 )
-from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metadata, Metric, check_id
+from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metric
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
+    AnyId,
+    AnyMetadata,
     CheckedRows,
     Ids,
     IndexHits,
     IndexRow,
+    as_index_id,
     as_index_ids,
     as_row,
     as_rows,
@@ -68,6 +74,9 @@ class PersistedIndex:
     Obtained from ``open``, ``load`` or ``open_with``. Operations, arguments and errors are those of
     ``holdfast.Index``. One process at a time: a second gets ``StoreLocked``. After a failed sync
     every call raises ``StoreIOError``, since nothing more can be vouched for: open it again.
+
+    A forked child lets go of the files at once, and has to wait for its parent to open them itself.
+    An index that is dropped without ``close`` is closed all the same, at exit at the latest.
     """
 
     def __init__(self, store: IndexStore) -> None:
@@ -77,6 +86,9 @@ class PersistedIndex:
         self._closed = False
         self._failure: str | None = None
         self._timer: threading.Timer | None = None
+        self._finalizer = weakref.finalize(self, _close_forgotten, store, self._pid)
+        _watch_forks()
+        _opened.add(self)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -213,11 +225,11 @@ class PersistedIndex:
 
     # --- writing ---------------------------------------------------------------------------
 
-    def insert(self, id: Id, vector: object, metadata: Metadata | None = None) -> None:
+    def insert(self, id: AnyId, vector: object, metadata: AnyMetadata | None = None) -> None:
         """Add a row. See ``Index.insert``."""
         self._insert(as_row(id, vector, metadata, self.dimension), replace=False)
 
-    def upsert(self, id: Id, vector: object, metadata: Metadata | None = None) -> None:
+    def upsert(self, id: AnyId, vector: object, metadata: AnyMetadata | None = None) -> None:
         """Add or replace a row. See ``Index.upsert``."""
         self._insert(as_row(id, vector, metadata, self.dimension), replace=True)
 
@@ -232,9 +244,9 @@ class PersistedIndex:
     def _insert(self, rows: CheckedRows, *, replace: bool) -> IndexInserted:
         return IndexInserted(*self._write(lambda: self._store.insert(*rows, replace=replace)))
 
-    def delete(self, id: Id, *, missing_ok: bool = False) -> bool:
+    def delete(self, id: AnyId, *, missing_ok: bool = False) -> bool:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""
-        checked = [check_id(id)]
+        checked = [as_index_id(id)]
         return self._write(lambda: self._store.delete(checked, missing_ok=missing_ok)) > 0
 
     def delete_batch(self, ids: Ids, *, missing_ok: bool = False) -> int:
@@ -310,6 +322,7 @@ class PersistedIndex:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
+            self._finalizer.detach()
             if self._failure is None:
                 self._guarded(self._store.close)
 
@@ -356,8 +369,16 @@ class PersistedIndex:
             return action()
         except Fatal as fatal:
             self._failure = str(fatal)
+            self._finalizer.detach()
             self._store.abandon()
             raise StoreIOError(f"{fatal}; open it again", path=self.path) from fatal
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: let go of the files, whose locks are the parent's."""
+        self._lock = threading.RLock()  # another thread may have had it, which is not here
+        self._timer = None
+        if self._finalizer.detach() is not None:  # it was neither closed nor failed
+            self._store.abandon()
 
     def _set_timer(self) -> None:
         due = self._store.group.due_in()
@@ -377,6 +398,30 @@ class PersistedIndex:
             except StoreIOError:
                 return  # the next call says so
             self._set_timer()
+
+
+_opened: "weakref.WeakSet[PersistedIndex]" = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Have forked children let go of their parent's files. Set up by the first index."""
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    for index in list(_opened):
+        index._leave_to_parent()
+
+
+def _close_forgotten(store: IndexStore, pid: int) -> None:
+    """Close an index that nobody has any more."""
+    if os.getpid() != pid:
+        return
+    try:
+        store.close()
+    except (Fatal, HoldfastError, OSError):
+        store.abandon()  # nobody is left to be told, and a successor recovers what there is
 
 
 def _no_tick() -> None:

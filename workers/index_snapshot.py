@@ -73,7 +73,7 @@ def flawed(path: str, flaw: IndexFlaw) -> HoldfastError:
     return cls(
         f"{path!r} is damaged at offset {flaw.offset}: {flaw.reason}"
         if cls is StoreCorrupt
-        else f"{path!r} is not a snapshot this store can load: offset {flaw.offset}: {flaw.reason}",
+        else f"{path!r} cannot be loaded here: offset {flaw.offset}: {flaw.reason}",
         path=path,
         offset=flaw.offset,
         reason=flaw.reason,
@@ -97,7 +97,10 @@ def load_snapshot(
     header = decode_header(view[: HEADER_BYTES_MAX + PREAMBLE_BYTES])
     expected = CORE_TYPES if cls is None else (type_of(cls),)
     if header.index_type not in expected:
-        reason = f"it holds an index of type {header.index_type!r}, expected {expected[0]!r}"
+        hint = ""
+        if cls is None:
+            hint = ": name its class to open it, as kind='package.module:Class' or index_class"
+        reason = f"it holds an index of type {header.index_type!r}, expected {expected[0]!r}{hint}"
         raise IndexFlaw(Flaw.TYPE, reason, 20)
     check_region(view, header, tick)
     payload = open_payload(view, header, ratio_max=INDEX_RATIO_MAX if ratio_guard else None)

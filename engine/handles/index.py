@@ -6,12 +6,15 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import InvalidArgument, OptionsConflict
-from holdfast.formats.iqdb_values import Id, Metadata, Metric, check_id
+from holdfast.formats.iqdb_values import Metric
 from holdfast.handles.base import AsyncHandle, Handle, expecting
 from holdfast.handles.index_parts import (
+    AnyId,
+    AnyMetadata,
     Ids,
     IndexHits,
     IndexRow,
+    as_index_id,
     as_index_ids,
     as_row,
     as_rows,
@@ -78,9 +81,9 @@ class Index(Handle):
     @operation
     def insert(
         self,
-        id: Id,
+        id: AnyId,
         vector: object,
-        metadata: Metadata | None = None,
+        metadata: AnyMetadata | None = None,
         *,
         timeout: float | None = None,
     ) -> Call[None]:
@@ -94,9 +97,9 @@ class Index(Handle):
     @operation
     def upsert(
         self,
-        id: Id,
+        id: AnyId,
         vector: object,
-        metadata: Metadata | None = None,
+        metadata: AnyMetadata | None = None,
         *,
         timeout: float | None = None,
     ) -> Call[None]:
@@ -110,9 +113,9 @@ class Index(Handle):
     ) -> Call[im.IndexInserted]:
         """Add rows: one durable unit, one sync. ``Duplicate`` if an id is there or comes twice.
 
-        ``ids`` are u64 as numpy, Arrow or a list, or a list of int and bytes; ``vectors`` n rows of
-        float32 in any of the forms a vector store takes; ``metadata`` a list of a mapping or None
-        for each row, an Arrow table, a data frame or a dict of columns.
+        ``ids`` are u64 or bytes as numpy, Arrow or a list, which may have both; ``vectors`` n rows
+        of float32 in any of the forms a vector store takes; ``metadata`` a list of a mapping or
+        None for each row, an Arrow table, a data frame or a dict of columns.
         """
         checked, rows, entries = as_rows(ids, vectors, metadata, self.dimension)
         return Call(im.IndexInsert(sent(checked), raw(rows), entries), _inserted, timeout)
@@ -127,10 +130,10 @@ class Index(Handle):
 
     @operation
     def delete(
-        self, id: Id, *, missing_ok: bool = False, timeout: float | None = None
+        self, id: AnyId, *, missing_ok: bool = False, timeout: float | None = None
     ) -> Call[bool]:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""
-        message = im.IndexDelete(sent([check_id(id)]), _flag("missing_ok", missing_ok))
+        message = im.IndexDelete(sent([as_index_id(id)]), _flag("missing_ok", missing_ok))
         return Call(message, _was_there, timeout)
 
     @operation

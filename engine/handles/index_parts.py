@@ -1,10 +1,12 @@
 """Ids, metadata, options and results of an index, as a caller has them and as they travel."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast, get_args
+from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from holdfast.formats.iqdb_values import (
     METRICS,
     HnswParameters,
     Id,
+    Metadata,
     Metric,
     Value,
     check_id,
@@ -22,14 +25,18 @@ from holdfast.formats.iqdb_values import (
     encode_metadata,
 )
 from holdfast.formats.limits import INDEX_DIMENSION_MAX
-from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite
+from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite, imported
 from holdfast.handles.metadata import as_metadata
 from holdfast.handles.vector_parts import check_choice, check_count
 from holdfast.workers import index_messages as im
 from holdfast.workers.raw_arrays import raw
 
+AnyId: TypeAlias = Id | np.integer[Any]
+"""An id as a caller may have it: results of a search have numpy's integers."""
 Ids = object
-"""u64 ids as for a vector store, or a list of int and bytes."""
+"""u64 ids as for a vector store, or bytes, or both, in a list, a numpy or an Arrow array."""
+AnyMetadata: TypeAlias = Mapping[str, Value | np.generic]
+"""Metadata as a caller may have it: numpy's scalars count as Python's."""
 _CUSTOM = ":"
 
 
@@ -80,13 +87,39 @@ class IndexRow:
 # --- arguments ----------------------------------------------------------------------------------
 
 
+def as_index_id(value: object, what: str = "id") -> Id:
+    """One id as a plain int or bytes; ``InvalidArgument`` naming it if it is none."""
+    if isinstance(value, np.integer):
+        value = int(value)
+    checked = check_id(value, what)
+    return bytes(checked) if isinstance(checked, bytes) else checked
+
+
 def as_index_ids(value: object) -> "NDArray[np.uint64] | list[Id]":
     """Ids as an array, or as a list where some are bytes; ``InvalidArgument`` names a bad one."""
     if isinstance(value, bytes):
         raise InvalidArgument(f"ids is a list of ids, for one write [{value!r}]")
-    if isinstance(value, list | tuple) and any(isinstance(id_, bytes) for id_ in value):
-        return [check_id(id_, f"ids[{place}]") for place, id_ in enumerate(value)]
-    return as_ids(value)
+    if isinstance(value, int | np.integer | range):
+        return as_ids(value)
+    values = imported(value, "ids")
+    if isinstance(values, pa.ChunkedArray) and _is_binary(values.type):
+        values = values.to_pylist()
+    elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "SO":
+        values = values.tolist()
+    if isinstance(values, list) and any(isinstance(id_, bytes) for id_ in values):
+        return [as_index_id(id_, f"ids[{place}]") for place, id_ in enumerate(values)]
+    return as_ids(values)
+
+
+def _is_binary(of: pa.DataType) -> bool:
+    if pa.types.is_dictionary(of):
+        of = of.value_type
+    return (
+        pa.types.is_binary(of)
+        or pa.types.is_large_binary(of)
+        or pa.types.is_fixed_size_binary(of)
+        or pa.types.is_binary_view(of)
+    )
 
 
 def as_rows(ids: object, vectors: object, metadata: object, dimension: int) -> CheckedRows:
@@ -103,7 +136,7 @@ def as_rows(ids: object, vectors: object, metadata: object, dimension: int) -> C
 
 def as_row(id_: object, vector: object, metadata: object, dimension: int) -> CheckedRows:
     """One row as a batch."""
-    checked = check_id(id_)
+    checked = as_index_id(id_)
     return as_rows([checked], [vector], None if metadata is None else [metadata], dimension)
 
 
@@ -119,7 +152,7 @@ def as_entries(metadata: object, rows: int) -> list[bytes | None] | None:
         if len(metadata) != rows:
             raise InvalidArgument(f"metadata has {len(metadata)} rows, and there are {rows} rows")
         return [
-            None if entries is None else encode_metadata(entries, f"metadata[{place}]")
+            None if entries is None else encode_metadata(_plain(entries), f"metadata[{place}]")
             for place, entries in enumerate(metadata)
         ]
     table = as_metadata(metadata, rows)
@@ -131,6 +164,16 @@ def as_entries(metadata: object, rows: int) -> list[bytes | None] | None:
         )
         for place, row in enumerate(table.to_pylist())
     ]
+
+
+def _plain(entries: Metadata) -> Metadata:
+    """Metadata with Python's values where there are numpy's."""
+    if not isinstance(entries, Mapping):
+        return entries  # which is refused, and by its own name
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in entries.items()
+    }
 
 
 def as_search(

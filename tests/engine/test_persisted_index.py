@@ -1,5 +1,6 @@
 """An index in the caller's own process: the same files, promises and errors, without an engine."""
 
+import gc
 import os
 import threading
 import time
@@ -202,6 +203,63 @@ def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
     with pytest.raises(holdfast.StoreLocked):
         PersistedIndex.open(tmp_path / "i.iqdb")
     index.close()
+
+
+def test_a_forked_child_holds_no_lock(tmp_path: Path) -> None:
+    """While a child lives, its parent closes and opens again; another thread's call is no trap."""
+    path = tmp_path / "i.iqdb"
+    index = PersistedIndex.open(path, dimension=4)
+    index.insert(1, VECTORS[0])
+    inside, go_on = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        with index._lock:
+            inside.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    inside.wait()
+    reading, writing = os.pipe()
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            index.get([1])
+        except holdfast.EngineClosed:
+            os.write(tell, b"refused")
+        finally:
+            os.close(writing)
+            os.read(reading, 1)  # ends with the parent
+            os._exit(0)
+    os.close(tell)
+    try:
+        assert os.read(told, 7) == b"refused"
+        go_on.set()
+        thread.join()
+        index.close()
+        with PersistedIndex.open(path) as again:
+            assert len(again) == 1
+    finally:
+        for descriptor in (reading, writing, told):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+
+
+def test_one_that_is_forgotten_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``close`` the last reference's end syncs what was written and lets go of the lock."""
+    path = tmp_path / "i.iqdb"
+    index = PersistedIndex.open(path, dimension=4, durability="never")
+    index.insert(1, VECTORS[0])
+    synced = []
+    sync = OsFile.sync
+    monkeypatch.setattr(OsFile, "sync", lambda file: (synced.append(file.path), sync(file))[1])
+    del index
+    gc.collect()
+    assert f"{path}.wal" in synced
+    assert sorted(os.listdir(tmp_path)) == ["i.iqdb", "i.iqdb.wal"]
+    with PersistedIndex.open(path) as again:
+        assert 1 in again
 
 
 def test_threads_share_it(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -263,6 +265,41 @@ with holdfast.open(sys.argv[1]) as engine:
     assert run([script, data]) == "custom 1 [1]\n"
 
 
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_an_index_of_ones_own_is_dropped_without_its_class(
+    tmp_path: Path, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed, it has no figures to show but is dropped with all its files; one in use is not."""
+    module = types.ModuleType("tests_own")
+    exec(OWN_CLASS, vars(module))
+    monkeypatch.setitem(sys.modules, "tests_own", module)
+    with holdfast.open(tmp_path) as engine:
+        path = tmp_path / "o.iqdb"
+        mine = holdfast.PersistedIndex.open(path, kind="tests_own:Own", dimension=2)
+        mine.insert(1, [1, 2])
+        with pytest.raises(holdfast.StoreLocked):
+            engine.drop("o")
+        mine.close()
+        with pytest.raises(holdfast.InvalidFormat, match=r"'own'.*kind='package.module:Class'"):
+            engine.status("o")
+        if face == "blocking":
+            engine.drop("o")
+        else:
+            asyncio.run(_drop(tmp_path, "o"))
+        assert engine.stores() == {}
+        assert [name for name in os.listdir(tmp_path) if name.startswith("o")] == []
+        assert engine.index("o", dimension=3).count() == 0
+        (tmp_path / "p.iqdb").write_bytes(b"something else")
+        with pytest.raises(holdfast.InvalidFormat):
+            engine.drop("p")
+        assert (tmp_path / "p.iqdb").exists()
+
+
+async def _drop(directory: Path, name: str) -> None:
+    async with holdfast.aio.open(directory) as engine:
+        await engine.drop(name)
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 Action = Callable[[holdfast.Engine, holdfast.Index], object]
@@ -279,6 +316,20 @@ REFUSED: dict[str, tuple[Action, type[Exception]]] = {
         holdfast.InvalidArgument,
     ),
     "kind": (lambda e, i: e.index("n", dimension=2, kind="ivf"), holdfast.InvalidArgument),
+    "null id": (
+        lambda e, i: i.insert_batch(pa.array([b"a", None]), ONE * 2),
+        holdfast.InvalidArgument,
+    ),
+    "empty numpy id": (lambda e, i: i.insert(np.bytes_(b""), ONE[0]), holdfast.InvalidArgument),
+    "numpy id below 0": (lambda e, i: i.insert(np.int64(-1), ONE[0]), holdfast.InvalidArgument),
+    "numpy date": (
+        lambda e, i: i.insert(7, ONE[0], {"a": np.datetime64("2020-01-01")}),
+        holdfast.InvalidArgument,
+    ),
+    "numpy value out of range": (
+        lambda e, i: i.insert(7, ONE[0], {"a": np.uint64(1 << 63)}),
+        holdfast.InvalidArgument,
+    ),
     "kind of a script": (
         lambda e, i: e.index("n", dimension=2, kind="__main__:Nothing"),
         holdfast.InvalidArgument,
@@ -356,3 +407,42 @@ def test_rows_in_every_form(tmp_path: Path) -> None:
         assert hits.ids.dtype == np.object_
         assert hits.ids.tolist() == [[1, 3, b"5"], [2, 4, 6]]
         assert index.search(rows[1], 3).ids.dtype == np.uint64
+
+
+def test_what_numpy_gives_back_can_be_given_again(tmp_path: Path) -> None:
+    """Ids of hits, arrays of bytes, and numpy's scalars in metadata are what they look like."""
+    with holdfast.open(tmp_path) as engine:
+        index = engine.index("i", dimension=2, metric="manhattan")
+        rows = np.array([[1, 2], [3, 4]], np.float32)
+        entries = {"i": np.int64(-5), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x")}
+        index.insert(np.uint64(5), rows[0], entries)
+        index.insert(np.bytes_(b"six"), rows[1], {"f": np.float64(2)})
+        found = index.get([5, b"six"])
+        assert [row.id for row in found] == [5, b"six"]
+        assert [row.metadata for row in found] == [
+            {"i": -5, "f": 0.5, "b": True, "s": "x"},
+            {"f": 2.0},
+        ]
+        assert [type(value) for value in (found[0].metadata or {}).values()] == [
+            bool,
+            float,
+            int,
+            str,
+        ]
+        hits = index.search(rows, 2)
+        assert [row.id for row in index.get(hits.ids[0])] == [5, b"six"]
+        assert index.delete(hits.ids[0][0])
+        assert index.delete_batch(hits.ids[1], missing_ok=True) == 1
+        for ids in (
+            np.array([b"a", b"bc"]),
+            pa.array([b"a", b"bc"]),
+            pa.chunked_array([pa.array([b"a", b"bc"], pa.large_binary())]),
+            pa.array([b"a", b"bc"]).dictionary_encode(),
+            np.array([b"a", 7], object),
+        ):
+            index.insert_batch(ids, rows)
+            assert index.search(rows[0], 1).ids.tolist() == [b"a"]
+            index.delete_batch(ids)
+        assert index.count() == 0
+        index.insert(7, rows[0])
+        assert index.delete(index.search(rows[0], 1).ids[0])
