@@ -1,6 +1,8 @@
 """Stores to and from other files, for the command line: warm stores, and folds as artifacts."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -17,6 +19,7 @@ from holdfast.workers.places import Places
 from holdfast.workers.warm_files import is_chronos
 
 if TYPE_CHECKING:
+    from holdfast.handles.warm import Warm
     from holdfast.workers.warm_messages import WarmImported
 
 _FILES = (".parquet", ".arrow", ".feather", ".ipc")
@@ -124,13 +127,13 @@ def import_points(
     dimension = options.dimension
     if dimension is None and name not in engine.stores():
         dimension = _dimension_of(source)
-    store = engine.warm(name, dimension=dimension)
-    points = store.import_file(
-        source,
-        space=options.space,
-        non_finite=(options.non_finite or NonFinite.refuse).value,
-        timeout=timeout,
-    )
+    with _imported_into(engine, name, dimension) as store:
+        points = store.import_file(
+            source,
+            space=options.space,
+            non_finite=(options.non_finite or NonFinite.refuse).value,
+            timeout=timeout,
+        )
     return Outcome({"name": name, "points": points}, f"imported {points} points as {name!r}")
 
 
@@ -164,17 +167,30 @@ def import_directory(
     dimension = options.dimension
     if dimension is None and name not in engine.stores():
         dimension = _only_dimension(source)
-    store = engine.warm(name, dimension=dimension)
-    done = store.import_chronos(
-        source,
-        duplicates=(options.duplicates or Duplicates.last).value,
-        damaged=(options.damaged or Damaged.refuse).value,
-        other_dimensions=(options.other_dimensions or OtherDimensions.refuse).value,
-        non_finite=(options.non_finite or NonFinite.refuse).value,
-        progress=progress,
-        timeout=timeout,
-    )
+    with _imported_into(engine, name, dimension) as store:
+        done = store.import_chronos(
+            source,
+            duplicates=(options.duplicates or Duplicates.last).value,
+            damaged=(options.damaged or Damaged.refuse).value,
+            other_dimensions=(options.other_dimensions or OtherDimensions.refuse).value,
+            non_finite=(options.non_finite or NonFinite.refuse).value,
+            progress=progress,
+            timeout=timeout,
+        )
     return Outcome(_fields(name, done), _text(name, done))
+
+
+@contextlib.contextmanager
+def _imported_into(engine: Engine, name: str, dimension: int | None) -> "Iterator[Warm]":
+    """A warm store to import into; one that was made for it goes again if nothing comes in."""
+    is_new = name not in engine.stores()
+    store = engine.warm(name, dimension=dimension)
+    try:
+        yield store
+    except BaseException:
+        if is_new and not store.count():
+            engine.drop(name)
+        raise
 
 
 def _only_dimension(source: str) -> int:

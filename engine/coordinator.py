@@ -102,6 +102,10 @@ class Pool:
     def close(self) -> None:
         """Hang up on every idle session, and on each of the others when its call has ended."""
         self._closed = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hang up on every idle session; the next call gets a new one."""
         with contextlib.suppress(IndexError):
             while True:
                 self.discard(self._idle.pop())
@@ -199,6 +203,12 @@ class Coordinator:
             connection = self.control.connected()
             if connection is not None:
                 connection.ask(Suspect(pool.spec.name, session.generation, hung_after))
+
+    def dropped(self, name: str) -> None:
+        """The store of this name is gone, and with it the other end of its sessions."""
+        for spec, pool in list(self._pools.items()):
+            if spec.name == name:
+                pool.let_go()
 
     def close(self) -> None:
         """Hang up everywhere and leave the supervisor."""

@@ -280,6 +280,8 @@ class Engine(EngineBase):
                 return  # done, by a supervisor that died before it could say so
             self._open(opened, timeout=timeout)  # a new supervisor does not know the store
             self._drop(name, timeout=timeout)
+        finally:
+            self._coordinator.dropped(name)
 
     def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``.

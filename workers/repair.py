@@ -110,7 +110,8 @@ def repair(
     not list, and what a registry lacks from the generation before it.
 
     Raises ``InvalidFormat`` when there is nothing to start from, ``StoreExists`` when ``output``
-    does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreIOError``.
+    does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreCorrupt``
+    when nothing would be left in its place, ``StoreIOError``.
     """
     try:
         kind = _kind(disk, path)
@@ -121,6 +122,14 @@ def repair(
             raise StoreExists(f"{destination!r} exists", path=destination)
         with _owned(disk, path, kind) if in_place else contextlib.nullcontext():
             plan = _plan(disk, path, kind, salvage, tick)
+            if in_place and plan.lost and not plan.rows:
+                raise StoreCorrupt(
+                    f"nothing of {path!r} is intact, and an empty store is not put in its place: "
+                    + "; ".join(map(str, plan.lost[:3])),
+                    path=path,
+                    offset=plan.lost[0].offset,
+                    reason=plan.lost[0].reason,
+                )
             if in_place and kind == "warm":
                 _exchange(disk, path, destination, plan)
             elif in_place:

@@ -307,13 +307,16 @@ class Warm(WarmCalls, Handle):
     def to_table(
         self, *, columns: Iterable[str] = ALL_COLUMNS, timeout: float | None = None
     ) -> pa.Table:
-        """All points in one table, most of it mapped from the store's files; see ``scan``."""
+        """All points in one table, most of it mapped from the store's files.
+
+        As with ``scan``, each part of it is one moment's state, and not the whole.
+        """
         wanted = check_columns(columns, ALL_COLUMNS)
         tables = list(self._scan(wanted, 0, timeout))
         return pa.concat_tables(tables) if tables else self._empty(wanted)
 
     def dataset(self, *, timeout: float | None = None) -> "pyarrow.dataset.Dataset":
-        """All points as they are now, as a pyarrow dataset; see ``to_table``."""
+        """All points as a pyarrow dataset; what ``to_table`` says holds."""
         import pyarrow.dataset
 
         return pyarrow.dataset.dataset(self.to_table(timeout=timeout))
