@@ -147,8 +147,8 @@ class Engine(EngineBase):
 
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
-        from holdfast.handles.warm import Warm, WarmInfo
-        from holdfast.handles.warm_calls import agreed, options
+        from holdfast.handles.warm import Warm
+        from holdfast.handles.warm_calls import WarmInfo, agreed, options
 
         asked = options(dimension, compression)
         spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)

@@ -111,7 +111,7 @@ def repair(
 
     Raises ``InvalidFormat`` when there is nothing to start from, ``StoreExists`` when ``output``
     does, ``StoreLocked`` or ``HasBranches`` where the file cannot be replaced, ``StoreCorrupt``
-    when nothing would be left in its place, ``StoreIOError``.
+    when nothing of a warm store would be left in its place, ``StoreIOError``.
     """
     try:
         kind = _kind(disk, path)
@@ -122,7 +122,7 @@ def repair(
             raise StoreExists(f"{destination!r} exists", path=destination)
         with _owned(disk, path, kind) if in_place else contextlib.nullcontext():
             plan = _plan(disk, path, kind, salvage, tick)
-            if in_place and plan.lost and not plan.rows:
+            if in_place and kind == "warm" and plan.lost and not plan.rows:
                 raise StoreCorrupt(
                     f"nothing of {path!r} is intact, and an empty store is not put in its place: "
                     + "; ".join(map(str, plan.lost[:3])),

@@ -15,8 +15,15 @@ from holdfast.formats.warm_chunk import ENTITY, SPACE
 from holdfast.handles.base import AsyncHandle
 from holdfast.handles.fold import absolute
 from holdfast.handles.vector_parts import check_count
-from holdfast.handles.warm import Warm, WarmInfo
-from holdfast.handles.warm_calls import ALL_COLUMNS, WarmCalls, check_columns, cut, last_series
+from holdfast.handles.warm import Warm
+from holdfast.handles.warm_calls import (
+    ALL_COLUMNS,
+    WarmCalls,
+    WarmInfo,
+    check_columns,
+    cut,
+    last_series,
+)
 from holdfast.handles.warm_transfer import FileFormat, PartitionWriter, WarmExported, batches_of
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.messages import StoreSpec

@@ -58,15 +58,6 @@ _status = expecting(wm.WarmStatus, lambda reply: reply)
 _verified = expecting(wm.WarmVerified, lambda reply: reply)
 
 
-class WarmInfo(Handle):
-    """A warm store of which only the name is known yet."""
-
-    @operation
-    def ask(self, *, timeout: float | None = None) -> Call[wm.WarmIs]:
-        """What never changes about it."""
-        return Call(wm.WarmInfo(), expecting(wm.WarmIs, lambda reply: reply), timeout)
-
-
 class Warm(WarmCalls, Handle):
     """A warm store: temporal points (entity, space, time, vector, metadata) in Arrow chunks.
 
