@@ -131,8 +131,8 @@ class ExactSearch:
         """The ``k`` rows nearest to each query (q, d), of those in ``mask``, or all there are."""
         count = len(self._table) if mask is None else int(mask.sum())
         each = min(k, count)
-        if not each:
-            shape = (len(queries), 0)
+        if not each or not len(queries):
+            shape = (len(queries), each)
             return Nearest(np.empty(shape, np.int64), np.empty(shape, np.float32))
         fast = _FAST.get(self._metric)
         if fast is not None and self._are_tame(queries):

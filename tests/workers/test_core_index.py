@@ -114,6 +114,23 @@ def test_extreme_values_are_ordered_too(
     assert found.ids[0] == sorted(range(len(rows)), key=key)[:4]
 
 
+@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=needs_faiss)])
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_queries_find_nothing(
+    metric: Metric, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty batch gives no hits, of as many columns as a query would have got."""
+    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 100)
+    rows = random_rows(2000, 3)
+    index = index_of(rows, metric, hnsw=HnswParameters() if graph else None)
+    while index.optimize_step():
+        pass
+    for mask in (None, encode_expression(pc.field("x") == 1)):
+        found = index.find(rows[:0], 7, where=mask)
+        assert (found.ids, found.metadata) == ([], [])
+        assert found.distances.shape == (0, 7 if mask is None else 0)
+
+
 def test_nothing_asked_for_or_nothing_there_gives_nothing() -> None:
     """``k`` of 0, an empty index, and a filter that selects nothing give empty results."""
     empty = CoreIndex(3, "cosine")
