@@ -89,6 +89,20 @@ def test_a_batch_gives_what_each_query_gives_alone(metric: Metric) -> None:
         assert (together.distances[number] == alone.distances[0]).all()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("exponent", [-15, -18, -20, -22, -25, -38])
+def test_tiny_rows_are_told_apart(metric: Metric, exponent: int) -> None:
+    """Rows whose squares float32 cannot hold are still ranked by their distances."""
+    rows = np.random.default_rng(5).normal(size=(60, 2)).astype(np.float32)
+    rows *= np.float32(10.0**exponent)
+    index = index_of(rows, metric)
+    found = index.find(rows, 3)
+    for number, query in enumerate(rows):
+        told = measure(rows, query, metric)
+        assert found.ids[number] == np.lexsort((np.arange(60), told))[:3].tolist()
+        assert (found.distances[number] == np.sort(told)[:3]).all()
+
+
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-30, 1e-19, 1e19, 3e38, -3e38, math.inf, -math.inf, math.nan]
 
 
