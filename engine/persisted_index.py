@@ -347,10 +347,10 @@ class PersistedIndex:
             if self._store.needs_checkpoint():
                 try:
                     self._guarded(lambda: _finish(self._store.checkpoint()))
-                except StoreIOError:
+                except HoldfastError as error:
                     if self._failure is not None:
                         raise
-                    self._store.put_off()  # the write is in the log, and that is what was asked
+                    self._store.put_off(error)
             self._set_timer()
             return result
 

@@ -153,7 +153,7 @@ class CoreIndex:
         mask = None if where is None else self._fields.select(where)
         count = len(self.table) if mask is None else int(mask.sum())
         near: Nearest | None = None
-        if self._graph is not None and not exact:
+        if self._graph is not None and not exact and len(queries):
             each = min(k, count)
             candidates = self._graph.candidates(queries, each, ef, mask)
             if candidates is not None:

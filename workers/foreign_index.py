@@ -15,6 +15,9 @@ from holdfast.workers.persistable import Persistable
 
 Floats = NDArray[np.float32]
 
+RAISED = (Exception, SystemExit)
+"""What a class's own code may raise without ending the process that called it."""
+
 
 class HalfDone(Exception):
     """The index refused a row after it had taken others of the same request."""
@@ -123,10 +126,16 @@ class ForeignIndex:
         return False
 
     def payload(self) -> Iterator[Buffer]:
-        """What the class writes, as it writes it; it may not change meanwhile."""
+        """What the class writes, as it writes it; it may not change meanwhile.
+
+        Raises ``InvalidArgument`` when the class fails to.
+        """
         sink = io.BytesIO()
-        self.inner.save_to(sink)
-        view = sink.getbuffer()
+        try:
+            self.inner.save_to(sink)
+            view = sink.getbuffer()
+        except RAISED as error:
+            raise InvalidArgument(f"{type(self.inner).__name__}.save_to: {error!r}") from error
         for start in range(0, len(view), 1 << 20):
             yield bytes(view[start : start + (1 << 20)])
 
@@ -138,7 +147,7 @@ def load_foreign(cls: type[Persistable], payload: memoryview) -> ForeignIndex:
     """The index in a payload. Raises ``IndexFlaw``."""
     try:
         return ForeignIndex(cls.load_from(io.BytesIO(payload)))
-    except Exception as error:
+    except RAISED as error:
         reason = f"{cls.__name__}.load_from: {error!r}"
         raise IndexFlaw(Flaw.PAYLOAD, reason) from error
 
@@ -150,7 +159,7 @@ def make_foreign(cls: type[Persistable], dimension: int, metric: Metric) -> Fore
         return ForeignIndex(make(dimension, metric))
     except HoldfastError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise InvalidArgument(f"{cls.__name__}({dimension}, {metric!r}): {error!r}") from error
 
 

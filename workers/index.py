@@ -1,6 +1,5 @@
 """The index's actor: a persistent index as the serve loop has it. ``index_store`` has the rules."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -25,8 +24,6 @@ from holdfast.workers.messages import (
 )
 from holdfast.workers.messages import StoreStatus as AskStatus
 from holdfast.workers.raw_arrays import ids_of, matrix, raw
-
-log = logging.getLogger("holdfast.index")
 
 
 def open_index(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "IndexActor":
@@ -163,9 +160,7 @@ class IndexActor:
         try:
             yield from self.store.checkpoint()
         except HoldfastError as error:
-            # Serving goes on with the files as they are; try again when there is more to gain.
-            self.store.put_off()
-            log.warning("%s: a checkpoint failed and is put off: %s", self.store.path, error)
+            self.store.put_off(error)
 
     # --- the rest --------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ _TAME = 2.0**120  # squared norms within float32, and so are their products with
 _FAINT = 2.0**-20  # squared norms above this are nowhere near the cosine's two ways of being 1
 _MORE = 8
 _CLOSE = np.float32(2.0**-20)
+_LEAST = np.float32(2.0**-50)  # Euclidean distances from here on have squares that are normal
+_LEAST_DOT = np.float32(2.0**-100)  # far above where float32 gets coarse
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 _FAST: dict[Metric, search.Metric] = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
 
@@ -131,8 +133,8 @@ class ExactSearch:
         """The ``k`` rows nearest to each query (q, d), of those in ``mask``, or all there are."""
         count = len(self._table) if mask is None else int(mask.sum())
         each = min(k, count)
-        if not each:
-            shape = (len(queries), 0)
+        if not each or not len(queries):
+            shape = (len(queries), each)
             return Nearest(np.empty(shape, np.int64), np.empty(shape, np.float32))
         fast = _FAST.get(self._metric)
         if fast is not None and self._are_tame(queries):
@@ -177,8 +179,13 @@ class ExactSearch:
         rows = search.nearest([self._rows], queries, most, metric, mask, tick=tick).rows
         found = self.among(queries, list(rows), most)
         last, limit = found.distances[:, -1], found.distances[:, each - 1]
-        if most < count and not (last > limit + _CLOSE * np.abs(limit)).all():
-            return None
+        if most < count:
+            beyond = limit + np.maximum(_CLOSE * np.abs(limit), _LEAST_DOT)
+            if self._metric == "euclidean":
+                # It ranks by squares: those of lesser distances are all alike to it.
+                beyond = np.maximum(beyond, _LEAST)
+            if not (last > beyond).all():
+                return None
         return Nearest(found.slots[:, :each], found.distances[:, :each])
 
     def _squared_norms(self, vectors: Floats) -> Floats:

@@ -5,6 +5,7 @@ This is what an engine's worker (``workers/index.py``) and an index in the calle
 appended in one piece, then applied. Nothing is logged that the index would refuse.
 """
 
+import logging
 import os
 import secrets
 import time
@@ -51,6 +52,8 @@ from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import Fatal, guard, mark_unsynced
 from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
 from holdfast.workers.persistable import Persistable
+
+log = logging.getLogger("holdfast.index")
 
 Floats = NDArray[np.float32]
 
@@ -313,9 +316,13 @@ class IndexStore:
         limit = self._options.checkpoint_bytes
         return max(INDEX_LOG_BYTES_MIN, self.snapshot_bytes) if limit is None else limit
 
-    def put_off(self) -> None:
-        """A checkpoint failed: not again before the log is twice as long."""
+    def put_off(self, error: HoldfastError) -> None:
+        """A checkpoint failed that nobody asked for: not again before the log is twice as long.
+
+        What was written is in the log; serving goes on with the files as they are.
+        """
         self._log_allowed = 2 * self.log.end
+        log.warning("%s: a checkpoint failed and is put off: %s", self.path, error)
 
     def checkpoint(self, *, reset: bool = True) -> Generator[Progress | None, None, None]:
         """Write a snapshot, in slices, and with ``reset`` begin the log anew behind it.

@@ -14,7 +14,7 @@ import pytest
 import holdfast
 from holdfast import PersistedIndex
 from holdfast.workers.disk import OsFile
-from tests.workers.test_index_damage import Picky
+from tests.workers.test_index_damage import Picky, Unsaving
 
 VECTORS = np.arange(40, dtype=np.float32).reshape(10, 4)
 
@@ -96,6 +96,22 @@ def test_an_index_of_ones_own_is_made_durable(tmp_path: Path) -> None:
         assert index.search(VECTORS[0], 1).ids.tolist() == [1]
         with pytest.raises(holdfast.InvalidArgument):
             index.get([1])
+
+
+def test_a_write_succeeds_where_the_snapshot_behind_it_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class that cannot save itself gets its writes logged, and warnings tell what is wrong."""
+    path = tmp_path / "own.iqdb"
+    with PersistedIndex.open_with(Unsaving(4, "dot"), path, checkpoint_bytes=50) as index:
+        for n in (10, *range(20, 29)):
+            index.insert(n, VECTORS[0])
+        assert index.header().count == 0
+        assert 1 <= caplog.text.count("put off: Unsaving.save_to") <= 5
+        with pytest.raises(holdfast.InvalidArgument, match=r"Unsaving\.save_to"):
+            index.checkpoint()
+    with PersistedIndex.load(path, Unsaving) as index:
+        assert len(index) == 10
 
 
 def test_a_class_that_lacks_something_is_refused(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ def test_a_batch_gives_what_each_query_gives_alone(metric: Metric) -> None:
         assert (together.distances[number] == alone.distances[0]).all()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("exponent", [-15, -18, -20, -22, -25, -38])
+def test_tiny_rows_are_told_apart(metric: Metric, exponent: int) -> None:
+    """Rows whose squares float32 cannot hold are still ranked by their distances."""
+    rows = np.random.default_rng(5).normal(size=(60, 2)).astype(np.float32)
+    rows *= np.float32(10.0**exponent)
+    index = index_of(rows, metric)
+    found = index.find(rows, 3)
+    for number, query in enumerate(rows):
+        told = measure(rows, query, metric)
+        assert found.ids[number] == np.lexsort((np.arange(60), told))[:3].tolist()
+        assert (found.distances[number] == np.sort(told)[:3]).all()
+
+
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-30, 1e-19, 1e19, 3e38, -3e38, math.inf, -math.inf, math.nan]
 
 
@@ -112,6 +126,23 @@ def test_extreme_values_are_ordered_too(
         return nan, 0.0 if nan else value, math.copysign(1, value) > 0 and not nan, n
 
     assert found.ids[0] == sorted(range(len(rows)), key=key)[:4]
+
+
+@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=needs_faiss)])
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_queries_find_nothing(
+    metric: Metric, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty batch gives no hits, of as many columns as a query would have got."""
+    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 100)
+    rows = random_rows(2000, 3)
+    index = index_of(rows, metric, hnsw=HnswParameters() if graph else None)
+    while index.optimize_step():
+        pass
+    for mask in (None, encode_expression(pc.field("x") == 1)):
+        found = index.find(rows[:0], 7, where=mask)
+        assert (found.ids, found.metadata) == ([], [])
+        assert found.distances.shape == (0, 7 if mask is None else 0)
 
 
 def test_nothing_asked_for_or_nothing_there_gives_nothing() -> None:

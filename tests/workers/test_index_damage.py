@@ -676,6 +676,45 @@ def test_a_snapshot_that_does_not_load_replaces_none(
     ask(again, im.IndexCheckpoint(), Compacted)
 
 
+class Unsaving(Picky):
+    """An index of one's own that cannot be saved while it has row 10, nor with row 11."""
+
+    INDEX_TYPE = "unsaving"
+
+    def save_to(self, writer: Any) -> None:
+        if 10 in self.rows:
+            raise OSError(errno.ENOSPC, "no room for that")
+        if 11 in self.rows:
+            raise SystemExit(3)
+        super().save_to(writer)
+
+
+@pytest.mark.parametrize("number", [10, 11])
+def test_a_class_that_fails_to_save_itself_is_served_all_the_same(number: int) -> None:
+    """Asked for, a snapshot gets a typed error; otherwise it is put off."""
+    unsaving = IndexOptions(
+        kind="tests.workers.test_index_damage:Unsaving",
+        dimension=DIMENSION,
+        metric="euclidean",
+        checkpoint_bytes=50,
+    )
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=unsaving)
+    writer = Writer(actor)
+    writer.write(number, 1)
+    assert actor.store.needs_checkpoint()
+    assert actor.step(idle=True)
+    assert not actor.store.needs_checkpoint()
+    with pytest.raises(InvalidArgument, match=r"Unsaving\.save_to"):
+        ask(actor, im.IndexCheckpoint(), Compacted)
+    assert memory.inode_at(f"{PATH}.tmp") is None
+    writer.write(2)
+    ask(actor, deleting(number), im.IndexDeleted, Caller(1, 1))
+    actor.commit()
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    assert inner(opened(memory.crash(), options=unsaving)).keys() == {1, 2}
+
+
 def test_a_record_that_the_index_refuses_is_taken_back() -> None:
     """What the index refuses after all leaves no record, and what comes later is not lost."""
     memory = MemoryDisk("/data")
