@@ -179,7 +179,10 @@ def _row_line(row: "KvEntry | VectorRow | IndexRowView | WarmRow") -> str:
     *key, _, metadata = row
     names = [ascii(part) if isinstance(part, bytes) else str(part) for part in key]
     line = "  ".join([*names, f"[{', '.join(numbers)}]"])
-    return line if metadata is None else f"{line}  {json.dumps(_metadata_fields(metadata))}"
+    if metadata is None:
+        return line
+    values = _values(metadata) if _is_of_index(row) else _metadata_fields(metadata)
+    return f"{line}  {json.dumps(values)}"
 
 
 # --- everything --------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ class PersistedIndex:
         compression: CompressionName = "none",
         level: int = 3,
         checkpoint_bytes: int | None = None,
+        stamps: bool = True,
         durability: Durability | None = None,
         interval: float | None = None,
     ) -> Self:
@@ -139,7 +140,7 @@ class PersistedIndex:
         From here on it belongs to what this returns: change it only through that.
         """
         check_class(type(index), type(index).__name__)
-        asked = _options(compression, level, checkpoint_bytes)
+        asked = _options(compression, level, checkpoint_bytes, stamps)
         spec = _spec(path, asked, durability, interval, create=True)
         if os.path.exists(spec.path):
             raise StoreExists(f"{spec.path!r} exists", path=spec.path)
@@ -157,7 +158,9 @@ class PersistedIndex:
         compression: CompressionName = "none",
         level: int = 3,
         checkpoint_bytes: int | None = None,
+        stamps: bool = True,
         salvage: bool = False,
+        ratio_guard: bool = True,
         durability: Durability | None = None,
         interval: float | None = None,
     ) -> Self:
@@ -169,7 +172,7 @@ class PersistedIndex:
         if index_class is not None:
             check_class(index_class, getattr(index_class, "__name__", repr(index_class)))
             own = None if issubclass(index_class, CoreIndex) else index_class
-        asked = _options(compression, level, checkpoint_bytes, salvage)
+        asked = _options(compression, level, checkpoint_bytes, stamps, salvage, ratio_guard)
         spec = _spec(path, asked, durability, interval, create=False)
         return cls(open_store(OsDisk(), spec, _no_tick, cls=own, lock_wait_s=0.0))
 
@@ -437,10 +440,12 @@ def _options(
     compression: CompressionName,
     level: int,
     checkpoint_bytes: int | None,
+    stamps: bool,
     salvage: bool = False,
+    ratio_guard: bool = True,
 ) -> IndexOptions:
     return options(
-        None, None, None, None, compression, level, checkpoint_bytes, True, salvage, True
+        None, None, None, None, compression, level, checkpoint_bytes, stamps, salvage, ratio_guard
     )
 
 

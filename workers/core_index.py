@@ -43,7 +43,8 @@ class Found(NamedTuple):
 
     ids: list[list[Id]]
     distances: Floats
-    metadata: list[list[bytes | None]]
+    metadata: list[list[bytes | None]] | None
+    """None if the index does not give any back."""
     approximate: bool
 
 

@@ -96,21 +96,30 @@ class ForeignIndex:
         ef: int | None = None,
         tick: Callable[[], None],
     ) -> Found:
-        """What the class finds; it knows neither filters nor metadata of results."""
+        """What the class finds; it knows neither filters nor metadata of results.
+
+        Raises ``InvalidArgument`` where it finds more for one query than for another.
+        """
         if where is not None or ef is not None:
             raise InvalidArgument(f"{type(self.inner).__name__} knows neither where nor ef")
         found = []
         for query in queries:
-            found.append(self._hits(query, k))
+            found.append(self._hits(query, k)[:k])
             tick()
-        each = min(map(len, found), default=0)
+        each = len(found[0]) if found else 0
+        for number, hits in enumerate(found):
+            if len(hits) != each:
+                raise InvalidArgument(
+                    f"{type(self.inner).__name__}.search finds {each} rows for query 0 and "
+                    f"{len(hits)} for query {number}: ask for one vector at a time"
+                )
+        distances = [[distance for _, distance in hits] for hits in found]
         return Found(
-            [[id_ for id_, _ in hits[:each]] for hits in found],
-            np.array([[distance for _, distance in hits[:each]] for hits in found], np.float32)
-            .reshape(len(found), each),
-            [[None] * each for _ in found],
+            [[id_ for id_, _ in hits] for hits in found],
+            np.array(distances, np.float32).reshape(len(found), each),
+            None,
             not exact,
-        )  # fmt: skip
+        )
 
     def _hits(self, query: Floats, k: int) -> list[tuple[Id, float]]:
         try:

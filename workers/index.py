@@ -210,9 +210,11 @@ class IndexActor:
 
 
 def found_reply(found: Found, metadata: bool) -> im.IndexHits:
-    """What was found, as a message has it."""
+    """What was found, as a message has it; ``InvalidArgument`` where metadata is not to be had."""
     entries = None
     if metadata:
+        if found.metadata is None:
+            raise InvalidArgument("an index of a class of your own does not give metadata back")
         entries = [row for hits in found.metadata for row in hits]
     ids = _sent([id_ for hits in found.ids for id_ in hits])
     each = found.distances.shape[1]

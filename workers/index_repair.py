@@ -59,27 +59,24 @@ def _start(report: IndexReport, salvage: bool, tick: Callable[[], None]) -> Core
         )
     if verdict.ending is Ending.CLEAN:
         return CoreIndex.load(report.payload, tick)
-    index = None
-    if salvage and header is not None:
-        try:
-            core, _ = decode_core(report.payload)
-        except IndexFlaw:
-            core = None
-        if core is not None:
-            index = CoreIndex(core.dimension, core.metric, core.parameters)
-            index.index_type = header.index_type
-            for row in report.rows():
-                encoded = None if row.metadata is None else encode_metadata(row.metadata)
-                vector = np.frombuffer(row.vector, "<f4").reshape(1, -1)
-                index.put([row.id], vector, [encoded])
-    if index is None:
-        hint = "" if salvage else "; salvage takes what rows are legible, right or wrong"
+    try:
+        core = None if header is None else decode_core(report.payload)[0]
+    except IndexFlaw:
+        core = None
+    if not salvage or header is None or core is None:
+        hint = "" if core is None else "; salvage takes what rows are legible, right or wrong"
         raise InvalidFormat(
             f"{report.path!r}: nothing of the snapshot can be trusted: {verdict.reason}{hint}",
             path=report.path,
             offset=verdict.offset,
             reason=verdict.reason,
         )
+    index = CoreIndex(core.dimension, core.metric, core.parameters)
+    index.index_type = header.index_type
+    for row in report.rows():
+        encoded = None if row.metadata is None else encode_metadata(row.metadata)
+        vector = np.frombuffer(row.vector, "<f4").reshape(1, -1)
+        index.put([row.id], vector, [encoded])
     return index
 
 

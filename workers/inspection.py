@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.formats import fold_log
 from holdfast.formats.artifact import MANIFEST_NAME
-from holdfast.formats.errors import HoldfastError, from_os_error
+from holdfast.formats.errors import HoldfastError, InvalidArgument, from_os_error
 from holdfast.workers.disk import Disk, directory_of
 from holdfast.workers.fold_inspection import (
     ArtifactView,
@@ -45,6 +45,8 @@ _MAGICS: dict[bytes, Kind] = {
     b"IQDBPRST": "index",
     b"ZSM": "registry",  # and a byte for the version
 }
+_INDEX_LOG_MAGIC = b"IQDBWAL\0"
+_INDEX_LOG_SUFFIX = ".iqdb.wal"
 _HEAD_BYTES = 4096
 
 
@@ -107,13 +109,19 @@ def is_warm_directory(path: str, names: Sequence[str]) -> bool:
 def store_kind_of(disk: Disk, path: str) -> Kind:
     """Which kind of store a regular file is, or is to be: its beginning says so, else its name.
 
-    What nothing says anything about counts as a fold. Raises plain ``OSError``.
+    What nothing says anything about counts as a fold. Raises ``InvalidArgument`` for an index's
+    log, which is looked at together with its snapshot, and plain ``OSError``.
     """
     file = disk.open(path)
     try:
         head = file.read_at(0, _HEAD_BYTES)
     finally:
         file.close()
+    if head.startswith(_INDEX_LOG_MAGIC) or path.endswith(_INDEX_LOG_SUFFIX):
+        snapshot = path.removesuffix(".wal")
+        reason = "is the log of an index, which is looked at with its snapshot"
+        hint = f": that is {snapshot!r}" if snapshot != path else ""
+        raise InvalidArgument(f"{path!r} {reason}{hint}", path=path)
     if head.lstrip(b"\0").startswith(_VECTOR_MAGIC):  # zeros align what follows
         return "vectors"
     for magic, kind in _MAGICS.items():

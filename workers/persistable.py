@@ -65,6 +65,9 @@ class Persistable(Protocol):
     Ids are u64 or non-empty bytes, vectors float32 arrays (dimension,), metadata a mapping of text
     to str, int, float, bool or None, or None. The store asks ``in`` before it inserts or deletes,
     so that nothing is logged that the index would refuse.
+
+    Rows are not asked back from such a class: ``get``, ``search(metadata=True)``, ``where`` and
+    ``ef`` are for the built-in kinds.
     """
 
     @property
@@ -93,7 +96,10 @@ class Persistable(Protocol):
         ...
 
     def search(self, vector: NDArray[np.float32], k: int, /) -> Sequence[tuple[Id, float]]:
-        """The ``k`` nearest rows, nearest first, as (id, distance)."""
+        """The ``k`` nearest rows, nearest first, as (id, distance).
+
+        Fewer where there are fewer. A batch of queries needs as many hits for each of them.
+        """
         ...
 
     def save_to(self, writer: Writer, /) -> None:
@@ -131,7 +137,10 @@ def class_of(kind: str) -> type[Persistable]:
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # whatever the module's own code raises
-        raise InvalidArgument(f"kind {kind!r} cannot be imported: {error!r}") from error
+        hint = ""
+        if module_name == "__main__":
+            hint = "; a worker is not the script that runs: move the class to a module of its own"
+        raise InvalidArgument(f"kind {kind!r} cannot be imported: {error!r}{hint}") from error
     check_class(found, f"kind {kind!r}")
     return cast("type[Persistable]", found)
 

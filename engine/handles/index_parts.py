@@ -1,5 +1,6 @@
 """Ids, metadata, options and results of an index, as a caller has them and as they travel."""
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from holdfast.formats.expression import encode_expression
 from holdfast.formats.iqdb_snapshot import ZSTD_LEVELS
 from holdfast.formats.iqdb_values import (
     METRICS,
+    U64_MAX,
     HnswParameters,
     Id,
     Metadata,
@@ -38,6 +40,7 @@ Ids = object
 AnyMetadata: TypeAlias = Mapping[str, Value | np.generic]
 """Metadata as a caller may have it: numpy's scalars count as Python's."""
 _CUSTOM = ":"
+_LEAST = {"m": 2, "seed": 0}
 
 
 class CheckedRows(NamedTuple):
@@ -114,12 +117,14 @@ def as_index_ids(value: object) -> "NDArray[np.uint64] | list[Id]":
 def _is_binary(of: pa.DataType) -> bool:
     if pa.types.is_dictionary(of):
         of = of.value_type
-    return (
-        pa.types.is_binary(of)
-        or pa.types.is_large_binary(of)
-        or pa.types.is_fixed_size_binary(of)
-        or pa.types.is_binary_view(of)
+    types = pa.types
+    tests = (
+        types.is_binary,
+        types.is_large_binary,
+        types.is_fixed_size_binary,
+        types.is_binary_view,
     )
+    return any(test(of) for test in tests)
 
 
 def as_rows(ids: object, vectors: object, metadata: object, dimension: int) -> CheckedRows:
@@ -166,10 +171,10 @@ def as_entries(metadata: object, rows: int) -> list[bytes | None] | None:
     ]
 
 
-def _plain(entries: Metadata) -> Metadata:
+def _plain(entries: object) -> Metadata:
     """Metadata with Python's values where there are numpy's."""
     if not isinstance(entries, Mapping):
-        return entries  # which is refused, and by its own name
+        return cast("Metadata", entries)  # to be refused by the encoder, which knows where it is
     return {
         key: value.item() if isinstance(value, np.generic) else value
         for key, value in entries.items()
@@ -224,8 +229,8 @@ def options(
             raise LimitExceeded(f"dimension={dimension} is over the limit of {INDEX_DIMENSION_MAX}")
     if metric is not None:
         check_choice("metric", metric, METRICS)
-    if hnsw is not None and not isinstance(hnsw, HnswParameters):
-        raise InvalidArgument(f"hnsw is HnswParameters or None, not {type(hnsw).__name__}")
+    if hnsw is not None:
+        _check_graph(hnsw, kind)
     check_choice("compression", compression, get_args(im.CompressionName))
     level = check_count("level", level)
     if level > ZSTD_LEVELS[1]:
@@ -249,6 +254,18 @@ def options(
         ratio_guard=ratio_guard,
         search_path=tuple(sys.path) if custom else (),
     )
+
+
+def _check_graph(hnsw: object, kind: str | None) -> None:
+    """Refuse parameters that no graph can have. Files may hold such: then they are made to do."""
+    if not isinstance(hnsw, HnswParameters):
+        raise InvalidArgument(f"hnsw is HnswParameters or None, not {type(hnsw).__name__}")
+    if kind != "hnsw":
+        raise InvalidArgument(f"hnsw goes with kind='hnsw', not with kind={kind!r}")
+    for each in dataclasses.fields(hnsw):
+        value, least = getattr(hnsw, each.name), _LEAST.get(each.name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= U64_MAX:
+            raise InvalidArgument(f"hnsw.{each.name}={value!r} is not within {least} to {U64_MAX}")
 
 
 # --- results ------------------------------------------------------------------------------------

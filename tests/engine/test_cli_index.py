@@ -72,6 +72,29 @@ def test_inspect_as_text_shows_fields_and_rows(cli: Cli) -> None:
     assert "b'key-004'  [-0.221649, -0.149485, -0.0773196, -0.00515464, ...]  {}" in result.out
 
 
+def test_a_null_shows_among_the_metadata_in_text(cli: Cli, tmp_path: Path) -> None:
+    """It means something in an index, in contrast to a field that is not there."""
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4) as index:
+        index.insert(1, VECTORS[0], {"a": None, "b": 2})
+        index.checkpoint()
+    assert '{"a": null, "b": 2}' in cli("inspect", tmp_path / "i.iqdb", "--rows").out
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(20), b"something else"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "repair"])
+def test_a_log_by_itself_is_called_one(
+    command: str, content: bytes | None, cli: Cli, tmp_path: Path
+) -> None:
+    """The error says what it is, by its beginning or its name, and names the snapshot to give."""
+    path = tmp_path / "i.iqdb.wal"
+    path.write_bytes((DATA / "wal-live.iqdb.wal").read_bytes() if content is None else content)
+    result = cli(command, path)
+    assert result.code == EXIT_ERROR
+    assert "the log of an index" in result.err
+    assert repr(str(tmp_path / "i.iqdb")) in result.err
+    assert list(tmp_path.iterdir()) == [path]
+
+
 VERDICTS = {
     "snap-zstd19.iqdb": (0, "clean"),
     "snap-v1.iqdb": (0, "clean"),
@@ -154,7 +177,9 @@ def test_repair_in_place_makes_it_open_and_keeps_both_files(cli: Cli, tmp_path: 
 def test_repair_of_a_damaged_snapshot_needs_salvage(cli: Cli, tmp_path: Path) -> None:
     """Rows without a checksum are only taken on request, and then the report says so."""
     path = copied("bad-payload-bitflip.iqdb", tmp_path)
-    assert cli("repair", path).code == EXIT_ERROR
+    refused = cli("repair", path)
+    assert refused.code == EXIT_ERROR
+    assert "salvage takes what rows are legible" in refused.err
     result = cli("repair", path, "--salvage", "--json").json
     assert 0 < result["rows"] == result["salvaged_rows"] < 50
     assert result["lost"][0]["rows"] == 50 - result["rows"]
@@ -168,6 +193,20 @@ def test_repair_refuses_what_it_cannot_read(cli: Cli, tmp_path: Path) -> None:
         path = copied(name, tmp_path)
         assert cli("repair", path, "--salvage").code == EXIT_ERROR
         assert not Path(f"{path}.repaired").exists()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(5000), b"IQDBPRST"])
+def test_repair_promises_nothing_where_nothing_is_left(
+    content: bytes, cli: Cli, tmp_path: Path
+) -> None:
+    """Without a legible header of rows the error does not suggest to salvage them."""
+    path = tmp_path / "i.iqdb"
+    path.write_bytes(content)
+    for arguments in ((), ("--salvage",)):
+        result = cli("repair", path, *arguments)
+        assert result.code == EXIT_ERROR
+        assert "nothing of the snapshot can be trusted" in result.err
+        assert "salvage" not in result.err
 
 
 def test_stat_and_compact_know_indexes(cli: Cli, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 import holdfast
-from holdfast import PersistedIndex
+from holdfast import HnswParameters, PersistedIndex
 from holdfast.workers.disk import OsFile
 from tests.workers.test_index_damage import Picky, Unsaving
 
@@ -112,6 +112,52 @@ def test_a_write_succeeds_where_the_snapshot_behind_it_fails(
             index.checkpoint()
     with PersistedIndex.load(path, Unsaving) as index:
         assert len(index) == 10
+
+
+def test_what_a_class_cannot_give_is_refused(tmp_path: Path) -> None:
+    """Metadata of hits is an error and not None; so are uneven hits, and never are there over k."""
+    generous: Any = Generous(4, "cosine")
+    with PersistedIndex.open_with(generous, tmp_path / "g.iqdb") as index:
+        for n in range(5):
+            index.insert(n, VECTORS[n], {"a": n})
+        assert index.search(VECTORS[0], 3).ids.tolist() == [0, 1, 2]
+        with pytest.raises(holdfast.InvalidArgument, match="does not give metadata back"):
+            index.search(VECTORS[0], 3, metadata=True)
+        with pytest.raises(
+            holdfast.InvalidArgument, match=r"Generous.* 5 rows .* and 2 for query 1"
+        ):
+            index.search([[1, 1, 1, 1], [-1, 1, 1, 1]], 9)
+        assert index.search(np.ones((2, 4)), 9).ids.shape == (2, 5)
+
+
+class Generous(Picky):
+    """Gives all it has, but of vectors that begin with a negative number only two rows."""
+
+    INDEX_TYPE = "generous"
+
+    def search(self, vector: Any, k: int) -> list[tuple[Any, float]]:
+        return super().search(vector, 2 if vector[0] < 0 else 100)
+
+
+def test_stamps_are_chosen_at_every_opening(tmp_path: Path) -> None:
+    """Without them a record has the original's length, by ``open_with`` and by ``load``, too."""
+    grown = []
+    for name, stamps in (("a.iqdb", True), ("b.iqdb", False)):
+        path = tmp_path / name
+        with PersistedIndex.open_with(Picky(4, "cosine"), path, stamps=stamps) as index:
+            grown.append(_growth(index, 1))
+        with PersistedIndex.load(path, Picky, stamps=stamps, ratio_guard=False) as index:
+            grown.append(_growth(index, 2))
+    assert grown[0] == grown[1] > grown[2] == grown[3]
+    with pytest.raises(holdfast.InvalidArgument, match="ratio_guard"):
+        PersistedIndex.load(path, Picky, ratio_guard=1)  # type: ignore[arg-type]
+
+
+def _growth(index: PersistedIndex, id_: int) -> int:
+    """Bytes that one row adds to the log."""
+    before = index.header().log_bytes
+    index.insert(id_, VECTORS[0])
+    return index.header().log_bytes - before
 
 
 def test_a_class_that_lacks_something_is_refused(tmp_path: Path) -> None:
@@ -269,7 +315,12 @@ def test_one_that_is_forgotten_is_closed(tmp_path: Path, monkeypatch: pytest.Mon
     index.insert(1, VECTORS[0])
     synced = []
     sync = OsFile.sync
-    monkeypatch.setattr(OsFile, "sync", lambda file: (synced.append(file.path), sync(file))[1])
+
+    def counted(file: OsFile) -> None:
+        synced.append(file.path)
+        sync(file)
+
+    monkeypatch.setattr(OsFile, "sync", counted)
     del index
     gc.collect()
     assert f"{path}.wal" in synced
@@ -325,7 +376,14 @@ def test_an_engine_opens_what_it_wrote_and_back(tmp_path: Path) -> None:
         {"dimension": 4, "interval": -1},
         {"dimension": 4, "checkpoint_bytes": 0},
         {"dimension": 4, "stamps": 1},
-        {"dimension": 4, "hnsw": {"m": 4}},
+        {"dimension": 4, "kind": "hnsw", "hnsw": {"m": 4}},
+        {"dimension": 4, "hnsw": HnswParameters()},
+        {"dimension": 4, "kind": "flat", "hnsw": HnswParameters()},
+        {"dimension": 4, "kind": "hnsw", "hnsw": HnswParameters(m=1)},
+        {"dimension": 4, "kind": "hnsw", "hnsw": HnswParameters(ef_construction=0)},
+        {"dimension": 4, "kind": "hnsw", "hnsw": HnswParameters(ef_search=1 << 64)},
+        {"dimension": 4, "kind": "hnsw", "hnsw": HnswParameters(filter_widen=1.5)},  # type: ignore[arg-type]
+        {"dimension": 4, "kind": "hnsw", "hnsw": HnswParameters(seed=-1)},
         {"kind": "flat"},
     ],
 )

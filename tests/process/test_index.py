@@ -265,6 +265,15 @@ with holdfast.open(sys.argv[1]) as engine:
     assert run([script, data]) == "custom 1 [1]\n"
 
 
+def test_a_class_of_the_script_itself_is_refused_with_a_hint(tmp_path: Path) -> None:
+    """A worker cannot import it, and the error says what to do."""
+    with (
+        holdfast.open(tmp_path) as engine,
+        pytest.raises(holdfast.InvalidArgument, match="move the class to a module of its own"),
+    ):
+        engine.index("n", dimension=2, kind="__main__:Mine")
+
+
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
 def test_an_index_of_ones_own_is_dropped_without_its_class(
     tmp_path: Path, face: str, monkeypatch: pytest.MonkeyPatch
@@ -332,6 +341,10 @@ REFUSED: dict[str, tuple[Action, type[Exception]]] = {
     ),
     "kind of a script": (
         lambda e, i: e.index("n", dimension=2, kind="__main__:Nothing"),
+        holdfast.InvalidArgument,
+    ),
+    "graph of a flat index": (
+        lambda e, i: e.index("n", dimension=2, kind="flat", hnsw=holdfast.HnswParameters()),
         holdfast.InvalidArgument,
     ),
     "compression": (
@@ -414,7 +427,12 @@ def test_what_numpy_gives_back_can_be_given_again(tmp_path: Path) -> None:
     with holdfast.open(tmp_path) as engine:
         index = engine.index("i", dimension=2, metric="manhattan")
         rows = np.array([[1, 2], [3, 4]], np.float32)
-        entries = {"i": np.int64(-5), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x")}
+        entries: dict[str, np.generic] = {
+            "i": np.int64(-5),
+            "f": np.float32(0.5),
+            "b": np.bool_(True),
+            "s": np.str_("x"),
+        }
         index.insert(np.uint64(5), rows[0], entries)
         index.insert(np.bytes_(b"six"), rows[1], {"f": np.float64(2)})
         found = index.get([5, b"six"])
