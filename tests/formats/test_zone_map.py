@@ -131,7 +131,7 @@ HUGE = (1 << 64) - 1
     [
         (_head(magic=b"HFWZONE\1") + _body(), "magic"),
         (_head(version=2) + _body(), "format version 2, this release reads 1"),
-        (_head(block=BLOCK_BYTES // 2) + _body(), "blocks of 524288 bytes"),
+        (_head(block=BLOCK_BYTES // 2) + _body(), "blocks of 32768 bytes"),
         (_head(block=0) + _body(), "blocks of 0 bytes"),
         (_head(series=2) + _body(), "do not hold 2 series"),
         (_head(series=HUGE) + _body(), f"do not hold {HUGE} series"),
