@@ -198,7 +198,10 @@ def _make(
         raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
     if not spec.create:
         raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
-    write_now(disk, path, empty_index(options, cls) if first is None else first, options)
+    index = empty_index(options, cls) if first is None else first
+    for suffix in (LEDGER_SUFFIX, CLOSED_SUFFIX):  # of files that somebody has removed
+        remove_if_there(disk, wal + suffix)
+    write_now(disk, path, index, options)
 
 
 def write_now(disk: Disk, path: str, index: StoredIndex, options: IndexOptions) -> None:

@@ -788,6 +788,26 @@ def test_the_note_of_a_close_does_not_bind_other_programs() -> None:
     assert ids(opened(memory)) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("how", ["killed", "closed"])
+def test_what_is_known_of_removed_files_does_not_bind_new_ones(how: str) -> None:
+    """An index made where another's files were removed opens, also if it is given their inodes."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1, 2)
+    left = "ledger"
+    if how == "closed":
+        actor.close()
+        left = "closed"
+    memory = memory.crash()
+    assert memory.inode_at(f"{WAL}.{left}") is not None
+    memory.remove(PATH)
+    memory.remove(WAL)
+    disk = FaultyDisk(memory)
+    opened(disk)
+    assert f"{WAL}.{left}" in [call.path for call in disk.calls if call.name == "remove"]
+    assert ids(opened(memory.crash())) == []
+
+
 def test_a_close_is_done_on_a_disk_that_takes_no_note() -> None:
     """The note is a safeguard only: without space for it the index closes, and opens again."""
     memory = MemoryDisk("/data")
