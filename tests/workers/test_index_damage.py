@@ -17,6 +17,7 @@ from holdfast.formats.errors import (
     LimitExceeded,
     NotFound,
     OptionsConflict,
+    ResultTooLarge,
     StoreCorrupt,
     StoreFull,
     StoreIOError,
@@ -834,3 +835,27 @@ def test_an_emptied_log_leaves_no_note() -> None:
     actor.close()
     opened(memory).remove()
     assert memory.list("/data") == []
+
+
+def test_answers_too_large_to_send_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata and ids count, too: ``ResultTooLarge``, and the index goes on serving."""
+    monkeypatch.setattr("holdfast.workers.index.RESULT_BYTES_MAX", 4000)
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    ask(actor, inserting({1: ([1], {"a": "y" * 1000})}), im.IndexInserted, Caller(1, 1))
+    ask(actor, inserting({b"k" * 1000: ([2], None)}), im.IndexInserted, Caller(1, 2))
+    actor.commit()
+
+    def search(queries: int, *, metadata: bool = False) -> im.IndexSearch:
+        return im.IndexSearch(
+            raw(np.ones((queries, DIMENSION), np.float32)), queries, 2, metadata=metadata
+        )
+
+    fitting = (search(3), search(1, metadata=True), im.IndexGet([1] * 3))
+    for request in fitting:
+        assert ask(actor, request, object) is not None
+    for request in (search(4), search(2, metadata=True), im.IndexGet([1] * 4), search(500)):
+        with pytest.raises(ResultTooLarge, match="4000"):
+            actor.handle(request, Caller(1, 3))
+    with pytest.raises(ResultTooLarge, match="4000"):
+        actor.handle(im.IndexGet([1] * 500), Caller(1, 3))
