@@ -5,7 +5,8 @@ What can be wrong, and what is done about it:
 ===============================  ===============================================================
 both files absent                an empty index is put in place: snapshot first, then log
 log absent, or a cut-short head  an empty log is put in place
-snapshot absent, log not empty   ``StoreCorrupt``; nothing is touched
+one absent, the other was used   ``StoreCorrupt``; nothing is touched, unless salvage is asked for
+                                 where that is the log
 snapshot damaged, or foreign     ``StoreCorrupt`` or ``InvalidFormat``; nothing is touched
 log of another store             ``InvalidFormat``; nothing is touched
 log older than the snapshot      its records are kept beside the log, then cut
@@ -50,7 +51,7 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.foreign_index import make_foreign
 from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
-from holdfast.workers.index_closing import synced_bytes
+from holdfast.workers.index_closing import missing_log, synced_bytes
 from holdfast.workers.index_log import (
     LogReading,
     Refused,
@@ -105,6 +106,7 @@ class RecoveredIndex:
     sequence: int
     """Number of the last record."""
     snapshot_bytes: int
+    snapshot_inode: int
     torn_bytes: int
     records: int
     """How many were read from the log."""
@@ -152,7 +154,7 @@ def recover(
             _make(disk, spec, options, cls, first)
         else:
             first = None
-        _ensure_log(disk, path)
+        _ensure_log(disk, path, salvage=options.salvage)
         file = disk.open(path + WAL_SUFFIX, write=True)
     except HoldfastError:
         raise  # some are an OSError, too
@@ -193,8 +195,13 @@ def _make(
 ) -> None:
     path = spec.path
     wal = path + WAL_SUFFIX
-    if disk.inode_at(wal) is not None and _size(disk, wal) > HEADER_BYTES:
-        reason = "the snapshot is missing, and the log beside it has records"
+    reason = None
+    if disk.inode_at(wal) is not None:
+        if _size(disk, wal) > HEADER_BYTES:
+            reason = "the snapshot is missing, and the log beside it has records"
+        elif disk.inode_at(wal + LEDGER_SUFFIX) is not None:
+            reason = "the snapshot is missing, and its last owner did not close it"
+    if reason is not None:
         raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
     if not spec.create:
         raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
@@ -220,9 +227,12 @@ def _size(disk: Disk, path: str) -> int:
         file.close()
 
 
-def _ensure_log(disk: Disk, path: str) -> None:
+def _ensure_log(disk: Disk, path: str, *, salvage: bool) -> None:
     wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
+        reason = missing_log(disk, path, wal)
+        if reason is not None and not salvage:
+            raise StoreCorrupt(f"{wal!r}: {reason}", path=wal, offset=0, reason=reason)
         replace(disk, wal, [HEADER])
         return
     file = disk.open(wal)
@@ -263,6 +273,7 @@ class _Recovery:
         self._options = options
         self._cls = cls
         self._tick = tick
+        self._snapshot_inode = 0
 
     def run(self, file: File, held: File, *, sync: bool) -> RecoveredIndex:
         loaded, snapshot_bytes = self._load()
@@ -315,6 +326,7 @@ class _Recovery:
             records += apply_log(view, start, stop, index, self._tick)
         keep_cut_bytes(self._disk, self._wal, view[offset:], offset, verdict.reason)
         write_now(self._disk, self._path, index, self._options)
+        self._snapshot_inode = self._disk.inode_at(self._path) or 0
         replace(self._disk, self._wal, [HEADER])
         file.close()
         return self._disk.open(self._wal, write=True), records
@@ -340,6 +352,7 @@ class _Recovery:
             reading.store,
             sequence,
             snapshot_bytes,
+            self._snapshot_inode,
             torn_bytes,
             records,
         )
@@ -348,6 +361,7 @@ class _Recovery:
         file = self._disk.open(self._path)
         try:
             view = file.map()
+            self._snapshot_inode = file.inode()
         finally:
             file.close()
         try:
@@ -384,6 +398,7 @@ def drop_files(disk: Disk, path: str) -> None:
     for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX, CLOSED_SUFFIX):
         remove_if_there(disk, wal + suffix)
     drop_cut_bytes(disk, wal)
+    disk.sync_directory(directory_of(path))  # none of these tells of a log that is gone
     # The log first: a log without its snapshot could not be opened.
     remove_if_there(disk, wal)
     remove_if_there(disk, path)

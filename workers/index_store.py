@@ -143,6 +143,7 @@ class IndexStore:
         self.ledger = recovered.ledger
         self.group = GroupCommit(spec, recovered.log, recovered.ledger)
         self.snapshot_bytes = recovered.snapshot_bytes
+        self._snapshot_inode: int | None = recovered.snapshot_inode
         self.torn_bytes = recovered.torn_bytes
         self.recovered_records = recovered.records
         self.checkpoints = 0
@@ -273,9 +274,11 @@ class IndexStore:
     ) -> None:
         """Note, log and apply, or do nothing of it."""
         if not self._lock.is_held():
-            raise RuntimeError(f"the lock file of {self.path} was removed or replaced")
+            raise Fatal(f"the lock file of {self.path} was removed or replaced")
         if not self.log.is_in_place():
-            raise RuntimeError(f"{self.log.path} was removed or replaced")
+            raise Fatal(f"{self.log.path} was removed or replaced")
+        if self._disk.inode_at(self.path) != self._snapshot_inode:
+            raise Fatal(f"{self.path} was removed or replaced")
         start = self.log.end
         noted = caller != NOBODY
         if noted:
@@ -368,6 +371,7 @@ class IndexStore:
         except OSError as error:
             mark_unsynced(self._disk, self.log.path)
             raise Fatal(f"cannot put a snapshot of {self.path!r} in place: {error}") from error
+        self._snapshot_inode = self._disk.inode_at(self.path)
         self.snapshot_bytes = written.file_bytes
         self._compression = written.compression
         self._count = self._next_count

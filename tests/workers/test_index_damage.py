@@ -33,6 +33,7 @@ from holdfast.workers.foreign_index import ForeignIndex
 from holdfast.workers.index import IndexActor, open_index
 from holdfast.workers.index_inspection import examine_index
 from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.log_file import Fatal
 from holdfast.workers.messages import Compacted, StoreSpec
 from holdfast.workers.raw_arrays import raw
 from holdfast.workers.standing import Standing
@@ -123,7 +124,7 @@ def test_full_disk_then_appends(written: int) -> None:
     actor = opened(disk)
     writer = Writer(actor)
     writer.write(1)
-    disk.arm(Fail(len(disk.calls) + 3, errno.ENOSPC, written=written))
+    disk.arm(Fail(len(disk.calls) + 4, errno.ENOSPC, written=written))
     with pytest.raises(StoreFull):
         writer.write(2)
     assert (disk.struck, disk.calls[-3].name, disk.calls[-3].path) == (1, "write_at", WAL)
@@ -859,3 +860,50 @@ def test_answers_too_large_to_send_are_refused(monkeypatch: pytest.MonkeyPatch) 
             actor.handle(request, Caller(1, 3))
     with pytest.raises(ResultTooLarge, match="4000"):
         actor.handle(im.IndexGet([1] * 500), Caller(1, 3))
+
+
+@pytest.mark.parametrize("how", ["killed", "closed"])
+@pytest.mark.parametrize("stamps", [True, False])
+def test_a_log_that_should_be_there_is_missed(how: str, stamps: bool) -> None:
+    """A log removed under its owner, or after a close, is told of; salvage goes on without it."""
+    options = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=options)
+    Writer(actor).write(1)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(2)
+    if how == "closed":
+        actor.close()
+    memory = memory.crash()
+    memory.remove(WAL)
+    with pytest.raises(StoreCorrupt, match="the log is missing") as raised:
+        opened(memory, options=options)
+    assert raised.value.path == WAL
+    assert memory.inode_at(WAL) is None
+    report = examine_index(memory, PATH, tick)
+    assert (report.standing, report.header and report.header.rows) == (Standing.DAMAGED, 1)
+    actor = opened(memory, options=IndexOptions(salvage=True))
+    assert ids(actor) == [1]
+    Writer(actor).write(3)
+    assert ids(opened(memory.crash(), options=options)) == [1, 3]
+
+
+@pytest.mark.parametrize("missing", [PATH, WAL])
+def test_nothing_is_acknowledged_once_a_file_is_gone(missing: str) -> None:
+    """Without its snapshot or log the worker stops, and its successor says what is wrong."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(3)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    memory.remove(missing)
+    for request in (inserting({4: ([4], None)}), deleting(1)):
+        with pytest.raises(Fatal, match=f"{missing} was removed"):
+            actor.handle(request, Caller(1, 1))
+    left = memory.crash()
+    with pytest.raises(StoreCorrupt, match="missing, and its last owner did not close it"):
+        opened(left)
+    assert left.inode_at(missing) is None
