@@ -313,6 +313,19 @@ class _Recovery:
         )
         return self._recovered(opened, ledger, loaded, reading, snapshot_bytes, torn_bytes, records)
 
+    def load_with(self, view: memoryview) -> StoredIndex:
+        """The index with a log applied that is whole."""
+        loaded, _ = self._load()
+        try:
+            reading = read_log(view, loaded.index.dimension, loaded.stamp, self._tick)
+        except IndexFlaw as flaw:
+            raise flawed(self._wal, flaw) from flaw
+        damage = reading.damage
+        if damage is not None:
+            refuse_damage(self._wal, Verdict(Ending.CORRUPT, damage.offset, damage.reason))
+        apply_log(view, min(reading.skip_to, reading.end), reading.end, loaded.index, self._tick)
+        return loaded.index
+
     def _salvage(
         self, loaded: Loaded, file: File, view: memoryview, reading: LogReading, verdict: Verdict
     ) -> tuple[File, int]:
@@ -388,6 +401,17 @@ class _Recovery:
             end = request[0]
         loaded, _ = self._load()  # it may have taken a part of that request
         return loaded, apply_log(view, min(start, end), end, loaded.index, self._tick), end
+
+
+def load_again(
+    disk: Disk, path: str, cls: type[Persistable], wal: LogFile, options: IndexOptions
+) -> StoredIndex:
+    """The index as snapshot and log say, both in use and whole; ``cls`` is the user's own.
+
+    Raises ``Refused``, errors of the tree, plain ``OSError``.
+    """
+    recovery = _Recovery(disk, path, options, cls, lambda: None)
+    return recovery.load_with(wal.file.map()[: wal.end])
 
 
 def drop_files(disk: Disk, path: str) -> None:

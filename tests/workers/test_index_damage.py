@@ -677,6 +677,78 @@ def test_a_record_that_the_index_refuses_is_taken_back() -> None:
     assert inner(opened(memory.crash(), options=PICKY)).keys() == {1, 2}
 
 
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_batch_that_the_index_refuses_in_part_changes_nothing(
+    checkpointed: bool, stamps: bool
+) -> None:
+    """Rows taken or replaced before the refused one are as before, and the same worker goes on."""
+    options = IndexOptions(kind=PICKY.kind, dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=options)
+    Writer(actor).write(1, 2)
+    if checkpointed:
+        ask(actor, im.IndexCheckpoint(reset=False), Compacted)
+    Writer(actor).write(3)
+    before, held = memory.content(WAL), dict(inner(actor))
+    batch = {5: ([5.0], None), 1: ([9.0], None), 13: ([1.0], None), 6: ([6.0], None)}
+    for number in (1, 2):
+        with pytest.raises(InvalidArgument, match="bad luck"):
+            actor.handle(inserting(batch, replace=True), Caller(1, number))
+        assert memory.content(WAL) == before
+        assert inner(actor) == held
+    Writer(actor).write(7)
+    assert inner(opened(memory.crash(), options=options)) == inner(actor)
+    assert inner(actor).keys() == {1, 2, 3, 7}
+
+
+class Quitting(Picky):
+    """An index of one's own whose every method but those that load it ends the process, armed."""
+
+    INDEX_TYPE = "quitting"
+    armed = False
+
+    def _quit(self) -> None:
+        if Quitting.armed:
+            raise SystemExit(3)
+
+    def __len__(self) -> int:
+        self._quit()
+        return super().__len__()
+
+    def __contains__(self, id_: object) -> bool:
+        self._quit()
+        return super().__contains__(id_)
+
+    def search(self, vector: Any, k: int) -> list[tuple[Any, float]]:
+        self._quit()
+        return super().search(vector, k)
+
+
+def test_a_class_that_fails_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its methods raise, even ``SystemExit``, is an error that names the class."""
+    quitting = IndexOptions(
+        kind="tests.workers.test_index_damage:Quitting", dimension=DIMENSION, metric="euclidean"
+    )
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=quitting)
+    Writer(actor).write(1)
+    search = im.IndexSearch(raw(np.zeros(4, np.float32)), 1, 2)
+    cls = type(actor.store.index.inner)  # type: ignore[union-attr]  # of the module as imported
+    monkeypatch.setattr(cls, "armed", True)
+    monkeypatch.setattr(Quitting, "armed", True)
+    for request in (search, inserting({2: ([2], None)}), deleting(1)):
+        with pytest.raises(InvalidArgument, match=r"Quitting\.__(len|contains)__: SystemExit"):
+            actor.handle(request, Caller(1, 1))
+    monkeypatch.setattr(cls, "__len__", Picky.__len__)
+    with pytest.raises(InvalidArgument, match=r"Quitting\.search: SystemExit"):
+        actor.handle(search, Caller(1, 1))
+    monkeypatch.setattr(cls, "armed", False)
+    monkeypatch.setattr(Quitting, "armed", False)
+    Writer(actor).write(2)
+    assert inner(opened(memory.crash(), options=quitting)).keys() == {1, 2}
+
+
 def test_refused_record_then_crash() -> None:
     """Killed before the refused record is taken back, the index opens, without that record."""
     memory = MemoryDisk("/data")
