@@ -3,7 +3,7 @@
 import errno
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -41,6 +41,7 @@ from tests.workers.index_model import (
     DIMENSION,
     PATH,
     WAL,
+    Rows,
     ask,
     deleting,
     index_spec,
@@ -539,7 +540,7 @@ class Picky:
         writer.write(repr((self.dimension, self.metric, self.rows)).encode())
 
     @classmethod
-    def load_from(cls, reader: Any) -> "Picky":
+    def load_from(cls, reader: Any) -> Self:
         import ast
 
         dimension, metric, rows = ast.literal_eval(reader.read().decode())
@@ -691,7 +692,7 @@ def test_a_batch_that_the_index_refuses_in_part_changes_nothing(
         ask(actor, im.IndexCheckpoint(reset=False), Compacted)
     Writer(actor).write(3)
     before, held = memory.content(WAL), dict(inner(actor))
-    batch = {5: ([5.0], None), 1: ([9.0], None), 13: ([1.0], None), 6: ([6.0], None)}
+    batch: Rows = {5: ([5.0], None), 1: ([9.0], None), 13: ([1.0], None), 6: ([6.0], None)}
     for number in (1, 2):
         with pytest.raises(InvalidArgument, match="bad luck"):
             actor.handle(inserting(batch, replace=True), Caller(1, number))
