@@ -213,7 +213,10 @@ class PersistedIndex:
 
     @property
     def index(self) -> object:
-        """The index itself; changes made to it directly are in no log."""
+        """The index itself; changes made to it directly are in no log.
+
+        It is another object once a class of your own has refused a batch in the midst of it.
+        """
         inner = self._store.index
         return inner.inner if isinstance(inner, ForeignIndex) else inner
 

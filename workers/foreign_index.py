@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from holdfast.workers.core_index import Found, decoded
 from holdfast.workers.persistable import Persistable
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 RAISED = (Exception, SystemExit)
 """What a class's own code may raise without ending the process that called it."""
@@ -43,10 +44,19 @@ class ForeignIndex:
         self.metric: Metric = metric
 
     def __len__(self) -> int:
-        return len(self.inner)
+        return int(self._asked("__len__", lambda: len(self.inner)))
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self.inner
+        return bool(self._asked("__contains__", lambda: id_ in self.inner))
+
+    def _asked(self, method: str, ask: Callable[[], T]) -> T:
+        """What the class's own code answers. Raises ``InvalidArgument`` where it fails."""
+        try:
+            return ask()
+        except HoldfastError:
+            raise
+        except RAISED as error:
+            raise InvalidArgument(f"{type(self.inner).__name__}.{method}: {error!r}") from error
 
     def put(
         self, ids: Sequence[Id], vectors: Floats, metadata: Sequence[bytes | None] | None
@@ -65,7 +75,7 @@ class ForeignIndex:
                     done = True
                 entries = None if metadata is None else decoded(metadata[place])
                 self.inner.insert(id_, np.array(vectors[place], np.float32), entries)
-            except Exception as error:  # whatever the class's own code raises
+            except RAISED as error:
                 raise _refusal(id_, error, done) from error
             done = True
         return replaced
@@ -78,7 +88,7 @@ class ForeignIndex:
                 if id_ in self.inner:
                     self.inner.delete(id_)
                     removed += 1
-            except Exception as error:
+            except RAISED as error:
                 raise _refusal(id_, error, removed > 0) from error
         return removed
 
@@ -122,13 +132,12 @@ class ForeignIndex:
         )
 
     def _hits(self, query: Floats, k: int) -> list[tuple[Id, float]]:
-        try:
-            hits = list(self.inner.search(query, k))
-            return [(check_id(id_), float(distance)) for id_, distance in hits]
-        except HoldfastError:
-            raise
-        except Exception as error:
-            raise InvalidArgument(f"{type(self.inner).__name__}.search: {error!r}") from error
+        return self._asked(
+            "search",
+            lambda: [
+                (check_id(id_), float(distance)) for id_, distance in self.inner.search(query, k)
+            ],
+        )
 
     def optimize_step(self) -> bool:
         """Nothing is known to be done."""
@@ -172,6 +181,6 @@ def make_foreign(cls: type[Persistable], dimension: int, metric: Metric) -> Fore
         raise InvalidArgument(f"{cls.__name__}({dimension}, {metric!r}): {error!r}") from error
 
 
-def _refusal(id_: Id, error: Exception, done: bool) -> Exception:
+def _refusal(id_: Id, error: BaseException, done: bool) -> Exception:
     reason = f"the index refuses id {id_!r}: {error!r}"
     return HalfDone(reason) if done else InvalidArgument(reason)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
-from holdfast.formats.errors import HoldfastError, InvalidArgument, LimitExceeded, from_os_error
+from holdfast.formats.errors import HoldfastError, InvalidArgument, ResultTooLarge, from_os_error
 from holdfast.formats.iqdb_values import Id, IndexFlaw, canonical_metadata, check_id
 from holdfast.formats.limits import RESULT_BYTES_MAX
 from holdfast.workers import index_messages as im
@@ -89,7 +89,7 @@ class IndexActor:
         queries = matrix(request.queries, request.count, index.dimension, "queries")
         each = min(request.k, len(index))
         if request.count * each * 12 > RESULT_BYTES_MAX:
-            raise LimitExceeded(
+            raise ResultTooLarge(
                 f"{request.count} queries with k={request.k} would give more than "
                 f"{RESULT_BYTES_MAX} bytes"
             )
@@ -101,18 +101,25 @@ class IndexActor:
             ef=request.ef,
             tick=self._tick,
         )
+        listed = [id_ for ids in found.ids for id_ in ids]
+        entries = [row for rows in found.metadata for row in rows] if request.metadata else []
+        _check_size(listed, entries, 4, f"{request.count} queries with k={request.k}")
         return found_reply(found, request.metadata)
 
     def _get(self, ids: "np.typing.NDArray[np.uint64] | list[Id]") -> Reply:
         listed = ids if isinstance(ids, list) else ids.tolist()
         index = self.store.index
         if len(listed) * index.dimension * 4 > RESULT_BYTES_MAX:
-            raise LimitExceeded(f"{len(listed)} rows would give more than {RESULT_BYTES_MAX} bytes")
+            raise ResultTooLarge(
+                f"{len(listed)} rows would give more than {RESULT_BYTES_MAX} bytes"
+            )
         rows = [row for row in index.take(listed) if row is not None]
+        found, entries = [row[0] for row in rows], [row[2] for row in rows]
+        _check_size(found, entries, 4 * index.dimension, f"{len(rows)} rows")
         vectors = np.empty((len(rows), index.dimension), np.float32)
         for place, (_, vector, _) in enumerate(rows):
             vectors[place] = vector
-        return im.IndexRows(_sent([row[0] for row in rows]), raw(vectors), [r[2] for r in rows])
+        return im.IndexRows(_sent(found), raw(vectors), entries)
 
     # --- long work -------------------------------------------------------------------------
 
@@ -219,6 +226,21 @@ def found_reply(found: Found, metadata: bool) -> im.IndexHits:
     ids = _sent([id_ for hits in found.ids for id_ in hits])
     each = found.distances.shape[1]
     return im.IndexHits(each, ids, raw(found.distances), entries, found.approximate)
+
+
+def _check_size(ids: Sequence[Id], entries: Sequence[bytes | None], width: int, what: str) -> None:
+    """Raise ``ResultTooLarge`` unless an answer may be sent; ``width`` is that of a row's numbers.
+
+    A list of ids or metadata takes up to 9 bytes an entry beside the entry's own.
+    """
+    size = len(ids) * (9 + width) + 9 * len(entries)
+    size += sum(len(id_) for id_ in ids if isinstance(id_, bytes))
+    size += sum(len(row) for row in entries if row is not None)
+    if size > RESULT_BYTES_MAX:
+        raise ResultTooLarge(
+            f"{what} would take {size} bytes, over the limit of {RESULT_BYTES_MAX}: ask for fewer, "
+            "or without metadata"
+        )
 
 
 def _checked(ids: im.Ids) -> "np.typing.NDArray[np.uint64] | list[Id]":

@@ -8,6 +8,7 @@ from holdfast.formats.iqdb_snapshot import HEADER_BYTES_MAX, PREAMBLE_BYTES, dec
 from holdfast.formats.iqdb_values import IndexFlaw
 from holdfast.formats.iqdb_wal import HEADER_BYTES
 from holdfast.workers.disk import Disk, directory_of, remove_if_there
+from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import LogFile
 
@@ -55,6 +56,19 @@ def closed_bytes(disk: Disk, path: str, wal: str, inode: int | None) -> int:
         return 0
     known = (closing.snapshot_inode, closing.snapshot_crc)
     return closing.log_bytes if _snapshot_at(disk, path) == known else 0
+
+
+def missing_log(disk: Disk, path: str, wal: str) -> str | None:
+    """Why the log of the snapshot at ``path``, which is not there, should be; None if it need not.
+
+    Raises plain ``OSError``.
+    """
+    closed = closed_bytes(disk, path, wal, None)
+    if closed:
+        return f"the log is missing; it had {closed} bytes when it was closed"
+    if disk.inode_at(wal + LEDGER_SUFFIX) is not None:
+        return "the log is missing, and its last owner did not close it"
+    return None
 
 
 def synced_bytes(disk: Disk, path: str, ledger: Ledger, wal: str, inode: int) -> int:

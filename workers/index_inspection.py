@@ -27,7 +27,7 @@ from holdfast.formats.iqdb_values import Flaw, Id, IndexFlaw, Value, decode_meta
 from holdfast.formats.iqdb_wal import HEADER_BYTES
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk
-from holdfast.workers.index_closing import synced_bytes
+from holdfast.workers.index_closing import missing_log, synced_bytes
 from holdfast.workers.index_log import LogReading, apply_log, despite_sync, read_log
 from holdfast.workers.index_recovery import WAL_SUFFIX
 from holdfast.workers.index_snapshot import CORE_TYPES, FOREIGN
@@ -231,7 +231,8 @@ def _examine_log(
     """The log beside a snapshot, if there is one."""
     wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
-        return None
+        reason = missing_log(disk, path, wal)
+        return None if reason is None else LogView(Verdict(Ending.CORRUPT, 0, reason), 0, 0)
     file = disk.open(wal)
     try:
         ledger = Ledger(disk, wal)  # ahead of the map: so it never tells of more than is mapped

@@ -5,7 +5,8 @@ What can be wrong, and what is done about it:
 ===============================  ===============================================================
 both files absent                an empty index is put in place: snapshot first, then log
 log absent, or a cut-short head  an empty log is put in place
-snapshot absent, log not empty   ``StoreCorrupt``; nothing is touched
+one absent, the other was used   ``StoreCorrupt``; nothing is touched, unless salvage is asked for
+                                 where that is the log
 snapshot damaged, or foreign     ``StoreCorrupt`` or ``InvalidFormat``; nothing is touched
 log of another store             ``InvalidFormat``; nothing is touched
 log older than the snapshot      its records are kept beside the log, then cut
@@ -51,7 +52,7 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.foreign_index import make_foreign
 from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
-from holdfast.workers.index_closing import synced_bytes
+from holdfast.workers.index_closing import missing_log, synced_bytes
 from holdfast.workers.index_log import (
     LogReading,
     Refused,
@@ -107,6 +108,7 @@ class RecoveredIndex:
     sequence: int
     """Number of the last record."""
     snapshot_bytes: int
+    snapshot_inode: int
     torn_bytes: int
     records: int
     """How many were read from the log."""
@@ -154,7 +156,7 @@ def recover(
             _make(disk, spec, options, cls, first)
         else:
             first = None
-        _ensure_log(disk, path)
+        _ensure_log(disk, path, salvage=options.salvage)
         file = disk.open(path + WAL_SUFFIX, write=True)
     except HoldfastError:
         raise  # some are an OSError, too
@@ -195,12 +197,19 @@ def _make(
 ) -> None:
     path = spec.path
     wal = path + WAL_SUFFIX
-    if disk.inode_at(wal) is not None and _size(disk, wal) > HEADER_BYTES:
-        reason = "the snapshot is missing, and the log beside it has records"
+    reason = None
+    if disk.inode_at(wal) is not None:
+        if _size(disk, wal) > HEADER_BYTES:
+            reason = "the snapshot is missing, and the log beside it has records"
+        elif disk.inode_at(wal + LEDGER_SUFFIX) is not None:
+            reason = "the snapshot is missing, and its last owner did not close it"
+    if reason is not None:
         raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
     if not spec.create:
         raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
     index = empty_index(options, cls) if first is None else first
+    for suffix in (LEDGER_SUFFIX, CLOSED_SUFFIX):  # of files that somebody has removed
+        remove_if_there(disk, wal + suffix)
     write_now(disk, path, index, options, Stamp(secrets.randbits(64), 0))
 
 
@@ -226,9 +235,12 @@ def _size(disk: Disk, path: str) -> int:
         file.close()
 
 
-def _ensure_log(disk: Disk, path: str) -> None:
+def _ensure_log(disk: Disk, path: str, *, salvage: bool) -> None:
     wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
+        reason = missing_log(disk, path, wal)
+        if reason is not None and not salvage:
+            raise StoreCorrupt(f"{wal!r}: {reason}", path=wal, offset=0, reason=reason)
         replace(disk, wal, [HEADER])
         return
     file = disk.open(wal)
@@ -269,6 +281,7 @@ class _Recovery:
         self._options = options
         self._cls = cls
         self._tick = tick
+        self._snapshot_inode = 0
 
     def run(self, file: File, held: File, *, sync: bool) -> RecoveredIndex:
         loaded, snapshot_bytes = self._load()
@@ -308,6 +321,19 @@ class _Recovery:
         )
         return self._recovered(opened, ledger, loaded, reading, snapshot_bytes, torn_bytes, records)
 
+    def load_with(self, view: memoryview) -> StoredIndex:
+        """The index with a log applied that is whole."""
+        loaded, _ = self._load()
+        try:
+            reading = read_log(view, loaded.index.dimension, loaded.stamp, self._tick)
+        except IndexFlaw as flaw:
+            raise flawed(self._wal, flaw) from flaw
+        damage = reading.damage
+        if damage is not None:
+            refuse_damage(self._wal, Verdict(Ending.CORRUPT, damage.offset, damage.reason))
+        apply_log(view, min(reading.skip_to, reading.end), reading.end, loaded.index, self._tick)
+        return loaded.index
+
     def _salvage(
         self, loaded: Loaded, file: File, view: memoryview, reading: LogReading, verdict: Verdict
     ) -> tuple[File, LogReading]:
@@ -325,6 +351,7 @@ class _Recovery:
             stamp = newest_stamp(view, start, stop, index.dimension, stamp)
         keep_cut_bytes(self._disk, self._wal, view[offset:], offset, verdict.reason)
         write_now(self._disk, self._path, index, self._options, stamp)
+        self._snapshot_inode = self._disk.inode_at(self._path) or 0
         replace(self._disk, self._wal, [HEADER])
         file.close()
         going_on = LogReading(store=store, records=records, sequence=stamp.sequence)
@@ -351,6 +378,7 @@ class _Recovery:
             reading.store,
             sequence,
             snapshot_bytes,
+            self._snapshot_inode,
             torn_bytes,
             records,
         )
@@ -359,6 +387,7 @@ class _Recovery:
         file = self._disk.open(self._path)
         try:
             view = file.map()
+            self._snapshot_inode = file.inode()
         finally:
             file.close()
         try:
@@ -387,6 +416,17 @@ class _Recovery:
         return loaded, apply_log(view, min(start, end), end, loaded.index, self._tick), end
 
 
+def load_again(
+    disk: Disk, path: str, cls: type[Persistable], wal: LogFile, options: IndexOptions
+) -> StoredIndex:
+    """The index as snapshot and log say, both in use and whole; ``cls`` is the user's own.
+
+    Raises ``Refused``, errors of the tree, plain ``OSError``.
+    """
+    recovery = _Recovery(disk, path, options, cls, lambda: None)
+    return recovery.load_with(wal.file.map()[: wal.end])
+
+
 def drop_files(disk: Disk, path: str) -> None:
     """Remove an index's snapshot and log, and everything beside them that is holdfast's."""
     wal = path + WAL_SUFFIX
@@ -395,6 +435,7 @@ def drop_files(disk: Disk, path: str) -> None:
     for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX, CLOSED_SUFFIX):
         remove_if_there(disk, wal + suffix)
     drop_cut_bytes(disk, wal)
+    disk.sync_directory(directory_of(path))  # none of these tells of a log that is gone
     # The log first: a log without its snapshot could not be opened.
     remove_if_there(disk, wal)
     remove_if_there(disk, path)

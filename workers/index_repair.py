@@ -89,8 +89,8 @@ def _take_log(
     if verdict.ending is Ending.CLEAN:
         return
     length = log.log_bytes - verdict.offset
-    plan.lost.append(Flaw(None, f"{length} bytes of the log from {verdict.offset} on: "
-                                f"{verdict.reason}"))  # fmt: skip
+    where = f"{length} bytes of the log from {verdict.offset} on: " if log.log_bytes else ""
+    plan.lost.append(Flaw(None, where + verdict.reason))
     if salvage and reading is not None:
         for start, stop in intact_parts(log.view, verdict.offset, index.dimension, tick):
             plan.salvaged_rows += apply_log(log.view, start, stop, index, tick)
@@ -114,6 +114,7 @@ def keep_log(disk: Disk, path: str, suffix: str) -> None:
     """Keep the log of a snapshot that was replaced under another name, and begin a new one."""
     wal = path + WAL_SUFFIX
     if disk.inode_at(wal) is None:
+        _forget_log(disk, wal)
         return
     if disk.inode_at(wal + suffix) is not None:
         raise StoreExists(f"{wal + suffix!r} exists", path=wal + suffix)
@@ -124,6 +125,11 @@ def keep_log(disk: Disk, path: str, suffix: str) -> None:
         file.close()
     replace(disk, wal + suffix, (old[n : n + _COPY_BYTES] for n in range(0, len(old), _COPY_BYTES)))
     replace(disk, wal, [HEADER])
+    _forget_log(disk, wal)
+
+
+def _forget_log(disk: Disk, wal: str) -> None:
+    """Remove what is known of a log that is no longer there."""
     remove_if_there(disk, wal + LEDGER_SUFFIX)
     remove_if_there(disk, wal + CLOSED_SUFFIX)
     clear_unsynced(disk, wal)

@@ -34,7 +34,11 @@ _FAINT = 2.0**-20  # squared norms above this are nowhere near the cosine's two 
 _MORE = 8
 _CLOSE = np.float32(2.0**-20)
 _LEAST = np.float32(2.0**-50)  # Euclidean distances from here on have squares that are normal
-_LEAST_DOT = np.float32(2.0**-100)  # far above where float32 gets coarse
+_APART: dict[Metric, np.float32] = {  # far above where numbers get coarse
+    "cosine": np.float32(2.0**-48),  # the difference of two doubles near 1
+    "dot": np.float32(2.0**-100),
+    "euclidean": np.float32(2.0**-100),
+}
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 _FAST: dict[Metric, search.Metric] = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
 
@@ -180,7 +184,7 @@ class ExactSearch:
         found = self.among(queries, list(rows), most)
         last, limit = found.distances[:, -1], found.distances[:, each - 1]
         if most < count:
-            beyond = limit + np.maximum(_CLOSE * np.abs(limit), _LEAST_DOT)
+            beyond = limit + np.maximum(_CLOSE * np.abs(limit), _APART[self._metric])
             if self._metric == "euclidean":
                 # It ranks by squares: those of lesser distances are all alike to it.
                 beyond = np.maximum(beyond, _LEAST)

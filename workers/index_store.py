@@ -36,15 +36,17 @@ from holdfast.formats.limits import (
 from holdfast.workers.actor import Caller
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
-from holdfast.workers.foreign_index import HalfDone
+from holdfast.workers.foreign_index import ForeignIndex, HalfDone
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.index_closing import note_closed
+from holdfast.workers.index_log import Refused
 from holdfast.workers.index_messages import IndexOptions, SnapshotInfo
 from holdfast.workers.index_recovery import (
     COMPRESSIONS,
     RecoveredIndex,
     drop_files,
     index_class,
+    load_again,
     recover,
 )
 from holdfast.workers.index_snapshot import Moment, StoredIndex, Written, write_beside
@@ -143,6 +145,7 @@ class IndexStore:
         self.ledger = recovered.ledger
         self.group = GroupCommit(spec, recovered.log, recovered.ledger)
         self.snapshot_bytes = recovered.snapshot_bytes
+        self._snapshot_inode: int | None = recovered.snapshot_inode
         self.torn_bytes = recovered.torn_bytes
         self.recovered_records = recovered.records
         self.checkpoints = 0
@@ -273,9 +276,11 @@ class IndexStore:
     ) -> None:
         """Note, log and apply, or do nothing of it."""
         if not self._lock.is_held():
-            raise RuntimeError(f"the lock file of {self.path} was removed or replaced")
+            raise Fatal(f"the lock file of {self.path} was removed or replaced")
         if not self.log.is_in_place():
-            raise RuntimeError(f"{self.log.path} was removed or replaced")
+            raise Fatal(f"{self.log.path} was removed or replaced")
+        if self._disk.inode_at(self.path) != self._snapshot_inode:
+            raise Fatal(f"{self.path} was removed or replaced")
         start = self.log.end
         noted = caller != NOBODY
         if noted:
@@ -292,15 +297,29 @@ class IndexStore:
             raise
         try:
             apply()
-        except InvalidArgument:
+        except (InvalidArgument, HalfDone) as error:
             self.log.take_back(start)
             if noted:
                 self.ledger.void()
+            if isinstance(error, HalfDone):
+                self._load_again()
+                raise InvalidArgument(str(error)) from error
             raise
-        except HalfDone as error:
-            raise Fatal(f"{self.path!r} took a part of a request only: {error}") from error
         if noted:
             self.ledger.logged(*caller, counts)
+
+    def _load_again(self) -> None:
+        """Go on with what the files say, since the index has taken a part of a request.
+
+        The class cannot be asked to undo that: it does not give replaced rows back.
+        """
+        assert isinstance(self.index, ForeignIndex)
+        try:
+            self.index = load_again(
+                self._disk, self.path, type(self.index.inner), self.log, self._options
+            )
+        except (OSError, HoldfastError, Refused) as error:
+            raise Fatal(f"{self.path!r} took a part of a request only: {error}") from error
 
     # --- snapshots -------------------------------------------------------------------------
 
@@ -334,14 +353,7 @@ class IndexStore:
             yield None
         self._writing = True
         try:
-            written = yield from write_beside(
-                self._disk,
-                self.path,
-                self.index,
-                self._moment,
-                COMPRESSIONS[self._options.compression],
-                self._options.level,
-            )
+            written = yield from self._write_snapshot()
             self._put_in_place(written)
             if reset:
                 yield from self._reset_log(written.log_end)
@@ -353,6 +365,21 @@ class IndexStore:
             self._writing = False
         self._log_allowed = 0
         self.checkpoints += 1
+
+    def _write_snapshot(self) -> Generator[Progress | None, None, Written]:
+        while True:
+            index = self.index
+            written = yield from write_beside(
+                self._disk,
+                self.path,
+                index,
+                self._moment,
+                COMPRESSIONS[self._options.compression],
+                self._options.level,
+            )
+            if index is self.index:
+                return written
+            # Loaded again meanwhile: the one written may have had a part of a refused request.
 
     def _moment(self) -> Moment:
         self._next_count = len(self.index)
@@ -368,6 +395,7 @@ class IndexStore:
         except OSError as error:
             mark_unsynced(self._disk, self.log.path)
             raise Fatal(f"cannot put a snapshot of {self.path!r} in place: {error}") from error
+        self._snapshot_inode = self._disk.inode_at(self.path)
         self.snapshot_bytes = written.file_bytes
         self._compression = written.compression
         self._count = self._next_count

@@ -174,6 +174,29 @@ def test_repair_in_place_makes_it_open_and_keeps_both_files(cli: Cli, tmp_path: 
     assert cli("verify", path).code == 0
 
 
+@pytest.mark.parametrize("how", ["missing", "one bit"])
+def test_what_a_closed_log_lost_is_told_and_repaired(cli: Cli, tmp_path: Path, how: str) -> None:
+    """After a clean close ``verify`` knows what is missing; ``repair`` makes it open without."""
+    path = tmp_path / "i.iqdb"
+    wal = Path(f"{path}.wal")
+    with PersistedIndex.open(path, dimension=4) as index:
+        index.insert(1, VECTORS[0])
+        index.checkpoint()
+        index.insert(2, VECTORS[1])
+    if how == "missing":
+        wal.unlink()
+    else:
+        log = bytearray(wal.read_bytes())
+        log[-40] ^= 1
+        wal.write_bytes(log)
+    assert cli("verify", path).code == 2
+    with pytest.raises(holdfast.StoreCorrupt):
+        PersistedIndex.open(path)
+    assert cli("repair", path, "--in-place").code == 0
+    assert cli("verify", path).code == 0
+    assert len(opens(path)) == 1
+
+
 def test_repair_of_a_damaged_snapshot_needs_salvage(cli: Cli, tmp_path: Path) -> None:
     """Rows without a checksum are only taken on request, and then the report says so."""
     path = copied("bad-payload-bitflip.iqdb", tmp_path)

@@ -162,6 +162,19 @@ def _growth(index: PersistedIndex, id_: int) -> int:
     return index.header().log_bytes - before
 
 
+def test_a_batch_refused_in_part_changes_nothing(tmp_path: Path) -> None:
+    """A class that refuses the second row of a batch has none of it, and is served further."""
+    path = tmp_path / "own.iqdb"
+    with PersistedIndex.open_with(Picky(4, "dot"), path) as index:
+        index.insert(1, VECTORS[0])
+        with pytest.raises(holdfast.InvalidArgument, match="bad luck"):
+            index.insert_batch([2, 13], VECTORS[:2])
+        assert (len(index), 2 in index) == (1, False)
+        index.insert(3, VECTORS[1])
+    with PersistedIndex.load(path, Picky) as index:
+        assert (len(index), 2 in index, 3 in index) == (2, False, True)
+
+
 def test_a_class_that_lacks_something_is_refused(tmp_path: Path) -> None:
     """The error names what is missing, and no file is made."""
     with pytest.raises(holdfast.InvalidArgument, match=r"INDEX_TYPE.*load_from"):

@@ -1,8 +1,8 @@
 """What a worker's death costs: latency, and nothing else unless the request itself is to blame."""
 
 import itertools
-import operator
 import logging
+import operator
 import os
 import resource
 import signal

@@ -3,7 +3,7 @@
 import errno
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from holdfast.formats.errors import (
     LimitExceeded,
     NotFound,
     OptionsConflict,
+    ResultTooLarge,
     StoreCorrupt,
     StoreFull,
     StoreIOError,
@@ -32,6 +33,7 @@ from holdfast.workers.foreign_index import ForeignIndex
 from holdfast.workers.index import IndexActor, open_index
 from holdfast.workers.index_inspection import examine_index
 from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.log_file import Fatal
 from holdfast.workers.messages import Compacted, StoreSpec
 from holdfast.workers.raw_arrays import raw
 from holdfast.workers.standing import Standing
@@ -39,6 +41,7 @@ from tests.workers.index_model import (
     DIMENSION,
     PATH,
     WAL,
+    Rows,
     ask,
     deleting,
     index_spec,
@@ -122,7 +125,7 @@ def test_full_disk_then_appends(written: int) -> None:
     actor = opened(disk)
     writer = Writer(actor)
     writer.write(1)
-    disk.arm(Fail(len(disk.calls) + 3, errno.ENOSPC, written=written))
+    disk.arm(Fail(len(disk.calls) + 4, errno.ENOSPC, written=written))
     with pytest.raises(StoreFull):
         writer.write(2)
     assert (disk.struck, disk.calls[-3].name, disk.calls[-3].path) == (1, "write_at", WAL)
@@ -590,7 +593,7 @@ class Picky:
         writer.write(repr((self.dimension, self.metric, self.rows)).encode())
 
     @classmethod
-    def load_from(cls, reader: Any) -> "Picky":
+    def load_from(cls, reader: Any) -> Self:
         import ast
 
         dimension, metric, rows = ast.literal_eval(reader.read().decode())
@@ -728,6 +731,78 @@ def test_a_record_that_the_index_refuses_is_taken_back() -> None:
     assert inner(opened(memory.crash(), options=PICKY)).keys() == {1, 2}
 
 
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_batch_that_the_index_refuses_in_part_changes_nothing(
+    checkpointed: bool, stamps: bool
+) -> None:
+    """Rows taken or replaced before the refused one are as before, and the same worker goes on."""
+    options = IndexOptions(kind=PICKY.kind, dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=options)
+    Writer(actor).write(1, 2)
+    if checkpointed:
+        ask(actor, im.IndexCheckpoint(reset=False), Compacted)
+    Writer(actor).write(3)
+    before, held = memory.content(WAL), dict(inner(actor))
+    batch: Rows = {5: ([5.0], None), 1: ([9.0], None), 13: ([1.0], None), 6: ([6.0], None)}
+    for number in (1, 2):
+        with pytest.raises(InvalidArgument, match="bad luck"):
+            actor.handle(inserting(batch, replace=True), Caller(1, number))
+        assert memory.content(WAL) == before
+        assert inner(actor) == held
+    Writer(actor).write(7)
+    assert inner(opened(memory.crash(), options=options)) == inner(actor)
+    assert inner(actor).keys() == {1, 2, 3, 7}
+
+
+class Quitting(Picky):
+    """An index of one's own whose every method but those that load it ends the process, armed."""
+
+    INDEX_TYPE = "quitting"
+    armed = False
+
+    def _quit(self) -> None:
+        if Quitting.armed:
+            raise SystemExit(3)
+
+    def __len__(self) -> int:
+        self._quit()
+        return super().__len__()
+
+    def __contains__(self, id_: object) -> bool:
+        self._quit()
+        return super().__contains__(id_)
+
+    def search(self, vector: Any, k: int) -> list[tuple[Any, float]]:
+        self._quit()
+        return super().search(vector, k)
+
+
+def test_a_class_that_fails_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its methods raise, even ``SystemExit``, is an error that names the class."""
+    quitting = IndexOptions(
+        kind="tests.workers.test_index_damage:Quitting", dimension=DIMENSION, metric="euclidean"
+    )
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=quitting)
+    Writer(actor).write(1)
+    search = im.IndexSearch(raw(np.zeros(4, np.float32)), 1, 2)
+    cls = type(actor.store.index.inner)  # type: ignore[union-attr]  # of the module as imported
+    monkeypatch.setattr(cls, "armed", True)
+    monkeypatch.setattr(Quitting, "armed", True)
+    for request in (search, inserting({2: ([2], None)}), deleting(1)):
+        with pytest.raises(InvalidArgument, match=r"Quitting\.__(len|contains)__: SystemExit"):
+            actor.handle(request, Caller(1, 1))
+    monkeypatch.setattr(cls, "__len__", Picky.__len__)
+    with pytest.raises(InvalidArgument, match=r"Quitting\.search: SystemExit"):
+        actor.handle(search, Caller(1, 1))
+    monkeypatch.setattr(cls, "armed", False)
+    monkeypatch.setattr(Quitting, "armed", False)
+    Writer(actor).write(2)
+    assert inner(opened(memory.crash(), options=quitting)).keys() == {1, 2}
+
+
 def test_refused_record_then_crash() -> None:
     """Killed before the refused record is taken back, the index opens, without that record."""
     memory = MemoryDisk("/data")
@@ -841,6 +916,26 @@ def test_the_note_of_a_close_does_not_bind_other_programs() -> None:
     assert ids(opened(memory)) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("how", ["killed", "closed"])
+def test_what_is_known_of_removed_files_does_not_bind_new_ones(how: str) -> None:
+    """An index made where another's files were removed opens, also if it is given their inodes."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1, 2)
+    left = "ledger"
+    if how == "closed":
+        actor.close()
+        left = "closed"
+    memory = memory.crash()
+    assert memory.inode_at(f"{WAL}.{left}") is not None
+    memory.remove(PATH)
+    memory.remove(WAL)
+    disk = FaultyDisk(memory)
+    opened(disk)
+    assert f"{WAL}.{left}" in [call.path for call in disk.calls if call.name == "remove"]
+    assert ids(opened(memory.crash())) == []
+
+
 def test_a_close_is_done_on_a_disk_that_takes_no_note() -> None:
     """The note is a safeguard only: without space for it the index closes, and opens again."""
     memory = MemoryDisk("/data")
@@ -867,3 +962,74 @@ def test_an_emptied_log_leaves_no_note() -> None:
     actor.close()
     opened(memory).remove()
     assert memory.list("/data") == []
+
+
+def test_answers_too_large_to_send_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata and ids count, too: ``ResultTooLarge``, and the index goes on serving."""
+    monkeypatch.setattr("holdfast.workers.index.RESULT_BYTES_MAX", 4000)
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    ask(actor, inserting({1: ([1], {"a": "y" * 1000})}), im.IndexInserted, Caller(1, 1))
+    ask(actor, inserting({b"k" * 1000: ([2], None)}), im.IndexInserted, Caller(1, 2))
+    actor.commit()
+
+    def search(queries: int, *, metadata: bool = False) -> im.IndexSearch:
+        return im.IndexSearch(
+            raw(np.ones((queries, DIMENSION), np.float32)), queries, 2, metadata=metadata
+        )
+
+    fitting = (search(3), search(1, metadata=True), im.IndexGet([1] * 3))
+    for request in fitting:
+        assert ask(actor, request, object) is not None
+    for request in (search(4), search(2, metadata=True), im.IndexGet([1] * 4), search(500)):
+        with pytest.raises(ResultTooLarge, match="4000"):
+            actor.handle(request, Caller(1, 3))
+    with pytest.raises(ResultTooLarge, match="4000"):
+        actor.handle(im.IndexGet([1] * 500), Caller(1, 3))
+
+
+@pytest.mark.parametrize("how", ["killed", "closed"])
+@pytest.mark.parametrize("stamps", [True, False])
+def test_a_log_that_should_be_there_is_missed(how: str, stamps: bool) -> None:
+    """A log removed under its owner, or after a close, is told of; salvage goes on without it."""
+    options = IndexOptions(dimension=DIMENSION, metric="euclidean", stamps=stamps)
+    memory = MemoryDisk("/data")
+    actor = opened(memory, options=options)
+    Writer(actor).write(1)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(2)
+    if how == "closed":
+        actor.close()
+    memory = memory.crash()
+    memory.remove(WAL)
+    with pytest.raises(StoreCorrupt, match="the log is missing") as raised:
+        opened(memory, options=options)
+    assert raised.value.path == WAL
+    assert memory.inode_at(WAL) is None
+    report = examine_index(memory, PATH, tick)
+    assert (report.standing, report.header and report.header.rows) == (Standing.DAMAGED, 1)
+    actor = opened(memory, options=IndexOptions(salvage=True))
+    assert ids(actor) == [1]
+    Writer(actor).write(3)
+    assert ids(opened(memory.crash(), options=options)) == [1, 3]
+
+
+@pytest.mark.parametrize("missing", [PATH, WAL])
+def test_nothing_is_acknowledged_once_a_file_is_gone(missing: str) -> None:
+    """Without its snapshot or log the worker stops, and its successor says what is wrong."""
+    memory = MemoryDisk("/data")
+    actor = opened(memory)
+    Writer(actor).write(1)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(2)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    Writer(actor).write(3)
+    ask(actor, im.IndexCheckpoint(), Compacted)
+    memory.remove(missing)
+    for request in (inserting({4: ([4], None)}), deleting(1)):
+        with pytest.raises(Fatal, match=f"{missing} was removed"):
+            actor.handle(request, Caller(1, 1))
+    left = memory.crash()
+    with pytest.raises(StoreCorrupt, match="missing, and its last owner did not close it"):
+        opened(left)
+    assert left.inode_at(missing) is None
