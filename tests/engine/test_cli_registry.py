@@ -106,7 +106,7 @@ def test_oddities_are_told(cli: Cli, name: str, text: str) -> None:
 
 
 def test_values_that_cannot_be_true_are_told(cli: Cli, tmp_path: Path) -> None:
-    """A model as the original may write it, with thresholds the wrong way round, opens; it shows."""
+    """A file of the original with thresholds the wrong way round opens, and ``verify`` says so."""
     data = (DATA / "reg-1-schema-none.zsm").read_bytes()
     path = tmp_path / "m.zsm"
     path.write_bytes(data)
