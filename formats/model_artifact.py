@@ -46,6 +46,7 @@ Rows = tuple[NDArray[np.float32], ...]
 
 _STATS_BYTES_MIN = 8 + 4 + 4 + 8 + 8
 _FLOAT_BYTES = 4
+_ROUNDING = 1e-6
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -59,7 +60,7 @@ class ModelArtifact:
     ``trained_on`` is in seconds since 1970. Two artifacts are equal when their bytes are.
 
     Raises ``InvalidArgument`` or ``LimitExceeded`` for values of the wrong type or range; whether
-    they fit together is checked when they are saved.
+    they fit together, and are probabilities, is checked when they are saved.
     """
 
     fingerprint: Fingerprint
@@ -149,17 +150,30 @@ def check_savable(artifact: ModelArtifact) -> None:
     More is refused than on reading, since what others have written has to stay legible.
     """
     check_fingerprint(artifact.fingerprint)
-    unfit = artifact.misfit
+    unfit = artifact.misfit or implausible(artifact)
     if unfit is not None:
         raise InvalidArgument(unfit)
+
+
+def implausible(artifact: ModelArtifact) -> str | None:
+    """Why values of a model cannot be what their names say, if they cannot.
+
+    A probability may be over 1 by what rounding adds to a sum of float32.
+    """
     for name, rows in (("m", artifact.m), ("u", artifact.u)):
         for number, row in enumerate(rows):
-            bad = np.flatnonzero(~np.isfinite(row))
+            bad = np.flatnonzero(~((row >= 0) & (row <= 1 + _ROUNDING)))
             if len(bad):
-                raise InvalidArgument(f"{name}[{number}][{bad[0]}] is {row[bad[0]]}")
-    for name in ("log_prior_odds", "upper_threshold", "lower_threshold"):
-        if math.isnan(getattr(artifact, name)):
-            raise InvalidArgument(f"{name} is not a number")
+                return f"{name}[{number}][{bad[0]}] is {row[bad[0]]}, which is no probability"
+    if not math.isfinite(artifact.log_prior_odds):
+        return f"log_prior_odds is {artifact.log_prior_odds}, which no evidence can move"
+    upper, lower = artifact.upper_threshold, artifact.lower_threshold
+    for name, threshold in (("upper_threshold", upper), ("lower_threshold", lower)):
+        if math.isnan(threshold):
+            return f"{name} is not a number"
+    if upper < lower:
+        return f"upper_threshold {upper} is below lower_threshold {lower}"
+    return None
 
 
 def _rows(name: str, given: object) -> Rows:

@@ -59,6 +59,10 @@ class RegistryReport:
                 found.append(f"{name} holds a model for {fingerprint.schema_hash.hex()}")
             if unfit is not None:
                 found.append(f"{name}: {unfit}")
+            else:
+                odd = model_artifact.implausible(model_artifact.decode(entry.artifact(self.view)))
+                if odd is not None:
+                    found.append(f"{name}: {odd}")
             bad = ambiguous_name(stats.name for stats in fingerprint.field_stats)
             if bad is not None:
                 found.append(f"{name}: the field name {bad!r} makes the hash ambiguous")

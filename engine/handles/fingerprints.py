@@ -13,6 +13,7 @@ from holdfast.formats.fingerprint import (
     ambiguous_name,
     check_fields,
     check_text,
+    check_u64,
     schema_hash,
 )
 
@@ -51,7 +52,7 @@ class SchemaFingerprint(Fingerprint):
         """
         checked, digest = _checked(fields, mappings, ambiguous_names)
         stats = tuple(FieldStats(name, kind) for name, kind in checked)
-        return cls(digest, stats, 0, _now() if created_at is None else created_at)
+        return cls(digest, stats, 0, _moment(created_at))
 
     @classmethod
     def from_sample(
@@ -73,12 +74,17 @@ class SchemaFingerprint(Fingerprint):
         from holdfast.handles.samples import field_stats
 
         checked, digest = _checked(fields, mappings, ambiguous_names)
+        moment = _moment(created_at)
         stats, total = field_stats(checked, records)
-        return cls(digest, stats, total, _now() if created_at is None else created_at)
+        return cls(digest, stats, total, moment)
 
 
-def _now() -> int:
-    return max(0, int(time.time()))
+def _moment(created_at: int | None) -> int:
+    """A time that was given, or now. Raises ``InvalidArgument`` or ``LimitExceeded``."""
+    if created_at is None:
+        return max(0, int(time.time()))
+    check_u64("created_at", created_at)
+    return created_at
 
 
 def _checked(

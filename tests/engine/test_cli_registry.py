@@ -105,6 +105,26 @@ def test_oddities_are_told(cli: Cli, name: str, text: str) -> None:
     assert text in result.out
 
 
+def test_values_that_cannot_be_true_are_told(cli: Cli, tmp_path: Path) -> None:
+    """A file of the original with thresholds the wrong way round opens, and ``verify`` says so."""
+    data = (DATA / "reg-1-schema-none.zsm").read_bytes()
+    path = tmp_path / "m.zsm"
+    path.write_bytes(data)
+    (found,) = cli("inspect", path, "--json", "--rows").json["artifacts"]
+    upper, lower = (
+        bytes.fromhex(found[name])[::-1] for name in ("upper_threshold", "lower_threshold")
+    )
+    assert data.count(upper + lower) == 1
+    path.write_bytes(data.replace(upper + lower, lower + upper))
+    assert "is below lower_threshold" in cli("verify", path).out
+    assert cli("verify", path).code == 0
+    with holdfast.open(tmp_path) as engine:
+        (kept,) = engine.registry("m").list_all()
+        assert kept.upper_threshold < kept.lower_threshold
+        with pytest.raises(holdfast.InvalidArgument, match="is below lower_threshold"):
+            engine.registry("m").save(kept)
+
+
 def test_ambiguous_names_are_told(cli: Cli, tmp_path: Path) -> None:
     """A field name with a separator in it is flagged."""
     fingerprint = SchemaFingerprint.from_schema([("a|b", "Id")], ambiguous_names="accept")

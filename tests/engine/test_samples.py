@@ -275,6 +275,16 @@ class TestSchemas:
         assert found == SchemaFingerprint.from_sample(found.fields, [], created_at=7)
         assert SchemaFingerprint.from_schema(found.fields).created_at > 1_700_000_000
 
+    @pytest.mark.parametrize("created_at", [-1, 1.5, "x", True, 1 << 64])
+    def test_the_time_is_checked(self, created_at: object) -> None:
+        """A time that no file can hold is refused at once, by its name."""
+        for make in (
+            lambda: SchemaFingerprint.from_schema(X, created_at=created_at),  # type: ignore[arg-type]
+            lambda: SchemaFingerprint.from_sample(X, [], created_at=created_at),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(InvalidArgument, match="created_at is"):
+                make()
+
     def test_mappings(self) -> None:
         """Mappings change the hash, and are checked."""
         fields = [("a", "Name"), ("b", "Id")]

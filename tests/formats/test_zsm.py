@@ -431,19 +431,23 @@ UNFIT: dict[str, tuple[dict[str, object], str]] = {
     "no levels": ({"m": [[], []], "u": [[], []]}, r"m\[0\] has no levels"),
     "nan": ({"m": [[1.0, math.nan], [1.0]]}, r"m\[0\]\[1\] is nan"),
     "infinite": ({"u": [[1.0, 1.0], [math.inf]]}, r"u\[1\]\[0\] is inf"),
+    "negative": ({"m": [[1.0, 0.0], [-1.0]]}, r"m\[1\]\[0\] is -1.0, which is no probability"),
+    "over one": ({"u": [[1.0, 1.00001], [1.0]]}, r"u\[0\]\[1\] is 1.00001"),
     "threshold": ({"lower_threshold": math.nan}, "lower_threshold is not a number"),
+    "thresholds": ({"lower_threshold": 0.5}, "upper_threshold 0.0 is below lower_threshold 0.5"),
+    "prior": ({"log_prior_odds": math.inf}, "log_prior_odds is inf"),
 }
 
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_models_of_no_use_are_not_saved(name: str) -> None:
-    """Parameters that do not fit the fields, or are no numbers, are refused, by their place."""
+    """Parameters that do not fit the fields, or cannot be true, are refused, by their place."""
     good = SAMPLE[0]
     values: dict[str, object] = {
         "fingerprint": good.fingerprint,
-        "m": good.m,
-        "u": good.u,
-        "log_prior_odds": -math.inf,
+        "m": [[0.0, 1.0], [np.nextafter(np.float32(1), np.float32(2))]],
+        "u": [[0.5, 0.5], [1.0]],
+        "log_prior_odds": -3.5,
         "upper_threshold": 0.0,
         "lower_threshold": 0.0,
         "trained_on": 0,
