@@ -102,7 +102,8 @@ class IndexActor:
             tick=self._tick,
         )
         listed = [id_ for ids in found.ids for id_ in ids]
-        entries = [row for rows in found.metadata for row in rows] if request.metadata else []
+        metadata = (found.metadata or []) if request.metadata else []
+        entries = [row for rows in metadata for row in rows]
         _check_size(listed, entries, 4, f"{request.count} queries with k={request.k}")
         return found_reply(found, request.metadata)
 

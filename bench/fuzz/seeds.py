@@ -48,6 +48,7 @@ _BY_SUFFIX = {
     ".zone": "zone_map",
     ".dead": "dead_rows",
     ".zsm": "zsm",
+    ".closed": "iqdb_closing",
 }
 
 
