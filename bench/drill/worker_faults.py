@@ -177,7 +177,7 @@ def endless_loop(scene: Scene) -> None:
 
 def exits_in_handler(scene: Scene) -> None:
     """A request whose code ends the interpreter is given up; its store and the others go on."""
-    _wild(scene, wild_index.EXITS, "SystemExit")
+    _wild(scene, wild_index.EXITS, f"code {wild_index.EXIT_CODE}")
 
 
 def _wild(scene: Scene, vector: object, cause: str) -> None:
