@@ -13,8 +13,8 @@ from holdfast.formats.iqdb_values import Id, Metric
 from holdfast.workers.persistable import Reader, Writer
 
 NAME = f"{__name__}:WildIndex"
-WELL, LOOPS, RAISES, EXIT_CODE = 3
-EXITS = (np.array([number, 0], np.float32) for number in range(4))
+EXIT_CODE = 3
+WELL, LOOPS, RAISES, EXITS = (np.array([number, 0], np.float32) for number in range(4))
 """Vectors: searching for the first is well, for the others it is not."""
 
 
