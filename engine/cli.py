@@ -8,7 +8,7 @@ then it joins that one and leaves again. The others open the directory as any pr
 Exit codes::
 
       0  done; of ``verify``: clean
-      1  ``verify``: torn, which opening repairs; ``demo``, ``drill``, ``load``: a promise was broken
+      1  ``verify``: torn, which opening repairs; ``demo``, ``drill``, ``load``: a promise broken
       2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
          chunk), or what it holds besides entries and rows is not whole (a superseded segment)
       3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read

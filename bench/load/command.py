@@ -12,6 +12,7 @@ from holdfast.bench.load import profile as profiles
 from holdfast.bench.load.limit import find_limit
 from holdfast.bench.load.live import Live
 from holdfast.bench.load.outcome import Outcome
+from holdfast.bench.load.page import page
 from holdfast.bench.load.session import Wish, run
 from holdfast.bench.load.summary import lines
 from holdfast.formats.errors import InvalidArgument
@@ -52,8 +53,6 @@ def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
         else:
             outcome = run(wish, live.say, live.show)
     if settings.page is not None:
-        from holdfast.bench.load.page import page
-
         with open(settings.page, "w", encoding="utf-8") as file:
             file.write(page(outcome))
     if as_json:

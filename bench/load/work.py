@@ -1,8 +1,8 @@
 """What is done to a store, whatever its kind: operations as steps, values that say what they are.
 
 An operation is a generator. It yields what is to be asked of the store's handle, is sent the
-answer, and judges it; so the same operation serves blocking and asyncio clients, and what is timed is the
-call alone. A handle's error is thrown into it, and passes.
+answer, and judges it; so the same operation serves blocking and asyncio clients, and what is timed
+is the call alone. After a handle's error it is closed where it stands.
 """
 
 import hashlib
@@ -191,7 +191,8 @@ def vectors_of(keys: Sequence[int], numbers: Sequence[int], dimension: int) -> N
         bits = (bits ^ (bits >> np.uint64(27))) * third
         bits ^= bits >> np.uint64(31)
     exact = (bits >> np.uint64(40)).astype(np.float32)
-    return exact / np.float32(1 << 23) - np.float32(1)
+    vectors: NDArray[np.float32] = exact / np.float32(1 << 23) - np.float32(1)
+    return vectors
 
 
 def work_of(kind: str) -> type[Work[Any, Any]]:
