@@ -7,6 +7,7 @@ labels have the size of the text around it on a wide page (two in a row) and on 
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 from holdfast.bench import axes
@@ -110,7 +111,7 @@ def histogram(title: str, values: Sequence[float], unit: str, *, height: int = 1
     across = Axis(edges[0], edges[-1], labels, math.log10)
     box = _Box(across, axes.linear(max(counts), ""), height)
     parts = list(box.grid())
-    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+    for (low, high), count in zip(pairwise(edges), counts, strict=True):
         left, top = box.x(low), box.y(count)
         parts.append(
             f'<rect class="bar" x="{left + 1:.1f}" y="{top:.1f}" '
@@ -198,7 +199,7 @@ class _Box:
         places = [self.x(at) for at in across]
         edges = [
             self.left,
-            *((one + other) / 2 for one, other in zip(places, places[1:], strict=False)),
+            *((one + other) / 2 for one, other in pairwise(places)),
             self.right,
         ]
         for number_, at in enumerate(across):

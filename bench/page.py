@@ -86,8 +86,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int
     """A table of cells that are HTML already; columns from some number on hold numbers."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
+        numbers = f'<{tag} class="n">'
         return "".join(
-            f"<{tag}{' class="n"' if place >= numbers_from else ''}>{cell}</{tag}>"
+            f"{numbers if place >= numbers_from else f'<{tag}>'}{cell}</{tag}>"
             for place, cell in enumerate(row)
         )
 

@@ -173,8 +173,8 @@ def _timed(outcome: Outcome) -> list[str]:
         notes.append("Upright lines are workers that were killed or started anew.")
     if len(thin.seconds) < len(moments):
         notes.append(
-            f"Each point stands for {-(-len(moments) // _POINTS_MAX)} seconds: of calls a second it "
-            "is the mean, of everything else the largest value."
+            f"Each point stands for {-(-len(moments) // _POINTS_MAX)} seconds: of calls a second "
+            "it is the mean, of everything else the largest value."
         )
     return [
         section(
