@@ -39,14 +39,15 @@ def linear(highest: float, unit: str, *, ticks: int = 4) -> Axis:
 
 
 def logarithmic(lowest: float, highest: float, unit: str) -> Axis:
-    """Powers of ten, over short spans 2 and 5 between them; both ends are labelled."""
+    """Powers of ten are labelled, over short spans 2 and 5 between them as well."""
     first, last = math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1
-    between = (1, 2, 5) if math.log10(highest / lowest) <= 2 else (1,)
-    values = [one * 10.0**power for power in range(first, last + 1) for one in between]
+    values = [one * 10.0**power for power in range(first, last + 1) for one in (1, 2, 5)]
     low = max(value for value in values if value <= lowest * (1 + 1e-9))
     high = min(value for value in values if value >= highest * (1 - 1e-9) and value > low)
-    kept = tuple((value, _with(value, unit)) for value in values if low <= value <= high)
-    return Axis(low, high, kept, math.log10)
+    inside = [value for value in values if low <= value <= high]
+    if len(inside) > _TICKS_MAX + 1:
+        inside = [value for value in inside if math.log10(value) % 1 < 1e-9]
+    return Axis(low, high, tuple((value, _with(value, unit)) for value in inside), math.log10)
 
 
 def time(last_s: float) -> Axis:

@@ -63,20 +63,28 @@ def lines(
 def percentiles(title: str, unit: str, series: Sequence[Points], *, height: int = 230) -> str:
     """Distributions: (percentile, value) pairs. The vertical axis is logarithmic.
 
-    The horizontal one is so in what is left above a percentile; 100 is at its end.
+    The horizontal one is so in what is left above a percentile. 100, where nothing is left, is
+    drawn where the other percentiles of its line end.
     """
     values = [value for line in series for _, value in line.points]
-    rarest = max((p for line in series for p, _ in line.points if p < 100), default=0.0)
-    box = _Box(axes.percentiles(rarest), _vertical(values, unit, True), height)
-    steps = sorted({min(p, rarest) for line in series for p, _ in line.points})
-    lines_of = []
-    for line in series:
-        known = {min(p, rarest): value for p, value in line.points}
-        lines_of.append(Line(line.name, [known.get(step) for step in steps], line.style))
-    parts = [*box.grid(), *box.hover(steps, lines_of, unit, "{:.6g} %")]
-    for line in series:
+    drawn = [_ended(line) for line in series]
+    steps = sorted({p for line in drawn for p, _ in line.points})
+    box = _Box(axes.percentiles(steps[-1]), _vertical(values, unit, True), height)
+    known = [dict(line.points) for line in drawn]
+    at_steps = [
+        Line(line.name, [its.get(step) for step in steps], line.style)
+        for line, its in zip(drawn, known, strict=True)
+    ]
+    parts = [*box.grid(), *box.hover(steps, at_steps, unit, "{:.6g} %")]
+    for line in drawn:
         parts += box.line([p for p, _ in line.points], [v for _, v in line.points], line.style)
     return _figure(title, box, parts, [(line.name, line.style) for line in series])
+
+
+def _ended(line: Points) -> Points:
+    """The largest value is that of the last percentile under 100."""
+    last = max((p for p, _ in line.points if p < 100), default=0.0)
+    return line._replace(points=[(min(p, last), value) for p, value in line.points])
 
 
 def points(

@@ -81,7 +81,7 @@ def _operations(operations: Sequence[Operation]) -> str:
         for one in operations
     ]
     heads = (
-        "operation", "calls", "a second", *(name.replace("_", ".") for name in _LATENCIES),
+        "operation", "calls", "calls/s", *(name.replace("_", ".") for name in _LATENCIES),
         "p50 of service", "p99 of service", "errors", "wrong reads",
     )  # fmt: skip
     note = (
@@ -200,7 +200,8 @@ def _marks(outcome: Outcome) -> list[Mark]:
 
 
 def _over_time(moments: Sequence[Moment], thin: _Thinned, marks: Sequence[Mark]) -> list[str]:
-    stores = dict.fromkeys(store for moment in moments for store in moment.stores)
+    seen = {store for moment in moments for store in moment.stores}
+    stores = [store for store in OPERATIONS if store in seen]
 
     def line(name: str, value: Callable[[Moment], float], style: str) -> Line:
         return Line(name, thin.largest(value), style)
@@ -270,7 +271,11 @@ def _distributions(operations: Sequence[Operation]) -> str:
 
 def _processes(moments: Sequence[Moment], thin: _Thinned, marks: Sequence[Mark]) -> list[str]:
     names = {p.name: _role(p.name) for moment in moments for p in moment.processes}
-    roles = dict.fromkeys(names.values())
+    found = dict.fromkeys(names.values())
+    roles = [
+        *(one for one in OPERATIONS if one in found),
+        *(one for one in found if one not in OPERATIONS),
+    ]
     others = iter(STYLES[len(OPERATIONS) :])
     styles = {role: _style(role) if role in OPERATIONS else next(others) for role in roles}
 
@@ -299,7 +304,8 @@ def _role(process: str) -> str:
 
 
 def _disks(moments: Sequence[Moment], thin: _Thinned, marks: Sequence[Mark]) -> list[str]:
-    stores = dict.fromkeys(disk.store for moment in moments for disk in moment.disks)
+    seen = {disk.store for moment in moments for disk in moment.disks}
+    stores = [store for store in OPERATIONS if store in seen]
 
     def line(name: str, store: str, value: Callable[[Disk], int | None], style: str) -> Line:
         def mib(moment: Moment) -> float | None:
