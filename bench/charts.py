@@ -13,8 +13,8 @@ from typing import NamedTuple
 from holdfast.bench import axes
 from holdfast.bench.axes import Axis, number
 
-_WIDTH, _RIGHT, _TOP, _BOTTOM = 560, 26, 10, 26
-_CHARACTER = 6.4
+_WIDTH, _TOP, _BOTTOM = 560, 10, 26
+_CHARACTER = 7.0
 """The width of one in a label, about."""
 STYLES = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 """Classes of the page, in the order in which series take them."""
@@ -158,8 +158,10 @@ class _Box:
     def __init__(self, across: Axis, up: Axis, height: int) -> None:
         self._across, self._up = across, up
         self.height = height
-        self.left = round(12 + _CHARACTER * max(len(label) for _, label in up.ticks))
-        self.right = _WIDTH - _RIGHT
+        below = [round(_CHARACTER * len(label) / 2) for _, label in across.ticks]
+        beside = round(_CHARACTER * max(len(label) for _, label in up.ticks))
+        self.left = max(12 + beside, 2 + below[0])
+        self.right = _WIDTH - 2 - max(8, below[-1])
         self.bottom = height - _BOTTOM
 
     def x(self, value: float) -> float:

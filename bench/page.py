@@ -26,7 +26,7 @@ th,td{text-align:left;padding:.35rem .5rem;border-bottom:1px solid var(--edge);v
 th{color:var(--faint);font-weight:600;vertical-align:bottom}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 td.n,td:first-child{white-space:nowrap}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));
 gap:1.2rem 1.6rem}
 figure{margin:0;min-width:0;break-inside:avoid}
 figcaption{font-size:.92rem;color:var(--faint);margin-bottom:.3rem}
@@ -57,7 +57,8 @@ overflow-wrap:anywhere;font-size:.85rem;margin:.4rem 0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.4rem 0}
 dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}
 li{margin:.2rem 0}
-@media(max-width:40rem){.bars{font-size:.75rem}main{padding:1rem .8rem 3rem}}
+@media(max-width:40rem){table{font-size:.8rem}th,td{padding:.3rem .25rem}.bars{font-size:.75rem}
+main{padding:1rem .8rem 3rem}}
 @media print{main{max-width:none;padding:0}table{font-size:.7rem}}
 """
 

@@ -1,5 +1,6 @@
 """A load test's report as one HTML page that needs no network."""
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
@@ -28,9 +29,9 @@ def page(outcome: Outcome) -> str:
     """The whole page."""
     sections = [
         _head(outcome),
-        section("Operations", _operations(outcome.operations)),
-        *([section("Highest rate", _limit(outcome.limit))] if outcome.limit is not None else []),
         *([section("What went wrong", _texts(outcome.texts))] if outcome.texts else []),
+        *([section("Highest rate", _limit(outcome.limit))] if outcome.limit is not None else []),
+        section("Operations", _operations(outcome.operations)),
         section("Distribution of latency", _distributions(outcome.operations)),
         *_timed(outcome),
         section("Workers killed", _kills(outcome)),
@@ -43,6 +44,8 @@ def page(outcome: Outcome) -> str:
 def _head(outcome: Outcome) -> str:
     settings = outcome.settings
     pace = "closed loop" if settings.rate is None else f"{settings.rate:g} calls/s"
+    if outcome.limit is not None:
+        pace = f"search for the highest rate, from {pace} on"
     about = [
         f"{settings.clients} clients ({settings.clients_are}) in {settings.processes} processes",
         pace,
@@ -101,7 +104,7 @@ def _limit(limit: Limit) -> str:
     else:
         text = (
             f"{limit.highest_rate:,.0f} calls/s is the highest rate that keeps p99 at "
-            f"{limit.objective_ms:g} ms."
+            f"{limit.objective_ms:g} ms; everything below is of a run at that rate."
         )
     rows = [
         (
@@ -328,18 +331,19 @@ def _disks(moments: Sequence[Moment], thin: _Thinned, marks: Sequence[Mark]) -> 
 
 
 def _kills(outcome: Outcome) -> str:
+    more = max(0, outcome.restarts - len(outcome.kills))
+    text = f"{len(outcome.kills)} workers were killed; {more} more were started anew."
     if not outcome.kills:
-        return f"<p>None. Workers were started anew {outcome.restarts} times.</p>"
-    times = [kill.recovery_ms for kill in outcome.kills]
+        return f"<p>{text}</p>"
+    stores = dict.fromkeys(kill.store for kill in outcome.kills)
     rows = []
-    for store in dict.fromkeys(kill.store for kill in outcome.kills):
-        its = sorted(kill.recovery_ms for kill in outcome.kills if kill.store == store)
-        rows.append((escape(store), str(len(its)), _ms(its[len(its) // 2]), _ms(its[-1])))
-    return (
-        f"<p>{len(times)} workers were killed, and {outcome.restarts} started anew.</p>"
-        + table(("store", "kills", "median, ms", "longest, ms"), rows, 1)
-        + figures([charts.histogram("From a kill to the successor's first answer", times, "ms")])
-    )
+    for store in stores:
+        its = [kill.recovery_ms for kill in outcome.kills if kill.store == store]
+        rows.append((escape(store), str(len(its)), _ms(statistics.median(its)), _ms(max(its))))
+    times = [kill.recovery_ms for kill in outcome.kills]
+    chart = charts.histogram("From a kill to the successor's first answer", times, "ms")
+    heads = ("store", "kills", "median, ms", "longest, ms")
+    return f"<p>{text}</p>{table(heads, rows, 1)}{figures([chart])}"
 
 
 def _checks(checks: Sequence[Check]) -> str:
