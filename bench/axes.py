@@ -28,7 +28,8 @@ class Axis(NamedTuple):
 
 def linear(highest: float, unit: str, *, ticks: int = 4) -> Axis:
     """From 0 to a round value. Without a unit values are counts, and steps are whole."""
-    rough = max(highest, 1e-9) / ticks
+    highest = highest if highest > 0 else 1.0
+    rough = highest / ticks
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * one for one in (1, 2, 2.5, 5, 10) if power * one >= rough * (1 - 1e-9))
     if not unit:
@@ -46,7 +47,8 @@ def logarithmic(lowest: float, highest: float, unit: str) -> Axis:
     high = min(value for value in values if value >= highest * (1 - 1e-9) and value > low)
     inside = [value for value in values if low <= value <= high]
     if len(inside) > _TICKS_MAX + 1:
-        inside = [value for value in inside if math.log10(value) % 1 < 1e-9]
+        powers = [power for power in range(first, last + 1) if low <= 10.0**power <= high]
+        inside = [10.0**power for power in powers[:: -(-len(powers) // _TICKS_MAX)]]
     return Axis(low, high, tuple((value, _with(value, unit)) for value in inside), math.log10)
 
 

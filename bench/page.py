@@ -6,11 +6,11 @@ from html import escape
 _STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--soft:#f3f5f7;--text:#1b2127;--faint:#5d6875;
 --edge:#d5dbe1;--good:#1a7f42;--bad:#c62828;--none:#8a6d00;--mark:#c6282866;
---one:#0072b2;--two:#d55e00;--three:#009e73;--four:#aa4499;--five:#806600;--six:#4b3fa7;
+--one:#1f6feb;--two:#d55e00;--three:#009e73;--four:#aa4499;--five:#333333;--six:#4b3fa7;
 --seven:#777;--eight:#1b2127}
 @media(prefers-color-scheme:dark){:root{--ground:#14181d;--soft:#1d232a;--text:#e4e9ee;
 --faint:#9aa7b4;--edge:#333c46;--good:#5fd38a;--bad:#ff7b72;--none:#e3c04f;--mark:#ff7b7277;
---one:#56b4e9;--two:#ff8c42;--three:#2fbf93;--four:#e79bd0;--five:#f0e442;--six:#8f7fe8;
+--one:#4aa3ff;--two:#ff8c42;--three:#1fa67e;--four:#ffb3e0;--five:#ffffbb;--six:#8f7fe8;
 --seven:#999;--eight:#e4e9ee}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--text);font:16px/1.5 system-ui,sans-serif}
