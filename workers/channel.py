@@ -24,7 +24,7 @@ from holdfast.formats.frame import (
     encode_header,
 )
 from holdfast.formats.limits import FRAME_CONTROL_BYTES_MAX
-from holdfast.workers.disk import anonymous_memory
+from holdfast.workers.disk import anonymous_memory, unwritten
 
 _SMALL_BYTES = 64 * 1024
 _KEPT_BYTES = 1024 * 1024
@@ -132,7 +132,7 @@ def encode_frame(
     return [header + body] if len(body) <= _JOINED_BYTES_MAX else [header, body]
 
 
-def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> Sequence[memoryview]:
+def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> Sequence[Buffer]:
     """Send as much of ``parts`` as the peer takes in one call; returns what is left."""
     if len(parts) == 1:
         sent = sock.send(parts[0], flags)
@@ -140,12 +140,7 @@ def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> S
             return ()
     else:
         sent = sock.sendmsg(parts, (), flags)
-    left = []
-    for part in parts:
-        if sent < len(part):
-            left.append(memoryview(part)[sent:])
-        sent = max(0, sent - len(part))
-    return left
+    return unwritten(parts, sent)
 
 
 class Channel:

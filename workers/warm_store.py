@@ -91,17 +91,17 @@ class WarmStore:
             raise RuntimeError(f"the lock file of {self.files.directory} was removed or replaced")
         if not self.log.is_in_place():
             raise RuntimeError(f"{self.log.path} was removed or replaced")
-        data = b"".join(record)
+        size = sum(map(len, record))
         start = self.log.end
         counted = (len(plan.points) if plan.points is not None else 0, plan.replaced)
-        first_crc = int.from_bytes(data[:4], "little")
+        first_crc = int.from_bytes(record[0][:4], "little")
         if caller is not None:
             try:
-                self.ledger.note(*caller, start, start + len(data), first_crc, counted)
+                self.ledger.note(*caller, start, start + size, first_crc, counted)
             except OSError as error:
                 raise self.log.error(error, "note a write to") from error
         try:
-            self.log.append(data)
+            self.log.append(*record)
         except HoldfastError:
             if caller is not None:
                 self.ledger.void()
@@ -109,8 +109,8 @@ class WarmStore:
         if caller is not None:
             self.ledger.logged(*caller, counted)
         self.sequence += 1
-        self._ingested_bytes += len(data)
-        self._written_bytes += len(data)
+        self._ingested_bytes += size
+        self._written_bytes += size
         self.table.apply(plan)
 
     @property
