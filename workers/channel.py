@@ -54,6 +54,8 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._header: FrameHeader | None = None
+        self._taken = 0
+        """Bytes of the frame that was handed out last."""
 
     def receive(self, sock: socket.socket, flags: int = 0) -> int:
         """Read once; returns the number of bytes, 0 at the peer's end."""
@@ -86,6 +88,7 @@ class FrameReader:
         if stop > self._end:
             return None
         self._header = None
+        self._taken = stop - self._start
         self._start = stop
         return Frame(header, self._view[control_at:bulk_at], self._view[bulk_at:stop])
 
@@ -95,7 +98,8 @@ class FrameReader:
         size = len(self._view)
         if not have:
             self._start = self._end = 0
-            if size > _KEPT_BYTES:
+            # Who sends large frames mostly goes on to, and fresh memory costs more than the copy.
+            if size > _KEPT_BYTES >= self._taken:
                 self._move_to(memoryview(bytearray(_SMALL_BYTES)))
                 size = _SMALL_BYTES
         if self._header is not None:

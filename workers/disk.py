@@ -288,7 +288,7 @@ def unwritten(pieces: Sequence[Buffer], written: int) -> list[Buffer]:
 def anonymous_memory(size: int) -> memoryview:
     """Memory that belongs to no file and, unlike a bytearray, costs nothing until written to."""
     try:
-        return memoryview(mmap.mmap(-1, size))
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     except OSError as error:  # and not an error of the socket that is being read
         raise MemoryError(f"no {size} bytes of memory: {error}") from error
 
