@@ -116,12 +116,12 @@ def open_store(
 
 def _check_agreed(spec: StoreSpec, options: IndexOptions, index: StoredIndex) -> None:
     """Raise ``OptionsConflict`` unless the index is what was asked for."""
-    built_in = isinstance(index, CoreIndex)
+    kind, hnsw = (index.kind, index.hnsw) if isinstance(index, CoreIndex) else (options.kind, None)
     for what, asked, has in (
-        ("kind", options.kind, index.kind if built_in else options.kind),
+        ("kind", options.kind, kind),
         ("dimension", options.dimension, index.dimension),
         ("metric", options.metric, index.metric),
-        ("hnsw", options.hnsw, index.hnsw if built_in else None),
+        ("hnsw", options.hnsw, hnsw),
     ):
         if asked is not None and asked != has:
             raise OptionsConflict(

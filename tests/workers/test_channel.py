@@ -19,7 +19,7 @@ from holdfast.formats.frame import (
     encode_header,
 )
 from holdfast.formats.limits import FRAME_BULK_BYTES_MAX, FRAME_CONTROL_BYTES_MAX
-from holdfast.workers.channel import Channel, Frame, FrameReader, encode_frame, send_some
+from holdfast.workers.channel import Buffer, Channel, Frame, FrameReader, encode_frame, send_some
 from holdfast.workers.fold_messages import FoldGet
 from holdfast.workers.messages import Ping
 
@@ -348,7 +348,7 @@ class TestWriting:
         with ours, theirs:
             ours.setblocking(False)
             got = bytearray()
-            left: Sequence[bytes | memoryview] = parts
+            left: Sequence[Buffer] = parts
             while left:
                 with contextlib.suppress(BlockingIOError):
                     left = send_some(ours, left)

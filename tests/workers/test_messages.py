@@ -166,7 +166,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
                     ["note"], 1, ["other"], 2,
                 ),
             ),
-            i.IndexIs("flat", "iqdb-core", 7, "dot"),
+            i.IndexIs("hnsw", "iqdb-core", 7, "dot", HnswParameters(8, 40)),
             i.IndexInserted(2, 1),
             i.IndexDeleted(1),
             i.IndexHits(1, [1, b"id"], RAW, [b"entries", None], True),
