@@ -253,7 +253,7 @@ def test_a_field_of_a_wrong_type_is_refused(union: object, message: msgspec.Stru
     """Whichever field holds something else, the message is not decoded."""
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
     for number in range(1, len(fields)):
-        # An extension type: no field has any, and an unknown key of a dictionary may be passed over.
+        # An extension type: no field has any, and an unknown key may be passed over.
         wrong = [*fields[:number], msgspec.msgpack.Ext(1, b"wrong"), *fields[number + 1 :]]
         with pytest.raises(msgspec.ValidationError):
             msgspec.msgpack.decode(msgspec.msgpack.encode(wrong), type=union)
