@@ -56,7 +56,12 @@ class TestFile:
 
     def test_it_writes_pieces_one_behind_the_other(self, tmp_path: Path) -> None:
         """However many pieces there are, more than one call takes too, all of them are written."""
-        pieces = [b"", *(b"%d," % number for number in range(3000)), b"", memoryview(b"end")]
+        pieces: list[Buffer] = [
+            b"",
+            *(b"%d," % number for number in range(3000)),
+            b"",
+            memoryview(b"end"),
+        ]
         file = OsDisk().open(str(tmp_path / "f"), write=True, create=True)
         file.write_at(3, *pieces)
         file.write_at(0, b"abc")
