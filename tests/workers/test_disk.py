@@ -10,6 +10,7 @@ import pytest
 from holdfast.bench.faults import FaultyDisk, MemoryDisk
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
+    Buffer,
     Disk,
     OsDisk,
     directory_of,
