@@ -21,7 +21,8 @@ from holdfast.formats.rvf.scan import find_manifest
 from holdfast.formats.rvf.segment import SegmentType
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, replace
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, remove_if_there, replace
+from holdfast.workers.log_file import Fatal
 from holdfast.workers.vector_catalog import Catalog, Commit
 from holdfast.workers.vector_loading import map_file, parent_hash, payload_at
 from holdfast.workers.vector_messages import CowStats
@@ -113,13 +114,16 @@ def derive(
 
 
 def _put(disk: Disk, path: str, content: bytes) -> None:
-    """Make a child's file, or nothing."""
+    """Make a child's file, or nothing; ``Fatal`` when it is there and cannot be taken away."""
     try:
         replace(disk, path, [content])
-    except OSError:
-        for left in (path, path + TEMPORARY_SUFFIX):
-            with contextlib.suppress(OSError):
-                disk.remove(left)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # opening the child removes it, too
+            disk.remove(path + TEMPORARY_SUFFIX)
+        try:
+            remove_if_there(disk, path)
+        except OSError as second:
+            raise Fatal(f"cannot take back {path!r}: {second}") from error
         raise
 
 
