@@ -173,8 +173,10 @@ class FaultyDisk:
         self.calls.append(here)
         if self._on_call is not None:
             self._on_call(here)
-        fault = next((fault for fault in self._faults if _hits(fault, here)), None)
-        if fault is None:
+        for fault in self._faults:
+            if _hits(fault, here):
+                break
+        else:
             return action()
         self.struck += 1
         if isinstance(fault, Kill):

@@ -56,7 +56,7 @@ class Node:
         end = offset + len(data)
         if end > len(self.buffer):
             grown = bytearray(max(end, 2 * len(self.buffer), _CAPACITY_BYTES_MIN))
-            grown[: self.size] = self.live()
+            grown[: self.size] = memoryview(self.buffer)[: self.size]
             self.buffer = grown
         memoryview(self.buffer)[offset:end] = data
         self.size = max(self.size, end)

@@ -333,6 +333,3 @@ def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = 
         json_,
     )
     return 0
-
-
-import holdfast.cli_trials  # noqa: E402, F401 # its commands, which come last in the help

@@ -21,7 +21,7 @@ from holdfast.formats.rvf.scan import find_manifest
 from holdfast.formats.rvf.segment import SegmentType
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, replace
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, remove_if_there, replace
 from holdfast.workers.log_file import Fatal
 from holdfast.workers.vector_catalog import Catalog, Commit
 from holdfast.workers.vector_loading import map_file, parent_hash, payload_at
@@ -116,18 +116,17 @@ def derive(
 
 
 def _put(disk: Disk, path: str, content: bytes) -> None:
-    """Make a child's file, or nothing; ``Fatal`` where neither can be had."""
+    """Make a child's file, or nothing; ``Fatal`` when it may be there and cannot be taken away."""
     try:
         replace(disk, path, [content])
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # opening the child removes it, too
             disk.remove(path + TEMPORARY_SUFFIX)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                disk.remove(path)
+            remove_if_there(disk, path)
             disk.sync_directory(directory_of(path))
         except OSError as second:
-            raise Fatal(f"cannot take back {path!r}, which was not finished: {second}") from error
+            raise Fatal(f"cannot take back {path!r}: {second}") from error
         raise
 
 
