@@ -98,7 +98,7 @@ $(BIN)/python:
 # The links of the strict mode are one for each file, so a module that comes or goes needs a new
 # set, while an edited one does not. This file changes only when the list of modules does.
 $(VENV)/modules: $(BIN)/python FORCE
-	@find $(LAYERS) -name '*.py' -o -name py.typed | LC_ALL=C sort > $@.new
+	@find $(LAYERS) -name "*.py" -o -name py.typed -o -name "*.toml" | LC_ALL=C sort > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Lies beside the links, so that it goes when they go.

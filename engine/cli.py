@@ -8,7 +8,7 @@ then it joins that one and leaves again. The others open the directory as any pr
 Exit codes::
 
       0  done; of ``verify``: clean
-      1  ``verify``: torn, which opening repairs; ``demo`` and ``drill``: a promise was broken
+      1  ``verify``: torn, which opening repairs; ``demo``, ``drill``, ``load``: a promise broken
       2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
          chunk), or what it holds besides entries and rows is not whole (a superseded segment)
       3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read
@@ -435,6 +435,75 @@ def demo(
     else:
         report.show()
     return 0 if report.ok else EXIT_BROKEN_PROMISE
+
+
+@_command
+def load(
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            metavar="NAME|FILE.toml",
+            help="agent-memory, config-edge, mixed, rag or telemetry, or a file of your own.",
+        ),
+    ] = "mixed",
+    clients: Annotated[int, typer.Option("--clients", help="How many call at once.")] = 8,
+    processes: Annotated[int, typer.Option("--processes", help="How many they run in.")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", help="Calls a second of all clients; else the profile's."),
+    ] = None,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="Each call follows the one before, at no fixed rate.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="How long is measured; else 30.")
+    ] = None,
+    warm_up: Annotated[
+        float, typer.Option("--warm-up", help="Seconds before that, which do not count.")
+    ] = 2.0,
+    stores: Annotated[
+        str | None, typer.Option("--stores", metavar="KINDS", help="With commas; else all.")
+    ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option("--durability", help="always, interval or never; else the profile's."),
+    ] = None,
+    kill_every: Annotated[
+        float | None,
+        typer.Option("--kill-every", metavar="SECONDS", help="Kill a worker that often."),
+    ] = None,
+    find_limit: Annotated[
+        bool,
+        typer.Option("--find-limit", help="Look for the highest rate that keeps the objective."),
+    ] = False,
+    objective_ms: Annotated[
+        float, typer.Option("--objective-ms", help="For 99 of 100 calls, with --find-limit.")
+    ] = 50.0,
+    asynchronous: Annotated[
+        bool, typer.Option("--asyncio", help="Clients are asyncio tasks, not threads.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The same seed makes the same calls.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="FILE.html", help="Write a page about it.")
+    ] = None,
+    json_: JsonFlag = False,
+) -> int:
+    """Find out what this machine holds: clients with a mix of work, on fresh stores, here.
+
+    Latency counts from when a call was due, and every read is checked against what was written.
+    Exit code 0 only with no error and no wrong read. Ctrl-C ends it with a report.
+    """
+    from holdfast.bench.load import command
+
+    settings = command.Settings(
+        profile, clients, processes, rate, closed, seconds, warm_up, stores, durability,
+        kill_every, find_limit, objective_ms, asynchronous, seed,
+        None if report is None else absolute(report),
+    )  # fmt: skip
+    return 0 if command.load_and_tell(settings, as_json=json_) else EXIT_BROKEN_PROMISE
 
 
 @_command

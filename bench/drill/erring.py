@@ -95,11 +95,11 @@ class Host:
             turn = self.subject.alphabet[name]
             self._persist(
                 lambda turn=turn, number=number: self._perform(  # type: ignore[misc]
-                    turn(number + 1, self.doing.answered)
+                    lambda: turn(number + 1, self.doing.answered)
                 )
             )
         for _ in range(2):  # the first may have ended the worker before it had synced
-            self._persist(lambda: self._perform(Turn(ending="close")))
+            self._persist(lambda: self._perform(lambda: Turn(ending="close")))
         left = self.memory.power_loss(Nothing())
         promise = self.doing.promise()
         check_power(self.subject, left, self.doing.durability, [self.doing.answered], promise)
@@ -118,10 +118,12 @@ class Host:
                 return
         raise Broken(SERVES, Harm.REFUSED, f"not after {_ATTEMPTS} attempts")
 
-    def _perform(self, turn: Turn) -> None:
+    def _perform(self, next_turn: Callable[[], Turn]) -> None:
+        """What is to be done follows from what was answered, also while the store was opened."""
         doing = self.doing
         if doing.actor is None:
             self._open()
+        turn = next_turn()
         self._send(turn.writes)
         doing.work(turn)
         if turn.ending == "die":
