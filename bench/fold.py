@@ -82,7 +82,7 @@ def callers(run: Run) -> list[Row]:
         )  # fmt: skip
         rows.append(
             Row(f"callers-{shape}-peers", what, always, "calls/s", f"{name}, a sync per put, "
-                "64 threads", rate, at_least(2.0), _peers_note(middle))
+                "64 threads", rate, at_least(2.0), _peers_note(middle), absent=peers.missing())
         )  # fmt: skip
     return rows
 
@@ -169,13 +169,13 @@ def _against_peers(
     peer, rate = best(middle, peers.installed())
     return Row(
         name, what, middle["fold"], "entries/s", f"{peer}, {how}", rate, budget,
-        _peers_note(middle), samples or {},
+        _peers_note(middle), absent=peers.missing(), samples=samples or {},
     )  # fmt: skip
 
 
 def _peers_note(middle: dict[str, float]) -> str:
     figures = ", ".join(f"{name} {middle[name]:,.0f}" for name in peers.installed())
-    return "; ".join(filter(None, (figures, peers.missing())))
+    return figures
 
 
 def _batch_samples(
