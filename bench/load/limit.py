@@ -62,15 +62,17 @@ def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome
             search(try_, wish.rate or wish.profile.rate)
         if not tried:
             raise KeyboardInterrupt
-        held = [(step.rate, totals) for step, totals in tried if step.held]
-        highest, totals = max(held, key=lambda one: one[0]) if held else (None, tried[-1][1])
+        held = [one for one in tried if one[0].held]
+        best, totals = max(held, key=lambda one: one[0].rate) if held else tried[-1]
         for _, other in tried:
             if other is not totals:
                 totals.add_failures(other)
         say("reading everything back")
         running.audit(totals)
-        limit = Limit(objective_ms, highest, [step for step, _ in tried])
-        return msgspec.structs.replace(running.outcome(totals, data), limit=limit)
+        limit = Limit(objective_ms, best.rate if held else None, [step for step, _ in tried])
+        outcome = running.outcome(totals, data)
+        settings = msgspec.structs.replace(outcome.settings, rate=best.rate)
+        return msgspec.structs.replace(outcome, settings=settings, limit=limit)
 
 
 class _Interrupted(Exception):

@@ -123,8 +123,12 @@ class Member:
             handles = [type(work).open(engine, work.load, durability) for work in self._works[0]]
             self._say(Told("ready"))
             while (round_ := rounds.get()) is not None:
-                paces = [pace_of(round_.begins, number, self._orders.of, round_.rate)
-                         for number in self._orders.clients]  # fmt: skip
+                paces = [
+                    pace_of(
+                        round_.begins, round_.measures_from, number, self._orders.of, round_.rate
+                    )
+                    for number in self._orders.clients
+                ]
                 over = threading.Event()
                 teller = threading.Thread(target=self._tell, args=(over, round_, paces))
                 teller.start()
