@@ -135,7 +135,7 @@ def unique_memory(pid: int) -> int:
     return int(psutil.Process(pid).memory_full_info().uss)
 
 
-def machine_facts(directory: str) -> dict[str, object]:
+def machine_facts(directory: str, packages: Sequence[str] = _PACKAGES) -> dict[str, object]:
     """What a figure has to be read with: machine, system, versions, file system, load."""
     return {
         "cpus": os.cpu_count(),
@@ -145,7 +145,7 @@ def machine_facts(directory: str) -> dict[str, object]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "file_system": _file_system(directory),
         "load_at_start": round(os.getloadavg()[0], 2),
-        "versions": {name: found for name in _PACKAGES if (found := version_of(name))},
+        "versions": {name: found for name in packages if (found := version_of(name))},
     }
 
 
