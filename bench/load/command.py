@@ -19,6 +19,7 @@ from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
 CLIENTS_MAX = 1024
+SEED_MAX = (1 << 63) - 1
 LIMIT_STEP_S = 10.0
 
 
@@ -84,8 +85,14 @@ def wished(settings: Settings) -> Wish:
         if number is not None:
             _between(option, number, 1e-3, 1e7)
     _between("--warm-up", settings.warm_up_s, 0, 1e7)
-    if settings.page is not None and not os.path.isdir(os.path.dirname(settings.page) or "."):
-        raise InvalidArgument(f"there is no directory for {settings.page!r}", path=settings.page)
+    _between("--seed", settings.seed or 0, 0, SEED_MAX)
+    if settings.page is not None:
+        if not os.path.isdir(os.path.dirname(settings.page) or "."):
+            raise InvalidArgument(
+                f"there is no directory for {settings.page!r}", path=settings.page
+            )
+        if os.path.isdir(settings.page):
+            raise InvalidArgument(f"--report {settings.page!r} is a directory", path=settings.page)
     profile = profiles.load(settings.profile)
     if settings.stores is not None:
         kinds = tuple(word.strip() for word in settings.stores.split(","))

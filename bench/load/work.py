@@ -108,8 +108,20 @@ class KeyWork(Work[L, Truth]):
 
     @staticmethod
     def knowledge(load: L, written_here: Sequence[int], clients: int) -> Truth:
-        deletes = load.operations.get("delete", 0) > 0
-        return Truth(load.keys, written_here, clients, deletes=deletes)
+        return Truth(load.keys, written_here, clients, deletes=deletes(load))
+
+    def look(
+        self, keys: Sequence[int], call: Callable[[Any], Any]
+    ) -> Generator[Callable[[Any], Any], Any, tuple[list[int], Any]]:
+        """Make a call that reads keys: what was known of them when it began, and its answer."""
+        known: list[int] = []
+
+        def begun(handle: Any) -> Any:
+            known.extend(self.truth.known(keys))
+            return call(handle)
+
+        answer = yield begun
+        return known, answer
 
 
 class RowWork(KeyWork[L]):
@@ -150,17 +162,25 @@ class RowWork(KeyWork[L]):
         distances: NDArray[np.float32],
         k: int,
         nearest: int | None,
+        among: int,
     ) -> None:
-        """Judge what a search gave: ``nearest`` must come first, at no distance."""
+        """Judge what a search among so many keys gave: ``nearest`` is first, at no distance."""
         found = ids.tolist()
-        if len(found) > k or len(set(found)) < len(found):
-            raise WrongRead(f"asked for {k} rows, {found} came")
+        most = min(k, among)
+        least = 0 if deletes(self.load) else most
+        if not least <= len(found) <= most or len(set(found)) < len(found):
+            raise WrongRead(f"asked for {k} of {among} rows, {found} came")
         if found and not 0 <= min(found) <= max(found) < self.load.keys:
             raise WrongRead(f"rows came that nobody wrote: {found}")
         if np.any(np.diff(distances) < 0):
             raise WrongRead(f"distances are not in order: {distances.tolist()}")
-        if nearest is not None and (not found or found[0] != nearest):
-            raise WrongRead(f"row {nearest} has this vector, and {found} came")
+        if nearest is not None and (found[:1] != [nearest] or distances[0] != 0):
+            raise WrongRead(f"row {nearest} has this vector, and {found} came at {distances[:1]}")
+
+
+def deletes(load: StoreLoad) -> bool:
+    """Whether keys of the store are deleted."""
+    return load.operations.get("delete", 0) > 0
 
 
 # --- values that follow from their key and the number of their write -----------------------------
