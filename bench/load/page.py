@@ -59,6 +59,8 @@ def _head(outcome: Outcome) -> str:
         f"{outcome.calls:,} calls, {outcome.errors:,} errors, {outcome.wrong_reads:,} wrong reads; "
         f"{outcome.read_back:,} keys read back at the end."
     )
+    if outcome.unmade:
+        text += f" The clients were late: {outcome.unmade:,} calls were due and not made."
     described = f"<p>{escape(settings.description)}</p>" if settings.description else ""
     return (
         f"<h1>holdfast load: {escape(settings.profile)}</h1>{described}"

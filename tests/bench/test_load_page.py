@@ -109,11 +109,12 @@ def test_charts_have_every_figure() -> None:
 
 def test_what_broke_is_at_the_top() -> None:
     """Errors and wrong reads turn the verdict, and their texts follow it at once."""
-    broken = replace(outcome(), errors=3, wrong_reads=1, texts=["fold.get: <b>stale</b>"])
+    broken = replace(outcome(), errors=3, wrong_reads=1, unmade=17, texts=["fold.get: <b>stale</b>"])
     broken.moments[3] = moment(4.0, errors=3, wrong_reads=1)
     reader = read(page(broken))
     assert ("p", {"class": "verdict broken"}) in reader.tags
     assert "3 errors, 1 wrong reads" in reader.text
+    assert "17 calls were due and not made" in reader.text
     assert reader.text.index("<b>stale</b>") < reader.text.index("Operations")
     assert "4 s: errors 3, wrong reads 1" in reader.text
 
@@ -124,7 +125,8 @@ def test_the_search_is_shown() -> None:
              Step(1234.0, 999.0, 456.0, 2, False, "too <slow>")]  # fmt: skip
     text = read(page(replace(outcome(), limit=Limit(50.0, 300.0, steps)))).text
     for said in ("300 calls/s is the highest rate that keeps p99 at 50 ms",
-                 "1,2349994562too <slow>", "does not hold: 1,234 calls/s, 456 ms", "holds: 300 calls/s, 9.9 ms",
+                 "1,2349994562too <slow>", "does not hold: 1,234 calls/s, 456 ms",
+                 "holds: 300 calls/s, 9.9 ms",
                  "from 321 calls/s on", "objective"):  # fmt: skip
         assert said in text, said
     none = read(page(replace(outcome(), limit=Limit(50.0, None, steps[1:])))).text
