@@ -109,7 +109,9 @@ def test_charts_have_every_figure() -> None:
 
 def test_what_broke_is_at_the_top() -> None:
     """Errors and wrong reads turn the verdict, and their texts follow it at once."""
-    broken = replace(outcome(), errors=3, wrong_reads=1, unmade=17, texts=["fold.get: <b>stale</b>"])
+    broken = replace(
+        outcome(), errors=3, wrong_reads=1, unmade=17, texts=["fold.get: <b>stale</b>"]
+    )
     broken.moments[3] = moment(4.0, errors=3, wrong_reads=1)
     reader = read(page(broken))
     assert ("p", {"class": "verdict broken"}) in reader.tags
