@@ -15,7 +15,7 @@ from holdfast.bench.drill.serving import left_after
 from holdfast.bench.load import outcome as outcomes
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.profile import OPERATIONS
-from tests.engine.cli_runner import PROGRAM, Cli
+from tests.engine.cli_runner import PROGRAM, Cli, Result
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -51,6 +51,11 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def load(cli: Cli, profile: Path, *options: Any) -> Result:
+    """A run with this profile."""
+    return cli("load", "--profile", profile, *map(str, options))
+
+
 def documented() -> set[str]:
     """The keys that the documentation names."""
     return set(re.findall(r"`(\w+)`", _DOCS.read_text()))
@@ -65,8 +70,8 @@ def structs() -> list[type[msgspec.Struct]]:
 def test_the_outcome_is_one_json_object_with_documented_keys(cli: Cli, profile: Path) -> None:
     """With --json standard output is one object, whose keys are those of the documentation; the
     exit code is 0, the page is there, and nothing else is."""
-    ran = cli(
-        "load", "--profile", profile, "--seconds", 1, "--warm-up", 0.1, "--clients", 3,
+    ran = load(
+        cli, profile, "--seconds", 1, "--warm-up", 0.1, "--clients", 3,
         "--processes", 2, "--kill-every", 0.7, "--seed", 7, "--report", "page.html", "--json",
     )  # fmt: skip
     assert ran.code == 0
@@ -94,8 +99,8 @@ def test_every_key_is_documented() -> None:
 def test_the_summary_is_text(cli: Cli, profile: Path) -> None:
     """Without --json the figures of every operation are printed, with the durability that was
     asked for, and of the stores that were chosen only."""
-    ran = cli(
-        "load", "--profile", profile, "--seconds", 0.5, "--warm-up", 0, "--clients", 2,
+    ran = load(
+        cli, profile, "--seconds", 0.5, "--warm-up", 0, "--clients", 2,
         "--stores", "warm", "--durability", "never", "--closed",
     )  # fmt: skip
     assert ran.code == 0
@@ -134,7 +139,7 @@ def test_bad_options_are_refused_before_anything_is_done(
 ) -> None:
     """An option out of its range, unknown or at odds with another gets an error that names it and
     its value, and no file is made."""
-    ran = cli("load", "--profile", profile, *arguments, "--json")
+    ran = load(cli, profile, *arguments, "--json")
     assert ran.code == 4
     assert said in ran.json["error"]["message"]
     assert os.listdir() == ["mine.toml"]
@@ -152,8 +157,8 @@ def test_a_wrong_read_is_exit_code_1(
         store.apply([holdfast.Delete(key) for key in keys], store.cursor())
 
     monkeypatch.setattr(Killer, "_kill", harm)
-    ran = cli(
-        "load", "--profile", profile, "--stores", "fold", "--seconds", 1, "--warm-up", 0,
+    ran = load(
+        cli, profile, "--stores", "fold", "--seconds", 1, "--warm-up", 0,
         "--clients", 2, "--kill-every", 0.3, "--json",
     )  # fmt: skip
     assert ran.code == 1

@@ -1,7 +1,8 @@
 """What load tests say of a long run, on made-up moments."""
 
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,36 +11,31 @@ from holdfast.bench.load.outcome import Check, Disk, Moment, Process
 from holdfast.bench.load.stability import MIB, checks, slope_per_hour
 
 
-class Shape(TypedDict, total=False):
+@dataclass(frozen=True)
+class Shape:
     """How figures go with the second."""
 
-    descriptors: Callable[[float], int]
-    memory: Callable[[float], float]
-    file_bytes: Callable[[float], float]
-    live_bytes: int | None
-    p99_ms: Callable[[float], float]
-    pid: Callable[[float], int]
+    descriptors: Callable[[float], int] = lambda second: 20
+    memory: Callable[[float], float] = lambda second: 50 * MIB
+    file_bytes: Callable[[float], float] = lambda second: 10 * MIB
+    live_bytes: int | None = 8 * MIB
+    p99_ms: Callable[[float], float] = lambda second: 10.0
+    pid: Callable[[float], int] = lambda second: 7
 
 
 def moment(second: float, shape: Shape) -> Moment:
     """One second of a run with a fold."""
-    memory = int(shape.get("memory", lambda s: 50 * MIB)(second))
-    process = Process(
-        "fold", shape.get("pid", lambda s: 7)(second), 0.5, memory, memory,
-        shape.get("descriptors", lambda s: 20)(second),
-    )  # fmt: skip
-    disk = Disk(
-        "fold", int(shape.get("file_bytes", lambda s: 10 * MIB)(second)),
-        shape.get("live_bytes", 8 * MIB),
-    )  # fmt: skip
-    p99_ms = shape.get("p99_ms", lambda s: 10.0)(second)
+    memory, p99_ms = int(shape.memory(second)), shape.p99_ms(second)
+    process = Process("fold", shape.pid(second), 0.5, memory, memory, shape.descriptors(second))
+    disk = Disk("fold", int(shape.file_bytes(second)), shape.live_bytes)
     return Moment(
         second, {"fold": 100}, 0, 0, 1.0, p99_ms, p99_ms, 0, 0, 0.0, 0, [], [process], [disk]
     )
 
 
-def answers(seconds: int, **shape: Unpack[Shape]) -> dict[str, Check]:
+def answers(seconds: int, **changes: Any) -> dict[str, Check]:
     """The checks of a run of so many seconds, by their first word."""
+    shape = Shape(**changes)
     found = checks([moment(float(second), shape) for second in range(1, seconds + 1)])
     assert len(found) == 4
     return {check.name.split()[0]: check for check in found}
@@ -104,7 +100,7 @@ def test_files_that_outgrow_what_counts_are_noticed() -> None:
 
 def test_a_store_that_never_said_what_counts_is_not_judged() -> None:
     """Without the live bytes there is no check of files."""
-    shape: Shape = {"live_bytes": None}
+    shape = Shape(live_bytes=None)
     found = checks([moment(float(second), shape) for second in range(1, 100)])
     assert not any(check.name.startswith("files") for check in found)
 
