@@ -14,7 +14,8 @@ SLOPE_MIB_PER_HOUR = 1.0
 SLOPE_AFTER_S = 900.0
 """Shorter runs say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
-DESCRIPTORS_AFTER_S = 60.0
+DESCRIPTORS_AFTER_S = 600.0
+"""Until then the pools of sessions may still grow to the most calls that were ever under way."""
 P99_GROWTH = 1.2
 P99_AFTER_S = 600.0
 P99_SHARE = 1 / 6
