@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.bench import __main__ as command
-from holdfast.bench import vector_data, vector_peers, vectors
+from holdfast.bench import groups, vector_data, vector_peers, vectors
 from holdfast.bench.measure import Row, at_most
 from holdfast.bench.run import QUICK, Run, VectorSizes
 from holdfast.bench.vector_data import Floats, Sample
@@ -23,7 +23,7 @@ TINY = dataclasses.replace(
     kills=1,
     vectors=VectorSizes(rows=700, source_rows=400, queries=4, commits=30, repetitions=1),
 )
-GROUPS = {name: measure for name, measure in command.GROUPS.items() if name.startswith("vectors-")}
+GROUPS = {name: measure for name, measure in groups.GROUPS.items() if name.startswith("vectors-")}
 SAMPLES: dict[str, Callable[[], Sample]] = {
     "clustered": lambda: vector_data.clustered(500, 16, 20),
     "gaussian": lambda: vector_data.gaussian(500, 16, 20),
@@ -169,7 +169,7 @@ def test_the_name_vectors_stands_for_all_its_groups(
 
         return measure
 
-    monkeypatch.setattr(command, "GROUPS", {name: group(name) for name in command.GROUPS})
+    monkeypatch.setattr(command, "GROUPS", {name: group(name) for name in groups.GROUPS})
     assert command.main(["--quick", "--only", "idle,vectors", "--directory", str(tmp_path)]) == 0
     assert called == ["idle", *GROUPS]
 

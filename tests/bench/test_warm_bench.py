@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.bench import __main__ as command
-from holdfast.bench import warm_data, warm_files, warm_peers
+from holdfast.bench import groups, warm_data, warm_files, warm_peers
 from holdfast.bench.run import QUICK, Run, WarmSizes
 from holdfast.bench.warm_data import Columns
 
@@ -27,7 +26,7 @@ TINY = dataclasses.replace(
         long_repetitions=1,
     ),
 )
-GROUPS = {name: measure for name, measure in command.GROUPS.items() if name.startswith("warm-")}
+GROUPS = {name: measure for name, measure in groups.GROUPS.items() if name.startswith("warm-")}
 
 # --- data --------------------------------------------------------------------------------------
 
