@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from holdfast.bench import charts
+from holdfast.bench.charts import Line, Mark
 from holdfast.bench.drill import report
 from holdfast.bench.drill.plan import STORES
 from holdfast.bench.drill.run import Outcome
 from holdfast.bench.drill.tally import Counts, Moment
 from holdfast.bench.drill.verdicts import Judged, judge
-from holdfast.bench.page import document, section, table
+from holdfast.bench.page import document, figures, section, table
 
 _SHOWN_MAX = 4000
 _COLUMNS = {
@@ -118,48 +119,42 @@ def _soak(timeline: Sequence[Moment]) -> str:
     if len(timeline) < 2:
         return "<p>There was no soak, or it was too short to show.</p>"
     seconds = [moment.second for moment in timeline]
-    struck = [moment.second for moment in timeline if moment.faults]
-
-    def line(name: str, values: Sequence[float], style: str) -> charts.Line:
-        return charts.Line(name, values, style)
-
-    return "".join(
-        (
+    struck = [Mark(m.second, f"{m.faults} faults") for m in timeline if m.faults]
+    return figures(
+        [
             charts.lines(
-                "Calls a second; upright lines are faults", "", seconds,
+                "Calls a second; upright lines are faults", "/s", seconds,
                 [
-                    line("answered", [m.calls - m.failed for m in timeline], "one"),
-                    line("failed", [m.failed for m in timeline], "two"),
+                    Line("answered", [m.calls - m.failed for m in timeline], "one"),
+                    Line("failed", [m.failed for m in timeline], "two"),
                 ],
                 struck,
             ),
             charts.lines(
                 "Latency from the moment a call was due, logarithmic", "ms", seconds,
                 [
-                    line("median", [m.p50_ms for m in timeline], "one"),
-                    line("99th percentile", [m.p99_ms for m in timeline], "two"),
+                    Line("median", [m.p50_ms for m in timeline], "one"),
+                    Line("99th percentile", [m.p99_ms for m in timeline], "two"),
                 ],
                 struck, logarithmic=True,
             ),
             charts.lines(
-                "Restarts in each interval", "", seconds,
-                [line("workers started anew", [m.restarts for m in timeline], "three")],
-                struck, height=110,
+                "Workers started anew in each interval", "", seconds,
+                [Line("restarts", [m.restarts for m in timeline], "three")], struck,
             ),
             charts.lines(
                 "Memory of the engines' processes, and their files", "MiB", seconds,
                 [
-                    line("memory", [m.memory_mib for m in timeline], "one"),
-                    line("disk", [m.disk_mib for m in timeline], "two"),
+                    Line("memory", [m.memory_mib for m in timeline], "one"),
+                    Line("disk", [m.disk_mib for m in timeline], "two"),
                 ],
                 struck,
             ),
             charts.lines(
                 "Open descriptors", "", seconds,
-                [line("descriptors", [m.descriptors for m in timeline], "three")],
-                struck, height=110,
+                [Line("descriptors", [m.descriptors for m in timeline], "three")], struck,
             ),
-        )
+        ]
     )  # fmt: skip
 
 
@@ -172,7 +167,8 @@ def _recovery(times_ms: Sequence[float]) -> str:
         f"{found['p99']:.1f} ms at the 99th percentile, {found['max']:.1f} ms at most, "
         f"of {found['count']:,}."
     )
-    return f"<p>{text}</p>" + charts.histogram("How many took how long", times_ms, "ms")
+    chart = charts.histogram("How many took how long", times_ms, "ms")
+    return f"<p>{text}</p>" + figures([chart])
 
 
 def _parts(outcome: Outcome) -> str:

@@ -1,11 +1,11 @@
 """What a load test shows while it runs, on standard error."""
 
-import time
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.live import Live as RichLive
 from rich.table import Table
+from rich.text import Text
 
 from holdfast.bench.load.outcome import Moment
 from holdfast.bench.load.session import Wish
@@ -26,7 +26,6 @@ class Live:
             else None
         )
         self._said = ""
-        self._began = time.monotonic()
 
     def __enter__(self) -> "Live":
         if self._live is not None:
@@ -41,9 +40,9 @@ class Live:
         """What is done now."""
         self._said = text
         if self._live is not None:
-            self._live.update(text, refresh=True)
+            self._live.update(Text(text), refresh=True)
         elif not self._quiet:
-            self._console.print(text, markup=False, highlight=False)
+            self._line(text)
 
     def show(self, moment: Moment) -> None:
         """The last second."""
@@ -51,11 +50,14 @@ class Live:
             self._live.update(self._table(moment), refresh=True)
         elif not self._quiet:
             words = ", ".join(f"{what} {value}" for what, value in overview(moment))
-            self._console.print(f"{moment.second:.0f} s: {words}", markup=False, highlight=False)
+            self._line(f"{moment.second:.0f} s: {words}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self, moment: Moment) -> Table:
         title = f"{self._wish.profile.name}, {moment.second:.0f} of {self._wish.seconds:.0f} s"
-        table = Table(title=title, title_justify="left", caption=self._said)
+        table = Table(title=Text(title), title_justify="left", caption=Text(self._said))
         for heading in ("process", "calls/s", "CPU", "own memory", "descriptors", "on disk"):
             table.add_column(heading, justify="left" if heading == "process" else "right")
         disks = {disk.store: disk.file_bytes for disk in moment.disks}
@@ -63,7 +65,7 @@ class Live:
             calls = moment.stores.get(process.name)
             disk = disks.get(process.name)
             table.add_row(
-                process.name,
+                Text(process.name),
                 "" if calls is None else f"{calls:,}",
                 f"{process.cpu:.0%}",
                 f"{process.own_bytes / _MIB:.1f} MiB",

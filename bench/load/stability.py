@@ -15,7 +15,8 @@ SLOPE_AFTER_S = 900.0
 """Shorter runs say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
 DESCRIPTORS_AFTER_S = 600.0
-"""Until then the pools of sessions may still grow to the most calls that were ever under way."""
+"""A process has as many connections to a store as it had calls under way at once, so their number
+grows until its clients have all met."""
 P99_GROWTH = 1.2
 P99_AFTER_S = 600.0
 P99_SHARE = 1 / 6
