@@ -62,6 +62,10 @@ class _Member:
             self.process.wait(patience_s)
         self.process.kill()
         self.process.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            _pipe(pipe).close()
 
     def _listen(self) -> None:
         for line in _pipe(self.process.stdout):

@@ -7,6 +7,7 @@ end of its input it reads everything back that its clients wrote, tells what was
 """
 
 import asyncio
+import os
 import queue
 import sys
 import threading
@@ -216,7 +217,8 @@ class Member:
 
 def main() -> None:
     """Be a member, as standard input says."""
-    lines = iter(sys.stdin.buffer.readline, b"")
+    # Not sys.stdin, whose lock the interpreter takes at its end, when a thread may be reading.
+    lines = iter(os.fdopen(os.dup(sys.stdin.fileno()), "rb").readline, b"")
     lock, out = threading.Lock(), sys.stdout.buffer
 
     def say(told: Told) -> None:

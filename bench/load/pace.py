@@ -36,9 +36,9 @@ class Pace:
 
     def waiting(self, now: float) -> int:
         """How many calls are overdue."""
-        if self._between_s is None or now < self._due:
+        if self._between_s is None or now <= self._due:
             return 0
-        return 1 + int((now - self._due) / self._between_s)
+        return math.ceil((now - self._due) / self._between_s)
 
     def late_s(self, now: float) -> float:
         """By how much the next one is overdue."""

@@ -213,7 +213,7 @@ class Session:
             operations=totals.operations(),
             moments=moments,
             kills=totals.kills,
-            restarts=moments[-1].restarts if moments else 0,
+            restarts=sum(store.restarts for store in self._engine.health()),
             errors=sum(totals.errors.values()),
             wrong_reads=sum(totals.wrong.values()),
             read_back=totals.audited,

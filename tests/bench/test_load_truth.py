@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 class Registers(RuleBasedStateMachine):
-    """Keys of a real store, with writes and reads that overlap, and writes that are never answered."""
+    """Keys of a real store: writes and reads overlap, and some writes are never answered."""
 
     @initialize(deletes=st.booleans())
     def begin(self, deletes: bool) -> None:
