@@ -6,6 +6,7 @@ Both lists, of each thread, have to be the same: a call that only the kernel kno
 layer, and no drill would have met it.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -16,11 +17,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host
-from holdfast.bench.drill.live_stores import OPENERS
-from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import Scene, Setting, play
+from holdfast.bench.drill.live import LiveScenario
+from holdfast.bench.drill.scene import Scene, Setting
 from holdfast.bench.drill.serving import kill, serving, title_of
-from holdfast.bench.drill.tally import Tally
 
 PROMISE = "every file a worker touches, it touches through the one file layer"
 _TRACED = (
@@ -175,39 +174,16 @@ def differences(layer: Calls, kernel: Calls) -> list[str]:
     return found
 
 
-class KernelDrill:
-    """Runs an engine for each kind of store under ``strace`` and compares."""
-
-    fault: FaultKind = "kill"
-
-    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        reason = _why_not(plan.work)
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
-        for number, kind in enumerate(kinds):
-            if reason is None and clock.is_over():
-                reason = "no time"
-            if reason is not None:
-                tally.not_covered.append(f"file calls of {kind} compared with strace: {reason}")
-                continue
-            progress(f"file calls of {kind} under strace", number, len(kinds))
-            trace(plan, tally, kind)
-
-
-def _why_not(work: str) -> str | None:
+@functools.cache
+def no_strace() -> str | None:
     """Why nothing can be traced here, if so."""
     if shutil.which("strace") is None:
         return "there is no strace on this machine"
     done = subprocess.run(
         ["strace", "-f", "-o", os.devnull, sys.executable, "-c", ""],
-        capture_output=True, text=True, check=False, cwd=work,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     return None if done.returncode == 0 else f"strace is not permitted: {done.stderr.strip()}"
-
-
-def trace(plan: Plan, tally: Tally, kind: StoreKind) -> None:
-    """Work with a store, its worker killed on the way, and compare the lists."""
-    setting = Setting("file calls under strace", sort="kill", clients=0)
-    play(plan, tally, kind, setting, _compare)
 
 
 def _compare(scene: Scene) -> None:
@@ -234,6 +210,12 @@ def _compare(scene: Scene) -> None:
     for text in differences(layer, kernel)[:1]:
         scene.broke(PROMISE, text)
     scene.tally.fault("file calls compared with strace", compared)
+
+
+SCENARIO = LiveScenario(
+    Setting("file calls under strace", sort="kill", clients=0), _compare, missing=no_strace
+)
+"""Works with a store, its worker killed on the way, and compares the lists."""
 
 
 def on_path(hook: Path) -> dict[str, str]:

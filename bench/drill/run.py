@@ -77,25 +77,24 @@ def parts_of(plan: Plan) -> list[Part]:
 
 
 def _parts() -> list[Part]:
+    from holdfast.bench.drill import kernel, limits, processes, wall_clock
     from holdfast.bench.drill.damage import DamageDrill
     from holdfast.bench.drill.erring import ErrorDrill
     from holdfast.bench.drill.explorer import CutDrill
-    from holdfast.bench.drill.kernel import KernelDrill
-    from holdfast.bench.drill.limits import LimitDrill
-    from holdfast.bench.drill.processes import ProcessDrill
+    from holdfast.bench.drill.live import LiveDrill
     from holdfast.bench.drill.soak import SoakDrill
-    from holdfast.bench.drill.wall_clock import ClockDrill
 
+    # What has an end of its own comes first, and leaves its time to what can always try more.
     return [
-        Part("crash states", CutDrill("crash"), 6),
+        Part("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 6),
+        Part("real limits", LiveDrill("errors", limits.SCENARIOS), 10),
+        Part("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 8),
+        Part("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 40),
+        Part("soak", SoakDrill(), 14),
+        Part("crash states", CutDrill("crash"), 7),
         Part("kill points", CutDrill("kill"), 4),
         Part("damage", DamageDrill(), 4),
-        Part("errors", ErrorDrill(), 4),
-        Part("file calls under strace", KernelDrill(), 5),
-        Part("real limits", LimitDrill(), 10),
-        Part("processes", ProcessDrill(), 36),
-        Part("clock jumps", ClockDrill(), 8),
-        Part("soak", SoakDrill(), 14),
+        Part("errors", ErrorDrill(), 7),
     ]
 
 

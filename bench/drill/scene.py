@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ class Setting:
     """Where the engine is to be; None: in the run's own scratch directory."""
 
 
+Place = Callable[[Plan], contextlib.AbstractContextManager[str | None]]
+"""Where an engine is to be, while a scene lasts. ``PermissionError`` if that cannot be had."""
+
+
+def fresh(plan: Plan) -> contextlib.AbstractContextManager[str | None]:
+    """Nowhere in particular."""
+    return contextlib.nullcontext()
+
+
 def play(
     plan: Plan, tally: Tally, kind: StoreKind, setting: Setting, act: Callable[["Scene"], None]
 ) -> None:
@@ -68,6 +78,7 @@ def play(
         scene.begin()
         act(scene)
     tally.fault(setting.fault)
+    tally.of(kind).process_faults += setting.sort == "processes"
 
 
 class Scene:
@@ -85,10 +96,8 @@ class Scene:
         self.plan, self.tally, self.kind, self.setting = plan, tally, kind, setting
         fault = setting.fault
         self.random = random.Random(f"{plan.seed} {kind} {fault}")
-        slug = f"{kind}-{fault}-{tally.faults.get(fault, 0)}"
-        self.home = os.path.join(plan.work, slug.replace(" ", "-").replace("/", "-"))
-        shutil.rmtree(self.home, ignore_errors=True)
-        os.makedirs(self.home)
+        slug = f"{kind}-{fault}-".replace(" ", "-").replace("/", "-")
+        self.home = tempfile.mkdtemp(prefix=slug, dir=plan.work)
         self.directory = setting.directory or os.path.join(self.home, "data")
         self.crowd = Crowd([])
         self.broken = False
