@@ -39,11 +39,6 @@ class LiveScenario:
     place: Place = fresh
     """Where the engine is to be."""
 
-    @property
-    def slug(self) -> str:
-        """Its name in one word."""
-        return self.setting.fault.strip("/").replace(" ", "-").replace("/", "-")
-
 
 def attempt(scenario: LiveScenario, plan: Plan, tally: Tally, kind: StoreKind) -> None:
     """Try one scenario on one kind of store, or say why it cannot be tried."""
@@ -59,56 +54,83 @@ def attempt(scenario: LiveScenario, plan: Plan, tally: Tally, kind: StoreKind) -
         tally.not_covered.append(f"{scenario.setting.fault} on {kind}: {error}")
 
 
-@dataclass(frozen=True)
 class LiveDrill:
-    """Scenarios on every kind of store. See ``plan.Drill``."""
+    """Scenarios on every kind of store, those that are not done yet. See ``plan.Drill``."""
 
-    fault: FaultKind
-    scenarios: Sequence[LiveScenario]
-    again: bool = False
-    """Whether they come again and again as long as there is time."""
+    def __init__(
+        self, fault: FaultKind, scenarios: Sequence[LiveScenario], *, again: bool = False
+    ) -> None:
+        """With ``again`` all come again and again as long as there is time."""
+        self.fault: FaultKind = fault
+        self._scenarios = scenarios
+        self._again = again
+        self._done: set[tuple[LiveScenario, StoreKind]] = set()
 
     def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
         """Each scenario on each kind of store, as far as there is time."""
+        every = self._turns(plan)
+        self._go_through([one for one in every if one not in self._done], plan, tally, clock,
+                         progress)  # fmt: skip
+        while self._again and clock.until is not None and every and not clock.is_over():
+            plan = replace(plan, seed=plan.seed + 1)
+            self._go_through(every, plan, tally, clock, progress)
+        missed = [(*one, "no time") for one in every if one not in self._done]
+        missed += [(scenario, kind, scenario.why_not) for scenario in self._scenarios
+                   for kind in plan.stores if kind not in scenario.kinds]  # fmt: skip
+        tally.not_covered += [
+            f"{scenario.setting.fault} on {kind}: {why}" for scenario, kind, why in missed
+        ]
+
+    def run_once(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """Each scenario on one kind of store, as far as there is time."""
+        first = self._turns(plan)[: len(self._scenarios)]
+        self._go_through(first, plan, tally, clock, progress)
+
+    def _turns(self, plan: Plan) -> "list[tuple[LiveScenario, StoreKind]]":
         kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
-        tries = in_turns(self.scenarios, kinds)
-        done = mmap.mmap(-1, len(tries) or 1)  # shared with the children
-        endless = self.again and clock.until is not None
+        return in_turns(self._scenarios, kinds)
+
+    def _go_through(
+        self, tries: Sequence[tuple[LiveScenario, StoreKind]], plan: Plan, tally: Tally,
+        clock: Clock, progress: Progress,
+    ) -> None:  # fmt: skip
+        done = mmap.mmap(-1, len(tries) + 1)  # shared with the children
 
         def work(number: int, counted: Tally, about: Callable[[str], None]) -> bool:
-            if number >= len(tries) and not endless:
+            if number >= len(tries):
                 return False
-            scenario, kind = tries[number % len(tries)]
+            scenario, kind = tries[number]
             about(f"{scenario.setting.fault} on {kind}")
-            turn = replace(plan, seed=plan.seed + number // len(tries))
-            attempt(scenario, turn, counted, kind)
-            done[number % len(tries)] = 1
+            attempt(scenario, plan, counted, kind)
+            done[number] = 1
             return True
 
         def told(count: int) -> None:
             progress(self.fault, sum(done[:]), len(tries))
 
-        if tries:
-            casualties = share(
-                work, _AT_ONCE * plan.processes, tally, clock, told, patience=_PATIENCE
-            )  # fmt: skip
-            tally.failures += [
-                Failure(ENDS, "", self.fault, text, plan.seed, [], None, "") for text in casualties
-            ]
-        tally.not_covered += _missed(self.scenarios, kinds, tries, done)
+        casualties = share(
+            work, _AT_ONCE * plan.processes, tally, clock, told, patience=_PATIENCE
+        )  # fmt: skip
+        tally.failures += [
+            Failure(ENDS, "", self.fault, text, plan.seed, [], None, "") for text in casualties
+        ]
+        self._done.update(one for one, over in zip(tries, done[:], strict=False) if over)
 
 
-def _missed(
-    scenarios: Sequence[LiveScenario],
-    kinds: Sequence[StoreKind],
-    tries: Sequence[tuple[LiveScenario, StoreKind]],
-    done: mmap.mmap,
-) -> list[str]:
-    """What was not tried, and why."""
-    missed = [(*tried, "no time") for tried, over in zip(tries, done[:], strict=False) if not over]
-    missed += [(scenario, kind, scenario.why_not) for scenario in scenarios
-               for kind in kinds if kind not in scenario.kinds]  # fmt: skip
-    return [f"{scenario.setting.fault} on {kind}: {why}" for scenario, kind, why in missed]
+@dataclass(frozen=True, slots=True)
+class Once:
+    """The first round of a drill on its own: each scenario on one kind of store."""
+
+    drill: LiveDrill
+
+    @property
+    def fault(self) -> FaultKind:
+        """That of the drill."""
+        return self.drill.fault
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """See ``plan.Drill``."""
+        self.drill.run_once(plan, tally, clock, progress)
 
 
 def in_turns(

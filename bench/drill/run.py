@@ -81,20 +81,24 @@ def _parts() -> list[Part]:
     from holdfast.bench.drill.damage import DamageDrill
     from holdfast.bench.drill.erring import ErrorDrill
     from holdfast.bench.drill.explorer import CutDrill
-    from holdfast.bench.drill.live import LiveDrill
+    from holdfast.bench.drill.live import LiveDrill, Once
     from holdfast.bench.drill.soak import SoakDrill
 
-    # What has an end of its own comes first, and leaves its time to what can always try more.
+    live = [
+        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
+        ("real limits", LiveDrill("errors", limits.SCENARIOS), 6),
+        ("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 4),
+        ("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 30),
+    ]
+    # Everything comes once, on one kind of store or another, before any of it takes up time again.
     return [
-        Part("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 6),
-        Part("real limits", LiveDrill("errors", limits.SCENARIOS), 10),
-        Part("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 8),
-        Part("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 40),
-        Part("soak", SoakDrill(), 14),
-        Part("crash states", CutDrill("crash"), 7),
+        Part("crash states", CutDrill("crash"), 6),
         Part("kill points", CutDrill("kill"), 4),
         Part("damage", DamageDrill(), 4),
-        Part("errors", ErrorDrill(), 7),
+        Part("errors", ErrorDrill(), 6),
+        *(Part(name, Once(drill), share) for name, drill, share in live),
+        Part("soak", SoakDrill(), 14),
+        *(Part(f"{name}, other stores", drill, share) for name, drill, share in live),
     ]
 
 

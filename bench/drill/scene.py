@@ -17,9 +17,10 @@ import holdfast
 from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of, outcome_of
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
+from holdfast.bench.drill.narrowing import narrowed, told
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
 from holdfast.bench.drill.serving import Stuck, is_alive, left_after, send, serving, until
-from holdfast.bench.drill.tally import Failure, Tally
+from holdfast.bench.drill.tally import REPLAY, Failure, Tally
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.messages import ProcessInfo
 
@@ -59,6 +60,11 @@ class Setting:
     directory: str | None = None
     """Where the engine is to be; None: in the run's own scratch directory."""
 
+    @property
+    def slug(self) -> str:
+        """The fault's name in one word."""
+        return self.fault.strip("/").replace(" ", "-").replace("/", "-")
+
 
 Place = Callable[[Plan], contextlib.AbstractContextManager[str | None]]
 """Where an engine is to be, while a scene lasts. ``PermissionError`` if that cannot be had."""
@@ -94,10 +100,8 @@ class Scene:
 
     def __init__(self, plan: Plan, tally: Tally, kind: StoreKind, setting: Setting) -> None:
         self.plan, self.tally, self.kind, self.setting = plan, tally, kind, setting
-        fault = setting.fault
-        self.random = random.Random(f"{plan.seed} {kind} {fault}")
-        slug = f"{kind}-{fault}-".replace(" ", "-").replace("/", "-")
-        self.home = tempfile.mkdtemp(prefix=slug, dir=plan.work)
+        self.random = random.Random(f"{plan.seed} {kind} {setting.fault}")
+        self.home = tempfile.mkdtemp(prefix=f"{kind}-{setting.slug}-", dir=plan.work)
         self.directory = setting.directory or os.path.join(self.home, "data")
         self.crowd = Crowd([])
         self.broken = False
@@ -220,19 +224,22 @@ class Scene:
 
     # --- reckoning -------------------------------------------------------------------------
 
-    def broke(self, promise: str, detail: str) -> None:
+    def broke(self, promise: str, detail: str, history: Sequence[str] = ()) -> None:
         """Note a broken promise."""
         self.broken = True
-        replay = (
-            f"holdfast drill --stores {self.kind} --faults {self.setting.sort} "
-            f"--seed {self.plan.seed}"
-        )
         self.tally.failures.append(
             Failure(
                 promise, self.kind, self.setting.fault, detail, self.plan.seed, [], self.home,
-                replay,
+                self._replay(), list(history),
             )
         )  # fmt: skip
+
+    def _replay(self) -> str:
+        seed, setting = self.plan.seed, self.setting
+        if self.plan.source is None and setting.sort != "soak":
+            return f"{REPLAY} 'live {self.kind} {setting.slug} {seed}'"
+        where = "" if self.plan.source is None else f" '{self.plan.source}'"
+        return f"holdfast drill{where} --stores {self.kind} --faults {setting.sort} --seed {seed}"
 
     def __exit__(
         self,
@@ -311,4 +318,6 @@ class Scene:
             else:
                 self.tally.wrong_answers += 1
         for wrong in wrongs[:_SHOWN_MAX]:
-            self.broke(PROMISES[wrong.fault], f"{wrong.fault}: {wrong.key}: {wrong.detail}")
+            fewest = told(narrowed(acts, wrong, prefixes=prefixes))
+            detail = f"{wrong.fault}: {wrong.key}: {wrong.detail}"
+            self.broke(PROMISES[wrong.fault], detail, fewest)

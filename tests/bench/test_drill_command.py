@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import holdfast
 from holdfast.bench.drill import command, copies, page, report, run, sources, verdicts
 from holdfast.bench.drill import replay as replaying
+from holdfast.bench.drill.kept import settled
 from holdfast.bench.drill.plan import FAULTS, STORES, Clock, FaultKind, Plan, Progress
 from holdfast.bench.drill.run import Done, Outcome, Part
 from holdfast.bench.drill.scene import LOST
@@ -155,12 +158,56 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert process.stderr is not None
-    assert "kill" in process.stderr.readline()
+    assert "kill: fold" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=25)
     assert process.returncode == 0
     assert "interrupted" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scenario_on_a_real_engine_is_replayed(cli: Cli, scratch: Path) -> None:
+    """What befell a real engine can be done again, too, and leaves nothing when it holds."""
+    text = "live fold worker-SIGTERM 7"
+    assert cli("drill", "--replay", text).out == f"held: {text}\n"
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_failures_keep_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of failures are moved to where the run was started, and the report says where."""
+    work, here = tmp_path / "work", tmp_path / "here"
+    state = work / "fold-1" / "data"
+    state.mkdir(parents=True)
+    here.mkdir()
+    (state / "s.snap").write_bytes(b"kept")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    monkeypatch.chdir(state)
+    listener.bind("control.sock")
+    listener.close()
+    monkeypatch.chdir(here)
+    failing = structs.replace(broken(), state=str(work / "fold-1"))
+    first, second, other = settled([failing, failing, broken()], str(work))
+    assert first.state is not None
+    assert Path(first.state, "data", "s.snap").read_bytes() == b"kept"
+    assert Path(first.state).parent.parent == here
+    assert (second.state, other.state) == (first.state, "/kept")
+    assert not work.exists()
+    assert settled([], str(tmp_path / "nothing")) == []
+    assert len(list(here.iterdir())) == 1
+
+
+def test_what_failures_keep_stays_where_it_is_if_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed when there is no place to move it to."""
+    state = tmp_path / "work" / "fold-1"
+    state.mkdir(parents=True)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.setattr("os.getcwd", lambda: str(gone / "nowhere"))
+    (found,) = settled([structs.replace(broken(), state=str(state))], str(tmp_path / "work"))
+    assert found.state == str(state)
+    assert state.is_dir()
 
 
 # --- a run ---------------------------------------------------------------------------------------
@@ -249,7 +296,7 @@ def test_every_fault_kind_has_a_drill() -> None:
     plan = Plan(seed=1, work="")
     assert {part.drill.fault for part in run.parts_of(plan)} == set(FAULTS)
     chosen = run.parts_of(Plan(seed=1, work="", faults=frozenset({"soak", "time"})))
-    assert [part.drill.fault for part in chosen] == ["time", "soak"]
+    assert [part.drill.fault for part in chosen] == ["time", "soak", "time"]
 
 
 # --- a user's directory --------------------------------------------------------------------------

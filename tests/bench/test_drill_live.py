@@ -173,7 +173,8 @@ def test_a_lost_write_is_told(tmp_path: Path) -> None:
     tally = staged(tmp_path, set_back)
     assert tally.lost_acknowledged > 0
     failure = tally.failures[0]
-    assert "--seed 7" in failure.replay
+    assert failure.replay == "holdfast drill --replay 'live fold staged 7'"
+    assert 2 <= len(failure.history) <= 3, "the write, who knew of it, and who misses it"
     assert failure.state is not None
     assert Path(failure.state, "data", "s.snap").exists(), "its files are kept"
 
