@@ -22,7 +22,7 @@ from holdfast.bench.drill.scene import Scene, Setting
 from holdfast.bench.drill.serving import kill, serving, title_of
 
 PROMISE = "every file a worker touches, it touches through the one file layer"
-_TRACED = (
+TRACED = (
     "openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"
     "fdatasync,sync_file_range,msync,mmap,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,"
@@ -108,7 +108,7 @@ def recorded(folder: Path, directory: str) -> Calls:
 def seen(lines: Iterable[str], directory: str) -> Calls:
     """What the kernel was asked, on files of stores, from what ``strace`` says."""
     calls: Calls = defaultdict(list)
-    for thread, name, text in _whole(lines):
+    for thread, name, text in whole(lines):
         call, path = _meaning(name, text)
         if (call, path) == ("make directory", directory):
             continue  # a host makes the engine's directory, before there are workers
@@ -117,7 +117,13 @@ def seen(lines: Iterable[str], directory: str) -> Calls:
     return calls
 
 
-def _whole(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def of_store(name: str, text: str, directory: str) -> bool:
+    """Whether a call, as ``strace`` shows it, changes a store's file in a directory."""
+    _, path = _meaning(name, text)
+    return path is not None and _is_store(path, directory)
+
+
+def whole(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Thread, name and the rest of each call, those that others interrupted put together.
 
     They come in the order in which they began: that is the order in which they were recorded.
@@ -193,7 +199,7 @@ def _compare(scene: Scene) -> None:
     notes.mkdir()
     (hook / "sitecustomize.py").write_text(_RECORDER.format(folder=str(notes)))
     output = Path(scene.home, "strace.txt")
-    command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={_TRACED}", "-o", str(output))
+    command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={TRACED}", "-o", str(output))
     with Host(scene, "close", environment=on_path(hook), before=command) as host:
         host.hear()
         for process in serving(scene.directory):

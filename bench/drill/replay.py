@@ -7,7 +7,16 @@ tried up to ten times.
 
 from typing import NamedTuple
 
-from holdfast.bench.drill import damage, erring, explorer, kernel, limits, processes, wall_clock
+from holdfast.bench.drill import (
+    damage,
+    erring,
+    explorer,
+    kernel,
+    kernel_kills,
+    limits,
+    processes,
+    wall_clock,
+)
 from holdfast.bench.drill.checking import Broken
 from holdfast.bench.drill.findings import command, keep
 from holdfast.bench.drill.live import attempt as attempt_live
@@ -20,7 +29,8 @@ _LIVE_TIMES = 10
 LIVE = {
     scenario.setting.slug: scenario
     for scenario in (
-        *processes.SCENARIOS, *limits.SCENARIOS, wall_clock.SCENARIO, kernel.SCENARIO
+        *processes.SCENARIOS, *limits.SCENARIOS, wall_clock.SCENARIO, kernel.SCENARIO,
+        kernel_kills.SCENARIO,
     )
 }  # fmt: skip
 """What befalls real engines, by its name in one word."""

@@ -77,7 +77,7 @@ def parts_of(plan: Plan) -> list[Part]:
 
 
 def _parts() -> list[Part]:
-    from holdfast.bench.drill import kernel, limits, processes, wall_clock
+    from holdfast.bench.drill import kernel, kernel_kills, limits, processes, wall_clock
     from holdfast.bench.drill.damage import DamageDrill
     from holdfast.bench.drill.erring import ErrorDrill
     from holdfast.bench.drill.explorer import CutDrill
@@ -86,6 +86,7 @@ def _parts() -> list[Part]:
 
     live = [
         ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
+        ("killed at each call by strace", LiveDrill("kill", [kernel_kills.SCENARIO]), 4),
         ("real limits", LiveDrill("errors", limits.SCENARIOS), 6),
         ("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 4),
         ("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 30),

@@ -4,13 +4,13 @@ That drills find what is wrong is shown elsewhere: by the checker's tests and by
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast.bench.drill import kernel, limits, wall_clock, worker_faults
+from holdfast.bench.drill import kernel, kernel_kills, limits, wall_clock, worker_faults
 from holdfast.bench.drill.kernel import differences, seen
 from holdfast.bench.drill.live import LiveDrill, LiveScenario, attempt, in_turns
 from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, StoreKind
@@ -18,6 +18,7 @@ from holdfast.bench.drill.processes import SCENARIOS, no_limits
 from holdfast.bench.drill.scene import ANSWERED, CLIENTS, NOTHING_LEFT, TYPED, Scene, Setting, play
 from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.soak import SoakDrill
+from holdfast.bench.drill.subjects.base import Subject
 from holdfast.bench.drill.tally import Tally
 
 SHOWN_KINDS: tuple[StoreKind, ...] = ("fold", "vectors", "warm", "index", "registry")
@@ -110,6 +111,11 @@ def test_the_worker_of_each_kind_dies_in_vain(tmp_path: Path, kind: StoreKind) -
             lambda t: t.stores["fold"].errors_injected,
         ),
         (LiveDrill("kill", [kernel.SCENARIO]), "file calls compared with strace", lambda t: 1),
+        (
+            LiveDrill("kill", [kernel_kills.SCENARIO]),
+            "process killed at each call",
+            lambda t: t.stores["fold"].kill_points,
+        ),
         (SoakDrill(), "", lambda t: len(t.timeline)),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "run") else "",
@@ -216,6 +222,30 @@ def test_an_error_on_the_stage_is_told(tmp_path: Path, error: Exception, promise
 
     (failure,) = staged(tmp_path, fail, clients=0).failures
     assert (failure.promise, str(error) in failure.detail) == (promise, True)
+
+
+def test_what_a_kill_by_the_kernel_breaks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that answers before it has written has lost something when the kernel kills it."""
+    if kernel.no_strace() is not None:
+        pytest.skip("there is no strace")
+    work = kernel_kills.work
+
+    def hasty(
+        subject: Subject, operations: Sequence[str], answered: Callable[[], object] = lambda: None
+    ) -> None:
+        answered()
+        left = iter(operations[1:])
+        work(subject, operations, lambda: next(left, None) and answered())
+
+    monkeypatch.setattr(kernel_kills, "work", hasty)
+    tally = Tally()
+    attempt(kernel_kills.SCENARIO, plan(tmp_path, "fold"), tally, "fold")
+    assert tally.lost_acknowledged + tally.wrong_answers == 1
+    (failure,) = tally.failures
+    assert "killed at the" in failure.detail
+    assert failure.replay.endswith("'live fold process-killed-at-each-call 7'")
 
 
 # --- the kernel's list ---------------------------------------------------------------------------
