@@ -20,6 +20,7 @@ from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
 from holdfast.bench.drill.narrowing import narrowed, told
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
 from holdfast.bench.drill.serving import Stuck, is_alive, left_after, send, serving, until
+from holdfast.bench.drill.sources import KEEPS, Neighbours
 from holdfast.bench.drill.tally import REPLAY, Failure, Tally
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.messages import ProcessInfo
@@ -36,7 +37,8 @@ PROMISES = {
     "back": RIGHT,
     "nowhere": RIGHT,
 }
-NAME = "s"
+NAME = "holdfast-drill"
+"""The store's name; not one that a user is likely to have."""
 CLIENTS = 3
 _RECOVERY_S = 30.0
 _SHOWN_MAX = 3
@@ -105,16 +107,24 @@ class Scene:
         self.directory = setting.directory or os.path.join(self.home, "data")
         self.crowd = Crowd([])
         self.broken = False
+        self._neighbours: Neighbours | None = None
         self._recorders: list[Recorder] = []
         self._own_groups = 0
         self._stack = contextlib.ExitStack()
 
     def begin(self) -> None:
-        """Open the engine and the store, and have the clients begin."""
+        """Open the engine and the store, and have the clients begin.
+
+        On copies of a user's stores, those are there as well, and have to stay as they are.
+        """
+        if self.plan.source is not None:
+            self._neighbours = Neighbours(self.plan.source, self.directory, self.kind)
         self.engine = self._stack.enter_context(
             holdfast.open(self.directory, hung_after=self.setting.hung_after)
         )
         self.store = open_store(self.kind, self.engine, NAME)
+        if self._neighbours is not None:
+            self._neighbours.open(self.engine)
         self.crowd = Crowd(
             [
                 Client(
@@ -281,6 +291,9 @@ class Scene:
     def _reckon(self) -> None:
         """Read all with a new engine, and check everything that was seen."""
         self.check_left()
+        for file in [] if self._neighbours is None else self._neighbours.changed():
+            self.tally.wrong_answers += 1
+            self.broke(KEEPS, f"{file} holds something else")
         with holdfast.open(self.directory) as engine:
             store = open_store(self.kind, engine, NAME)
             self._read_all(store)

@@ -165,8 +165,9 @@ class _Sampler:
             self._tally.timeline += self.moments
 
     def _sample(self, scenes: Sequence[Scene], pause_s: float) -> None:
-        struck = 0
-        while not self._over.wait(pause_s):
+        struck, over = 0, False
+        while not over:
+            over = self._over.wait(pause_s)  # a last look at the end, however short it was
             now = self._struck()
             self.moments.append(self._moment(scenes, now - struck))
             struck = now

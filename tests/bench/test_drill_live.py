@@ -15,7 +15,16 @@ from holdfast.bench.drill.kernel import differences, seen
 from holdfast.bench.drill.live import LiveDrill, LiveScenario, attempt, in_turns
 from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, StoreKind
 from holdfast.bench.drill.processes import SCENARIOS, no_limits
-from holdfast.bench.drill.scene import ANSWERED, CLIENTS, NOTHING_LEFT, TYPED, Scene, Setting, play
+from holdfast.bench.drill.scene import (
+    ANSWERED,
+    CLIENTS,
+    NAME,
+    NOTHING_LEFT,
+    TYPED,
+    Scene,
+    Setting,
+    play,
+)
 from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.soak import SoakDrill
 from holdfast.bench.drill.subjects.base import Subject
@@ -168,12 +177,12 @@ def test_a_lost_write_is_told(tmp_path: Path) -> None:
 
     def set_back(scene: Scene) -> None:
         scene.crowd.got_on()
-        log = Path(scene.directory, "s.snap")
+        log = Path(scene.directory, f"{NAME}.snap")
         early = log.read_bytes()
         scene.crowd.got_on(20)
         scene.leave()
         log.write_bytes(early)
-        for beside in log.parent.glob("s.snap.*"):
+        for beside in log.parent.glob(f"{NAME}.snap.*"):
             beside.unlink()
 
     tally = staged(tmp_path, set_back)
@@ -182,7 +191,7 @@ def test_a_lost_write_is_told(tmp_path: Path) -> None:
     assert failure.replay == "holdfast drill --replay 'live fold staged 7'"
     assert 2 <= len(failure.history) <= 3, "the write, who knew of it, and who misses it"
     assert failure.state is not None
-    assert Path(failure.state, "data", "s.snap").exists(), "its files are kept"
+    assert Path(failure.state, "data", f"{NAME}.snap").exists(), "its files are kept"
 
 
 def test_an_invented_key_is_told(tmp_path: Path) -> None:
@@ -191,7 +200,7 @@ def test_an_invented_key_is_told(tmp_path: Path) -> None:
     def invent(scene: Scene) -> None:
         scene.leave()
         with holdfast.open(scene.directory) as engine:
-            engine.fold("s").apply([holdfast.Put("0/0", b"mine ")], holdfast.Cursor.none())
+            engine.fold(NAME).apply([holdfast.Put("0/0", b"mine ")], holdfast.Cursor.none())
 
     assert staged(tmp_path, invent).wrong_answers > 0
 
@@ -202,7 +211,7 @@ def test_a_process_that_is_left_is_told(tmp_path: Path) -> None:
 
     def keep(scene: Scene) -> None:
         kept.append(holdfast.open(scene.directory))
-        kept[0].fold("s")
+        kept[0].fold(NAME)
 
     tally = staged(tmp_path, keep, clients=0)
     kept[0].close()
