@@ -15,6 +15,7 @@ from holdfast.bench.drill.subjects.base import (
 from holdfast.bench.faults import MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.actor import Actor, Caller
+from holdfast.workers.disk import Disk
 from holdfast.workers.message import Durability
 from holdfast.workers.standing import Standing
 
@@ -123,16 +124,14 @@ def telling(promise: str) -> Iterator[None]:
         raise Broken(TYPED, Harm.REFUSED, f"{type(error).__name__}: {error}") from error
 
 
-def check_standing(subject: Subject, left: MemoryDisk, when: str) -> None:
+def check_standing(subject: Subject, left: Disk, when: str) -> None:
     """Raise ``Broken`` unless the files verify."""
     standing = subject.verify(left)
     if standing not in _WHOLE:
         raise Broken(VERIFIES, Harm.REFUSED, f"{when} they are {standing.name}")
 
 
-def check_equal(
-    subject: Subject, left: MemoryDisk, actor: Actor, expected: State, promise: str
-) -> None:
+def check_equal(subject: Subject, left: Disk, actor: Actor, expected: State, promise: str) -> None:
     """Raise ``Broken`` unless the store holds exactly this."""
     with telling(promise):
         found = subject.read(left, actor)

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from holdfast.bench.drill import replay as replaying
 from holdfast.bench.drill import report
+from holdfast.bench.drill.kept import settled
 from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.page import page
 from holdfast.bench.drill.plan import FAULTS, FaultKind, Plan, Progress, StoreKind
@@ -64,8 +65,7 @@ def drill(settings: Settings, *, quiet: bool) -> Outcome:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    if outcome.ok:  # else the states that failed lie there
-        shutil.rmtree(work, ignore_errors=True)
+    outcome.tally.failures[:] = settled(outcome.tally.failures, work)
     if settings.page is not None:
         with open(settings.page, "w", encoding="utf-8") as file:
             file.write(page(outcome))
@@ -111,9 +111,8 @@ def replay(text: str) -> Failure | None:
         failure = replaying.replay(text, work)
     except ValueError as error:
         raise InvalidArgument(f"--replay {text!r}: {error}") from error
-    if failure is None:
-        shutil.rmtree(work)
-    return failure
+    found = settled([] if failure is None else [failure], work)
+    return found[0] if found else None
 
 
 def show(outcome: Outcome) -> None:

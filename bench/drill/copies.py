@@ -8,25 +8,29 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import holdfast
-from holdfast.bench.drill import losses
+from holdfast.bench.drill import damage, losses, wall_clock
 from holdfast.bench.drill.erring import CODES
 from holdfast.bench.drill.findings import keep
 from holdfast.bench.drill.forks import Work, run_each
-from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
+from holdfast.bench.drill.live import LiveDrill
+from holdfast.bench.drill.plan import STORES, Clock, Drill, FaultKind, Plan, Progress, StoreKind
 from holdfast.bench.drill.recording import CHANGING
 from holdfast.bench.drill.run import Part
 from holdfast.bench.drill.scene import NOTHING_LEFT
 from holdfast.bench.drill.serving import left_after
+from holdfast.bench.drill.soak import SoakDrill
 from holdfast.bench.drill.sources import (
     KEEPS,
+    Holdings,
     UserStore,
     check_source,
-    copy_of,
+    copy_stores,
     files_below,
+    handle,
     holdings,
     in_memory,
     stores_in,
@@ -35,8 +39,8 @@ from holdfast.bench.drill.subjects import subject_of
 from holdfast.bench.drill.subjects.base import HOME, finished, tick
 from holdfast.bench.drill.tally import Failure, Tally
 from holdfast.bench.faults import Call, Crash, Fail, FaultyDisk, MemoryDisk
+from holdfast.bench.memory_file import SECTOR_BYTES
 from holdfast.formats.errors import HoldfastError
-from holdfast.handles.any_store import AnyStore
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, OsDisk
 from holdfast.workers.messages import Request, StoreSpec
@@ -47,7 +51,8 @@ MEMORY_BYTES_MAX = 64 << 20
 """A larger directory is drilled with real processes only: the other drills hold it in memory."""
 _CALLER = Caller(1, 1)
 _LOSSES_MAX = 6
-_FLIPS = 200
+_DAMAGES = 400
+_STRETCH_MAX = 256
 _KILLS = 3
 
 
@@ -59,7 +64,7 @@ class Rehearsal:
     disk: MemoryDisk
     calls: list[Call] = field(default_factory=list)
     moments: list[MemoryDisk] = field(default_factory=list)
-    held: bytes = b""
+    held: Holdings = field(init=False)
 
     def __post_init__(self) -> None:
         """Do it once undisturbed. Raises what the store raises when it cannot be opened."""
@@ -72,7 +77,7 @@ class Rehearsal:
         recorded = FaultyDisk(memory, on_call=keep_moment)
         self.go_through(recorded)
         self.calls = recorded.calls
-        self.held = holdings(memory, self.path)[1]
+        self.held = holdings(memory, self.path)
 
     @property
     def path(self) -> str:
@@ -94,11 +99,12 @@ class Rehearsal:
         """What is wrong about a store that was left so, if anything is. The disk is used up."""
         try:
             self.go_through(left)
-            standing, found = holdings(left, self.path)
+            found = holdings(left, self.path)
         except HoldfastError as error:
             return f"{type(error).__name__}: {error}"
-        if found != self.held:
+        if found.digest != self.held.digest:
             return "it holds something else"
+        standing = found.standing
         return None if standing is Standing.CLEAN else f"its files are {standing.name} after it"
 
 
@@ -123,9 +129,7 @@ class CopyDrill:
             tally.not_covered.append(f"{self.fault} on a copy: {size} bytes are more than the "
                                      f"{MEMORY_BYTES_MAX} that are held in memory")  # fmt: skip
             return
-        kinds = {store.kind for store in stores_in(plan.source)}
-        there = tuple(kind for kind in STORES if kind in kinds and kind in plan.stores)
-        run_each(self.fault, self._work, replace(plan, stores=there), tally, clock, progress)
+        run_each(self.fault, self._work, _of_kinds_there(plan), tally, clock, progress)
 
     def _work(self, kind: StoreKind, plan: Plan, bounded: bool) -> Work:
         assert plan.source is not None
@@ -159,14 +163,14 @@ class CopyDrill:
     ) -> bool:  # fmt: skip
         """Do one piece of work; False when there are no more."""
         tries = _TRIES[self.fault]
-        counts = {"damage": _FLIPS, "errors": len(rehearsal.calls)}
+        counts = {"damage": _DAMAGES, "errors": len(rehearsal.calls)}
         most = counts.get(self.fault, len(rehearsal.moments))
         if turn >= most and (bounded or self.fault != "damage"):
             return False
         for left, said in tries(rehearsal, turn, chance, tally):
             about(f"{rehearsal.store.file}: {said}")
             kept = left.crash()
-            wrong = _judged(self.fault, rehearsal, left)
+            wrong = _judged(self.fault, rehearsal, left, said)
             tally.fault(said.partition(":")[0])
             if wrong is not None:
                 tally.wrong_answers += 1
@@ -180,18 +184,25 @@ class CopyDrill:
         return True
 
 
-def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk) -> str | None:
-    """Damage may be refused, and may cost what it hit; it may not pass for nothing."""
+def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str) -> str | None:
+    """Damage may be refused, and may cost what it hit; it may not pass for nothing.
+
+    A bit that is flipped is always noticed. A file that is shorter, or an older one, may be as good
+    as the right one, but has nothing that never was.
+    """
     if fault != "damage":
         return rehearsal.broken_after(left)
-    standing, _ = holdings(left, rehearsal.path)
     try:
+        standing = holdings(left, rehearsal.path).standing
         rehearsal.go_through(left)
+        found = holdings(left, rehearsal.path)
     except HoldfastError:
         return None
-    _, found = holdings(left, rehearsal.path)
-    silent = standing is Standing.CLEAN and found != rehearsal.held
-    return "its files verify as clean, and it holds something else" if silent else None
+    if standing is not Standing.CLEAN or found.digest == rehearsal.held.digest:
+        return None
+    if said.startswith("bit flipped") or not found.rows <= rehearsal.held.rows:
+        return "its files verify as clean, and it holds something else"
+    return None
 
 
 Try = tuple[MemoryDisk, str]
@@ -224,18 +235,54 @@ def _errors(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally
 
 
 def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
-    files = [
-        (path, content) for path, (_, content) in rehearsal.disk.files().items()
+    files = {
+        os.path.relpath(path, HOME): content
+        for path, (_, content) in rehearsal.disk.files().items()
         if content and path.startswith(rehearsal.path)
-    ]  # fmt: skip
-    path, content = chance.choice(files)
-    place, bit = chance.randrange(len(content)), chance.randrange(8)
-    changed = bytearray(content)
-    changed[place] ^= 1 << bit
+    }
+    name = chance.choice(sorted(files))
+    path = os.path.join(HOME, name)
+    how = _way(_WAYS[turn % len(_WAYS)], name, files, len(rehearsal.moments), chance)
     left = rehearsal.disk.crash()
-    left.place(path, bytes(changed))
-    tally.of(rehearsal.store.kind).bit_flips += 1
-    yield left, f"bit flipped: {bit} of byte {place} of {os.path.relpath(path, HOME)}"
+    if how == "gone":
+        left.remove(path)
+    else:
+        former = lambda number: rehearsal.moments[number].content(path)  # noqa: E731
+        left.place(path, damage.changed(files[name], how, files, former))
+    yield left, f"{damage.count(tally, rehearsal.store.kind, how)}: {how} of {name}"
+
+
+_WAYS = ("flip", "cut", "zero", "noise", "swap", "repeat", "drop", "stale", "foreign", "gone")
+
+
+def _way(
+    sort: str, name: str, files: Mapping[str, bytes], moments: int, chance: random.Random
+) -> str:
+    """Damage of a sort, by chance; where a user's records lie is not known, so stretches are."""
+    size = len(files[name])
+
+    def stretch() -> str:
+        start = chance.randrange(size)
+        return f"{start}+{min(chance.randint(1, _STRETCH_MAX), size - start)}"
+
+    if sort == "flip":
+        return f"flip={chance.randrange(size)}.{chance.randrange(8)}"
+    if sort == "cut":
+        return f"cut={chance.randrange(size)}"
+    if sort in ("zero", "noise"):
+        start = chance.randrange(0, size, SECTOR_BYTES)
+        return f"{sort}={start}+{min(SECTOR_BYTES, size - start)}"
+    if sort == "swap":
+        middle = size // 2
+        length = min(_STRETCH_MAX, max(1, middle // 2))
+        first = chance.randrange(max(1, middle - length))
+        second = chance.randrange(middle, max(middle + 1, size - length))
+        return f"swap={first}+{length}:{second}+{min(length, size - second)}"
+    if sort in ("repeat", "drop"):
+        return f"{sort}={stretch()}"
+    if sort == "stale":
+        return f"stale={chance.randrange(moments)}"
+    return f"foreign={chance.choice(sorted(files))}" if sort == "foreign" else "gone"
 
 
 _TRIES: dict[FaultKind, Callable[[Rehearsal, int, random.Random, Tally], Iterator[Try]]] = {
@@ -259,14 +306,14 @@ class LiveCopyDrill:
         """Kill the processes of each store."""
         assert plan.source is not None
         stores = [store for store in stores_in(plan.source) if store.kind in plan.stores]
-        directory = copy_of(plan.source, plan.work)
+        directory = os.path.join(plan.work, "copy")
+        copy_stores(plan.source, directory, stores)
         for number, store in enumerate(stores):
             progress(f"processes of {store.file} killed", number, len(stores))
             if clock.is_over():
                 tally.not_covered.append(f"processes of {store.file} killed: no time")
                 continue
             self._kill_around(directory, store, plan, tally)
-        tally.not_covered.append("time and soak on a copy: their clients need stores of their own")
         if not tally.failures:
             shutil.rmtree(directory)
 
@@ -274,22 +321,22 @@ class LiveCopyDrill:
         path = store.below(directory)
         try:
             with holdfast.open(directory) as engine:
-                _handle(engine, store).status()
+                handle(engine, store).status()
         except HoldfastError as error:
             tally.not_covered.append(f"processes of {store.file} killed: it cannot be opened as "
                                      f"it is: {type(error).__name__}")  # fmt: skip
             return
-        held = holdings(OsDisk(), path)[1]
+        held = holdings(OsDisk(), path).digest
         wrong: str | None = None
         try:
             with holdfast.open(directory) as engine:
                 for role in ["worker"] * _KILLS + ["supervisor"]:
-                    _handle(engine, store).status()
+                    handle(engine, store).status()
                     _strike(engine, store, role, tally)
         except HoldfastError as error:
             wrong = f"{type(error).__name__}: {error}"
         self._look_for_processes(directory, store, plan, tally)
-        if holdings(OsDisk(), path)[1] != held:
+        if holdings(OsDisk(), path).digest != held:
             wrong = "it holds something else"
             tally.wrong_answers += 1
         if wrong is not None:
@@ -311,10 +358,6 @@ class LiveCopyDrill:
             )  # fmt: skip
 
 
-def _handle(engine: holdfast.Engine, store: UserStore) -> AnyStore:
-    return AnyStore(engine._coordinator, engine._spec_of(store.name))
-
-
 def _strike(engine: holdfast.Engine, store: UserStore, role: str, tally: Tally) -> None:
     """Kill a process and wait for the first answer of its successor."""
     wanted = store.name if role == "worker" else None
@@ -322,10 +365,34 @@ def _strike(engine: holdfast.Engine, store: UserStore, role: str, tally: Tally) 
     for process in engine.processes():
         if process.store == wanted:
             os.kill(process.pid, signal.SIGKILL)
-    _handle(engine, store).status()
+    handle(engine, store).status()
     tally.recovery_ms.append(round(1000 * (time.monotonic() - began), 3))
     tally.fault(f"{role} SIGKILL")
     tally.of(store.kind).process_faults += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A drill of real engines, whose clients work beside copies of the user's stores."""
+
+    drill: Drill
+
+    @property
+    def fault(self) -> FaultKind:
+        """That of the drill."""
+        return self.drill.fault
+
+    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
+        """See ``plan.Drill``."""
+        self.drill.run(_of_kinds_there(plan), tally, clock, progress)
+
+
+def _of_kinds_there(plan: Plan) -> Plan:
+    """The plan, for the kinds of store that the user has."""
+    assert plan.source is not None
+    kinds = {store.kind for store in stores_in(plan.source)}
+    there = tuple(kind for kind in STORES if kind in kinds and kind in plan.stores)
+    return replace(plan, stores=there)
 
 
 def parts_on_copies(source: str) -> Sequence[Part]:
@@ -335,4 +402,6 @@ def parts_on_copies(source: str) -> Sequence[Part]:
     return [
         *(Part(f"{fault} on copies", CopyDrill(fault), 2) for fault in in_memory_drills),
         Part("processes on copies", LiveCopyDrill(), 3),
+        Part("clock jumps beside copies", Beside(LiveDrill("time", [wall_clock.SCENARIO])), 3),
+        Part("soak beside copies", Beside(SoakDrill()), 5),
     ]

@@ -24,7 +24,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from holdfast.bench.drill.checking import INVENTED, TYPED, Broken, Harm, difference
@@ -113,25 +113,27 @@ def damaged(prepared: Prepared, name: str, how: str) -> MemoryDisk:
         left.remove(path)
         left.sync_directory(path.rpartition("/")[0])
         return left
-    content = _changed(prepared, prepared.files[name], name, how)
-    left.place(path, content)
+    former = lambda number: prepared.moments[number].disk.content(path)  # noqa: E731
+    left.place(path, changed(prepared.files[name], how, prepared.files, former))
     return left
 
 
-def _changed(prepared: Prepared, content: bytes, name: str, how: str) -> bytes:
+def changed(
+    content: bytes, how: str, files: Mapping[str, bytes], former: Callable[[int], bytes | None]
+) -> bytes:
+    """A file's content damaged so; ``former`` gives what it was before a call."""
     word, _, value = how.partition("=")
     if word == "flip":
         offset, _, bit = value.partition(".")
-        changed = bytearray(content)
-        changed[int(offset)] ^= 1 << int(bit)
-        return bytes(changed)
+        flipped = bytearray(content)
+        flipped[int(offset)] ^= 1 << int(bit)
+        return bytes(flipped)
     if word == "cut":
         return content[: int(value)]
     if word == "stale":
-        moment = prepared.moments[int(value)]
-        return moment.disk.content(f"{HOME}/{name}") or b""
+        return former(int(value)) or b""
     if word == "foreign":
-        return prepared.files[value]
+        return files[value]
     spans = [_span(part) for part in value.split(":")]
     start, stop = spans[0]
     if word == "zero":
@@ -306,7 +308,7 @@ class DamageDrill:
                 candidate = dataclasses.replace(scenario, fault=fault)
                 about(str(candidate))
                 broken = check(prepared, subject, name, how)
-                _count(tally, store, how)
+                tally.fault(count(tally, store, how))
                 if broken is not None:
                     note(candidate, broken, plan, tally, shrinking)
             tally.of(store).operations += len(scenario.operations)
@@ -333,18 +335,18 @@ def _nothing_simpler(fault: Fault) -> Iterator[Fault]:
     return iter(())
 
 
-def _count(tally: Tally, store: str, how: str) -> None:
+def count(tally: Tally, store: str, how: str) -> str:
+    """Count damage; returns what it is called."""
     word = how.partition("=")[0]
     counts = tally.of(store)
     if word == "flip":
         counts.bit_flips += 1
-        tally.fault("bit flipped")
-    elif word in ("cut", "zero", "noise"):
+        return "bit flipped"
+    if word in ("cut", "zero", "noise"):
         counts.torn += 1
-        tally.fault("file cut short" if word == "cut" else "sector with something else")
-    else:
-        counts.exchanged += 1
-        tally.fault(_EXCHANGED[word])
+        return "file cut short" if word == "cut" else "sector with something else"
+    counts.exchanged += 1
+    return _EXCHANGED[word]
 
 
 _EXCHANGED = {

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from holdfast.bench.drill.checking import Broken, Harm
 from holdfast.bench.drill.plan import Plan
 from holdfast.bench.drill.scenario import Fault, Scenario
-from holdfast.bench.drill.tally import Failure, Tally
+from holdfast.bench.drill.tally import REPLAY, Failure, Tally
 from holdfast.bench.faults import MemoryDisk
 
-REPLAY = "holdfast drill --replay"
 _KEPT_MAX = 3
 """So many failures of one promise are kept by each process; the others are only counted."""
 _SHRINKING_S = 15.0

@@ -1,8 +1,8 @@
 """Work shared among processes that are forked from a warm one.
 
-A child does every n-th piece of work. It tells what it is about to do in memory that the parent
-sees, too, and what it counted in frames of MessagePack. One that dies or hangs is a finding, not an
-accident: whatever a store is given, it must not take its process along.
+A child does the next piece of work that no other has begun. It tells what it is about to do in
+memory that the parent sees, too, and what it counted in frames of MessagePack. One that dies or
+hangs is a finding, not an accident: whatever a store is given, it must not take its process along.
 """
 
 import gc
@@ -11,10 +11,9 @@ import os
 import select
 import signal
 import struct
-import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -31,6 +30,7 @@ called often: it ends the work, by an exception, when the time is over.
 """
 
 _SIZE = struct.Struct("<I")
+_NUMBER = struct.Struct("<q")
 _HUNG_AFTER_S = 120.0
 _GRACE_S = 30.0  # a failure that is being made smaller must not be lost
 _TELL_EVERY_S = 0.5
@@ -62,16 +62,22 @@ def share(
     tally: Tally,
     clock: Clock,
     told: Callable[[int], None] = lambda done: None,
+    *,
+    patience: float = 1.0,
 ) -> list[str]:
     """Have all pieces of work done; returns what killed or hung a process, in sentences.
 
-    Ends early when the clock is over. ``told`` gets the number of states and faults tried so far.
+    Ends early when the clock is over. Whoever goes on half a minute after that, or says nothing for
+    two minutes, is killed; ``patience`` multiplies both. ``told`` gets the number of states and
+    faults tried so far.
     """
     stop = mmap.mmap(-1, 1)  # children have a copy of the clock, which does not see Ctrl-C
+    queue = os.pipe()  # holds one number, that of the next piece; whoever takes it puts in another
+    os.write(queue[1], _NUMBER.pack(0))
     gc.collect()
     gc.freeze()  # or each child copies every page of the parent's objects at its first collection
     try:
-        children = [_fork(work, number, processes, clock, stop) for number in range(processes)]
+        children = [_fork(work, queue, clock, stop) for _ in range(processes)]
     finally:
         gc.unfreeze()
     found: list[str] = []
@@ -93,18 +99,20 @@ def share(
                 stop[0] = 1
             for child in list(children):
                 silent_s = now - child.heard
-                late = over_at is not None and now - over_at > _GRACE_S
-                if late or silent_s > _HUNG_AFTER_S:
+                late = over_at is not None and now - over_at > patience * _GRACE_S
+                if late or silent_s > patience * _HUNG_AFTER_S:
                     children.remove(child)
                     _end(child)
                     found.append(f"hung for {silent_s:.0f} s with {child.about}")
     finally:
         for child in children:
             _end(child)
+        for descriptor in queue:
+            os.close(descriptor)
     return found
 
 
-def _fork(work: Work, first: int, step: int, clock: Clock, stop: mmap.mmap) -> _Child:
+def _fork(work: Work, queue: tuple[int, int], clock: Clock, stop: mmap.mmap) -> _Child:
     reading, writing = os.pipe()
     told = mmap.mmap(-1, _ABOUT_BYTES)
     pid = os.fork()
@@ -114,12 +122,22 @@ def _fork(work: Work, first: int, step: int, clock: Clock, stop: mmap.mmap) -> _
     status = 1
     try:
         os.close(reading)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+        os.setpgid(0, 0)  # Ctrl-C on the terminal is for the parent, which decides what it means
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _serve(work, range(first, sys.maxsize, step), clock, stop, _Voice(writing, told))
+        _serve(work, _numbers(queue), clock, stop, _Voice(writing, told))
         status = 0
     finally:
         os._exit(status)
+
+
+def _numbers(queue: tuple[int, int]) -> Iterator[int]:
+    """The numbers of pieces that no other process has taken."""
+    reading, writing = queue
+    while True:
+        (number,) = _NUMBER.unpack(os.read(reading, _NUMBER.size))
+        os.write(writing, _NUMBER.pack(number + 1))
+        yield number
 
 
 class _Voice:
@@ -152,7 +170,9 @@ class _Voice:
             rest = rest[os.write(self._pipe, rest) :]
 
 
-def _serve(work: Work, numbers: range, clock: Clock, stop: mmap.mmap, voice: _Voice) -> None:
+def _serve(
+    work: Work, numbers: Iterator[int], clock: Clock, stop: mmap.mmap, voice: _Voice
+) -> None:
     gc.disable()  # a store is one large cycle; collecting as usual would take longer than opening
 
     def about(text: str) -> None:

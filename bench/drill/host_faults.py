@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host, Terminal
-from holdfast.bench.drill.scene import ANSWERED, RIGHT, TYPED, Scene
+from holdfast.bench.drill.scene import ANSWERED, NAME, RIGHT, TYPED, Scene
 from holdfast.bench.drill.serving import kill, send, serving
 
 _RACERS = 3
@@ -124,7 +124,7 @@ def race(scene: Scene) -> None:
 def _lock_of(scene: Scene) -> Path:
     """The file whose lock says who owns the store."""
     directory = Path(scene.directory)
-    for pattern in ("s*.lock", "s*.owner", "s*/OWNER"):
+    for pattern in (f"{NAME}*.lock", f"{NAME}*.owner", f"{NAME}*/OWNER"):
         for path in sorted(directory.glob(pattern)):
             with contextlib.suppress(ValueError):
                 if "since" in json.loads(path.read_bytes()):

@@ -6,6 +6,7 @@ Both lists, of each thread, have to be the same: a call that only the kernel kno
 layer, and no drill would have met it.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -16,14 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host
-from holdfast.bench.drill.live_stores import OPENERS
-from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import Scene, Setting, play
+from holdfast.bench.drill.live import LiveScenario
+from holdfast.bench.drill.scene import Scene, Setting
 from holdfast.bench.drill.serving import kill, serving, title_of
-from holdfast.bench.drill.tally import Tally
 
 PROMISE = "every file a worker touches, it touches through the one file layer"
-_TRACED = (
+TRACED = (
     "openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"
     "fdatasync,sync_file_range,msync,mmap,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,"
@@ -111,7 +110,7 @@ def recorded(folder: Path, directory: str) -> Calls:
 def seen(lines: Iterable[str], directory: str) -> Calls:
     """What the kernel was asked, on files of stores, from what ``strace`` says."""
     calls: Calls = defaultdict(list)
-    for thread, name, text in _whole(lines):
+    for thread, name, text in whole(lines):
         call, path = _meaning(name, text)
         if (call, path) == ("make directory", directory):
             continue  # a host makes the engine's directory, before there are workers
@@ -120,7 +119,13 @@ def seen(lines: Iterable[str], directory: str) -> Calls:
     return calls
 
 
-def _whole(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def of_store(name: str, text: str, directory: str) -> bool:
+    """Whether a call, as ``strace`` shows it, changes a store's file in a directory."""
+    _, path = _meaning(name, text)
+    return path is not None and _is_store(path, directory)
+
+
+def whole(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Thread, name and the rest of each call, those that others interrupted put together.
 
     They come in the order in which they began: that is the order in which they were recorded.
@@ -177,39 +182,16 @@ def differences(layer: Calls, kernel: Calls) -> list[str]:
     return found
 
 
-class KernelDrill:
-    """Runs an engine for each kind of store under ``strace`` and compares."""
-
-    fault: FaultKind = "kill"
-
-    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        reason = _why_not(plan.work)
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
-        for number, kind in enumerate(kinds):
-            if reason is None and clock.is_over():
-                reason = "no time"
-            if reason is not None:
-                tally.not_covered.append(f"file calls of {kind} compared with strace: {reason}")
-                continue
-            progress(f"file calls of {kind} under strace", number, len(kinds))
-            trace(plan, tally, kind)
-
-
-def _why_not(work: str) -> str | None:
+@functools.cache
+def no_strace() -> str | None:
     """Why nothing can be traced here, if so."""
     if shutil.which("strace") is None:
         return "there is no strace on this machine"
     done = subprocess.run(
         ["strace", "-f", "-o", os.devnull, sys.executable, "-c", ""],
-        capture_output=True, text=True, check=False, cwd=work,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     return None if done.returncode == 0 else f"strace is not permitted: {done.stderr.strip()}"
-
-
-def trace(plan: Plan, tally: Tally, kind: StoreKind) -> None:
-    """Work with a store, its worker killed on the way, and compare the lists."""
-    setting = Setting("file calls under strace", sort="kill", clients=0)
-    play(plan, tally, kind, setting, _compare)
 
 
 def _compare(scene: Scene) -> None:
@@ -219,7 +201,7 @@ def _compare(scene: Scene) -> None:
     notes.mkdir()
     (hook / "sitecustomize.py").write_text(_RECORDER.format(folder=str(notes)))
     output = Path(scene.home, "strace.txt")
-    command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={_TRACED}", "-o", str(output))
+    command = ("strace", "-f", "-y", "-s", "0", "-e", f"trace={TRACED}", "-o", str(output))
     with Host(scene, "close", environment=on_path(hook), before=command) as host:
         host.hear()
         for process in serving(scene.directory):
@@ -236,6 +218,12 @@ def _compare(scene: Scene) -> None:
     for text in differences(layer, kernel)[:1]:
         scene.broke(PROMISE, text)
     scene.tally.fault("file calls compared with strace", compared)
+
+
+SCENARIO = LiveScenario(
+    Setting("file calls under strace", sort="kill", clients=0), _compare, missing=no_strace
+)
+"""Works with a store, its worker killed on the way, and compares the lists."""
 
 
 def on_path(hook: Path) -> dict[str, str]:

@@ -6,14 +6,16 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.bench.drill.live_stores import OPENERS, keys_of, open_store
-from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.scene import RIGHT, TYPED, Scene, Setting, play
-from holdfast.bench.drill.serving import LIMITS_OTHERS, limit, until
-from holdfast.bench.drill.tally import Tally
+from holdfast.bench.drill.live import LiveScenario
+from holdfast.bench.drill.live_stores import keys_of, open_store
+from holdfast.bench.drill.plan import Plan
+from holdfast.bench.drill.processes import no_limits
+from holdfast.bench.drill.scene import RIGHT, TYPED, Scene, Setting
+from holdfast.bench.drill.serving import limit, until
 from holdfast.formats.errors import HoldfastError, StoreFull
 from holdfast.workers.places import DIRECTORIES, SUFFIXES
 
@@ -100,68 +102,40 @@ def device_full(scene: Scene) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(work: str) -> Iterator[str]:
-    """A directory on a file system of its own. Raises ``OSError`` where that is not allowed."""
-    directory = os.path.join(work, "small-disk")
-    os.makedirs(directory, exist_ok=True)
+def small_disk(plan: Plan) -> Iterator[str]:
+    """A directory on a file system of its own. ``PermissionError`` where that is not allowed."""
+    directory = tempfile.mkdtemp(prefix="small-disk-", dir=plan.work)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", directory],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise OSError(done.stderr.strip())
+        raise PermissionError(f"it cannot be mounted: {done.stderr.strip()}")
     try:
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", directory], check=True)
 
 
-class LimitDrill:
-    """Each limit for each kind of store."""
-
-    fault: FaultKind = "errors"
-
-    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
-        limits: list[tuple[str, Callable[[Plan, Tally, StoreKind], str | None]]] = [
-            ("RLIMIT_FSIZE", _limited),
-            ("small tmpfs", _on_small_disk),
-            (_FULL, _on_full_device),
-        ]
-        tries = [(name, act, kind) for name, act in limits for kind in kinds]
-        for number, (name, act, kind) in enumerate(tries):
-            progress(f"{name} for {kind}", number, len(tries))
-            reason = "no time" if clock.is_over() else act(plan, tally, kind)
-            if reason is not None:
-                tally.not_covered.append(f"{name} for {kind}: {reason}")
+def _not_root() -> str | None:
+    return None if os.geteuid() == 0 else "only root can mount one"
 
 
-def _limited(plan: Plan, tally: Tally, kind: StoreKind) -> str | None:
-    if not LIMITS_OTHERS:
-        return "this system cannot limit another process"
-    setting = Setting("RLIMIT_FSIZE", sort="errors", may_fail=(StoreFull,))
-    play(plan, tally, kind, setting, file_size_limited)
-    return None
+def _no_device() -> str | None:
+    return None if os.path.exists(_FULL) else "this system has none"
 
 
-def _on_small_disk(plan: Plan, tally: Tally, kind: StoreKind) -> str | None:
-    if os.geteuid() != 0:
-        return "only root can mount one"
-    try:
-        with small_disk(plan.work) as directory:
-            setting = Setting(
-                "small tmpfs", sort="errors", may_fail=(StoreFull,), directory=directory
-            )
-            play(plan, tally, kind, setting, disk_full)
-    except OSError as error:
-        if isinstance(error, HoldfastError):
-            raise
-        return f"it cannot be mounted: {error}"
-    return None
-
-
-def _on_full_device(plan: Plan, tally: Tally, kind: StoreKind) -> str | None:
-    if not os.path.exists(_FULL):
-        return "this system has none"
-    play(plan, tally, kind, Setting(_FULL, sort="errors"), device_full)
-    return None
+SCENARIOS = (
+    LiveScenario(
+        Setting("RLIMIT_FSIZE", sort="errors", may_fail=(StoreFull,)),
+        file_size_limited,
+        missing=no_limits,
+    ),
+    LiveScenario(
+        Setting("small tmpfs", sort="errors", may_fail=(StoreFull,)),
+        disk_full,
+        missing=_not_root,
+        place=small_disk,
+    ),
+    LiveScenario(Setting(_FULL, sort="errors"), device_full, missing=_no_device),
+)

@@ -93,9 +93,10 @@ def _failures(judged: Sequence[Judged]) -> str:
             f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text
         )
         again = f"<pre>{escape(failure.replay)}</pre>" if failure.replay else ""
+        found = "\n".join([failure.detail[-_SHOWN_MAX:], *failure.history])
         parts.append(
             f"<article><strong>{escape(failure.promise)}</strong><dl>{listed}</dl>"
-            f"<pre>{escape(failure.detail[-_SHOWN_MAX:])}</pre>{again}</article>"
+            f"<pre>{escape(found)}</pre>{again}</article>"
         )
     return "".join(parts) or "<p>Counted, but none was kept.</p>"
 

@@ -149,6 +149,14 @@ class Doing:
             finished(actor.handle(turn.long, Caller(7, self.requests)))
             actor.commit()
 
+    def perform(self, turn: Turn) -> None:
+        """Do what an operation does, up to closing the store."""
+        if turn.writes:
+            self.send(turn.writes)
+        self.work(turn)
+        if turn.ending == "close":
+            self.close()
+
     def close(self) -> None:
         """Close the store; whoever does has every answer."""
         self.last = None
@@ -192,11 +200,7 @@ class Recorder:
 
     def _perform(self, turn: Turn) -> None:
         doing = self._doing
-        if turn.writes:
-            doing.send(turn.writes)
-        doing.work(turn)
-        if turn.ending == "close":
-            doing.close()
+        doing.perform(turn)
         if turn.ending == "die":
             self._memory = self._memory.crash()
             doing.disk = self._disk()

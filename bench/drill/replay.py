@@ -1,13 +1,39 @@
-"""Doing again what once failed, from its one line of text; ``scenario.py`` has the form."""
+"""Doing again what once failed, from its one line of text.
+
+``scenario.py`` has the form of those in memory. Those on real engines are ``live``, the store, the
+fault in one word, and the seed. What befalls real processes is a matter of moments, so they are
+tried up to ten times.
+"""
 
 from typing import NamedTuple
 
-from holdfast.bench.drill import damage, erring, explorer
+from holdfast.bench.drill import (
+    damage,
+    erring,
+    explorer,
+    kernel,
+    kernel_kills,
+    limits,
+    processes,
+    wall_clock,
+)
 from holdfast.bench.drill.checking import Broken
 from holdfast.bench.drill.findings import command, keep
+from holdfast.bench.drill.live import attempt as attempt_live
+from holdfast.bench.drill.plan import Plan
 from holdfast.bench.drill.scenario import Damaged, FailAt, Scenario, parse
-from holdfast.bench.drill.tally import Failure
+from holdfast.bench.drill.tally import Failure, Tally
 from holdfast.bench.faults import MemoryDisk
+
+_LIVE_TIMES = 10
+LIVE = {
+    scenario.setting.slug: scenario
+    for scenario in (
+        *processes.SCENARIOS, *limits.SCENARIOS, wall_clock.SCENARIO, kernel.SCENARIO,
+        kernel_kills.SCENARIO,
+    )
+}  # fmt: skip
+"""What befalls real engines, by its name in one word."""
 
 
 class Replayed(NamedTuple):
@@ -34,6 +60,8 @@ def replay(text: str, work: str) -> Failure | None:
 
     Raises ``ValueError`` for text that is no scenario, or one that cannot be tried.
     """
+    if text.startswith("live "):
+        return _replay_live(text, work)
     scenario, broken, left = attempt(text)
     if broken is None:
         return None
@@ -47,3 +75,24 @@ def replay(text: str, work: str) -> Failure | None:
         state=keep(left, work, text),
         replay=command(scenario),
     )
+
+
+def _replay_live(text: str, work: str) -> Failure | None:
+    words = text.split()
+    if len(words) != 4 or not words[3].isdigit():
+        raise ValueError(f"{text!r} is not of the form live STORE FAULT SEED")
+    scenario = LIVE.get(words[2])
+    if scenario is None:
+        raise ValueError(f"{words[2]!r} is no fault; there are {', '.join(LIVE)}")
+    kind = next((kind for kind in scenario.kinds if kind == words[1]), None)
+    if kind is None:
+        raise ValueError(f"{words[1]!r} is none of {', '.join(scenario.kinds)}")
+    plan = Plan(int(words[3]), work, (kind,))
+    for _ in range(_LIVE_TIMES):
+        tally = Tally()
+        attempt_live(scenario, plan, tally, kind)
+        if tally.not_covered:
+            raise ValueError(tally.not_covered[0])
+        if tally.failures:
+            return tally.failures[0]
+    return None

@@ -17,7 +17,8 @@ The keys of the JSON object::
     lost_acknowledged, wrong_answers, leaked_processes    counts
     recovery_ms           {p50, p99, max, count}: from a death to the successor's first answer;
                           null where there was none
-    failures              list of {promise, store, fault, detail, seed, operations, state, replay}
+    failures              list of {promise, store, fault, detail, seed, operations, state, replay,
+                          history}
     timeline              of the soak, list of {second, calls, failed, p50_ms, p99_ms, faults,
                           restarts, descriptors, memory_mib, disk_mib}
     not_covered           list of sentences
@@ -129,6 +130,7 @@ def failure_lines(failure: dict[str, object]) -> list[str]:
         f"  store       {failure['store']}, fault {failure['fault']}, seed {failure['seed']}",
         *([f"  operations  {', '.join(operations)}"] if operations else []),
         f"  found       {failure['detail']}",
+        *(f"  client      {line}" for line in cast("list[str]", failure["history"])),
         *([f"  files       {failure['state']}"] if failure["state"] else []),
         *([f"  again       {failure['replay']}"] if failure["replay"] else []),
     ]

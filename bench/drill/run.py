@@ -77,25 +77,29 @@ def parts_of(plan: Plan) -> list[Part]:
 
 
 def _parts() -> list[Part]:
+    from holdfast.bench.drill import kernel, kernel_kills, limits, processes, wall_clock
     from holdfast.bench.drill.damage import DamageDrill
     from holdfast.bench.drill.erring import ErrorDrill
     from holdfast.bench.drill.explorer import CutDrill
-    from holdfast.bench.drill.kernel import KernelDrill
-    from holdfast.bench.drill.limits import LimitDrill
-    from holdfast.bench.drill.processes import ProcessDrill
+    from holdfast.bench.drill.live import LiveDrill, Once
     from holdfast.bench.drill.soak import SoakDrill
-    from holdfast.bench.drill.wall_clock import ClockDrill
 
+    live = [
+        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
+        ("killed at each call by strace", LiveDrill("kill", [kernel_kills.SCENARIO]), 4),
+        ("real limits", LiveDrill("errors", limits.SCENARIOS), 6),
+        ("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 4),
+        ("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 30),
+    ]
+    # Everything comes once, on one kind of store or another, before any of it takes up time again.
     return [
         Part("crash states", CutDrill("crash"), 6),
         Part("kill points", CutDrill("kill"), 4),
         Part("damage", DamageDrill(), 4),
-        Part("errors", ErrorDrill(), 4),
-        Part("file calls under strace", KernelDrill(), 5),
-        Part("real limits", LimitDrill(), 10),
-        Part("processes", ProcessDrill(), 36),
-        Part("clock jumps", ClockDrill(), 8),
+        Part("errors", ErrorDrill(), 6),
+        *(Part(name, Once(drill), share) for name, drill, share in live),
         Part("soak", SoakDrill(), 14),
+        *(Part(f"{name}, other stores", drill, share) for name, drill, share in live),
     ]
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ import holdfast
 from holdfast.bench.drill.clients import SHARED_GROUPS, Client, Crowd, Pace, groups_of, outcome_of
 from holdfast.bench.drill.history import Act, Recorder, check, read_histories
 from holdfast.bench.drill.live_stores import LiveStore, keys_of, open_store
+from holdfast.bench.drill.narrowing import narrowed, told
 from holdfast.bench.drill.plan import FaultKind, Plan, StoreKind
 from holdfast.bench.drill.serving import Stuck, is_alive, left_after, send, serving, until
-from holdfast.bench.drill.tally import Failure, Tally
+from holdfast.bench.drill.sources import KEEPS, Neighbours
+from holdfast.bench.drill.tally import REPLAY, Failure, Tally
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.messages import ProcessInfo
 
@@ -34,7 +37,8 @@ PROMISES = {
     "back": RIGHT,
     "nowhere": RIGHT,
 }
-NAME = "s"
+NAME = "holdfast-drill"
+"""The store's name; not one that a user is likely to have."""
 CLIENTS = 3
 _RECOVERY_S = 30.0
 _SHOWN_MAX = 3
@@ -58,6 +62,20 @@ class Setting:
     directory: str | None = None
     """Where the engine is to be; None: in the run's own scratch directory."""
 
+    @property
+    def slug(self) -> str:
+        """The fault's name in one word."""
+        return self.fault.strip("/").replace(" ", "-").replace("/", "-")
+
+
+Place = Callable[[Plan], contextlib.AbstractContextManager[str | None]]
+"""Where an engine is to be, while a scene lasts. ``PermissionError`` if that cannot be had."""
+
+
+def fresh(plan: Plan) -> contextlib.AbstractContextManager[str | None]:
+    """Nowhere in particular."""
+    return contextlib.nullcontext()
+
 
 def play(
     plan: Plan, tally: Tally, kind: StoreKind, setting: Setting, act: Callable[["Scene"], None]
@@ -68,6 +86,7 @@ def play(
         scene.begin()
         act(scene)
     tally.fault(setting.fault)
+    tally.of(kind).process_faults += setting.sort == "processes"
 
 
 class Scene:
@@ -83,25 +102,29 @@ class Scene:
 
     def __init__(self, plan: Plan, tally: Tally, kind: StoreKind, setting: Setting) -> None:
         self.plan, self.tally, self.kind, self.setting = plan, tally, kind, setting
-        fault = setting.fault
-        self.random = random.Random(f"{plan.seed} {kind} {fault}")
-        slug = f"{kind}-{fault}-{tally.faults.get(fault, 0)}"
-        self.home = os.path.join(plan.work, slug.replace(" ", "-").replace("/", "-"))
-        shutil.rmtree(self.home, ignore_errors=True)
-        os.makedirs(self.home)
+        self.random = random.Random(f"{plan.seed} {kind} {setting.fault}")
+        self.home = tempfile.mkdtemp(prefix=f"{kind}-{setting.slug}-", dir=plan.work)
         self.directory = setting.directory or os.path.join(self.home, "data")
         self.crowd = Crowd([])
         self.broken = False
+        self._neighbours: Neighbours | None = None
         self._recorders: list[Recorder] = []
         self._own_groups = 0
         self._stack = contextlib.ExitStack()
 
     def begin(self) -> None:
-        """Open the engine and the store, and have the clients begin."""
+        """Open the engine and the store, and have the clients begin.
+
+        On copies of a user's stores, those are there as well, and have to stay as they are.
+        """
+        if self.plan.source is not None:
+            self._neighbours = Neighbours(self.plan.source, self.directory, self.kind)
         self.engine = self._stack.enter_context(
             holdfast.open(self.directory, hung_after=self.setting.hung_after)
         )
         self.store = open_store(self.kind, self.engine, NAME)
+        if self._neighbours is not None:
+            self._neighbours.open(self.engine)
         self.crowd = Crowd(
             [
                 Client(
@@ -211,19 +234,22 @@ class Scene:
 
     # --- reckoning -------------------------------------------------------------------------
 
-    def broke(self, promise: str, detail: str) -> None:
+    def broke(self, promise: str, detail: str, history: Sequence[str] = ()) -> None:
         """Note a broken promise."""
         self.broken = True
-        replay = (
-            f"holdfast drill --stores {self.kind} --faults {self.setting.sort} "
-            f"--seed {self.plan.seed}"
-        )
         self.tally.failures.append(
             Failure(
                 promise, self.kind, self.setting.fault, detail, self.plan.seed, [], self.home,
-                replay,
+                self._replay(), list(history),
             )
         )  # fmt: skip
+
+    def _replay(self) -> str:
+        seed, setting = self.plan.seed, self.setting
+        if self.plan.source is None and setting.sort != "soak":
+            return f"{REPLAY} 'live {self.kind} {setting.slug} {seed}'"
+        where = "" if self.plan.source is None else f" '{self.plan.source}'"
+        return f"holdfast drill{where} --stores {self.kind} --faults {setting.sort} --seed {seed}"
 
     def __exit__(
         self,
@@ -265,6 +291,9 @@ class Scene:
     def _reckon(self) -> None:
         """Read all with a new engine, and check everything that was seen."""
         self.check_left()
+        for file in [] if self._neighbours is None else self._neighbours.changed():
+            self.tally.wrong_answers += 1
+            self.broke(KEEPS, f"{file} holds something else")
         with holdfast.open(self.directory) as engine:
             store = open_store(self.kind, engine, NAME)
             self._read_all(store)
@@ -302,4 +331,6 @@ class Scene:
             else:
                 self.tally.wrong_answers += 1
         for wrong in wrongs[:_SHOWN_MAX]:
-            self.broke(PROMISES[wrong.fault], f"{wrong.fault}: {wrong.key}: {wrong.detail}")
+            fewest = told(narrowed(acts, wrong, prefixes=prefixes))
+            detail = f"{wrong.fault}: {wrong.key}: {wrong.detail}"
+            self.broke(PROMISES[wrong.fault], detail, fewest)

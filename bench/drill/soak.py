@@ -29,7 +29,9 @@ BETWEEN_S = 0.05
 """Between the calls of one client, on average."""
 FAULT_EVERY_S = 2.0
 """On average, over all stores."""
-MOMENT_S = 1.0
+_MOMENT_MIN_S, _MOMENT_MAX_S = 0.2, 1.0
+_MOMENTS = 60
+"""So many samples of a round, if they are not closer or farther apart than that."""
 ROUND_S = 300.0
 _HUNG_AFTER_S = 1.0
 _LEAK_AFTER_S = 30.0
@@ -104,7 +106,7 @@ class Round:
             for scene in scenes:
                 stack.enter_context(scene)
                 scene.begin()
-            stack.enter_context(self._sampler.watching(scenes))
+            stack.enter_context(self._sampler.watching(scenes, ends - began))
             while time.monotonic() < ends and not self._clock.is_over():
                 pause = self._random.expovariate(1 / FAULT_EVERY_S)
                 time.sleep(max(0.0, min(pause, ends - time.monotonic())))
@@ -148,9 +150,12 @@ class _Sampler:
         self._restarts: dict[int, int] = {}
 
     @contextlib.contextmanager
-    def watching(self, scenes: Sequence[Scene]) -> Iterator[None]:
-        """Sample meanwhile."""
-        thread = threading.Thread(target=self._sample, args=(scenes,), name="sampler", daemon=True)
+    def watching(self, scenes: Sequence[Scene], seconds: float) -> Iterator[None]:
+        """Sample meanwhile, for about so long."""
+        pause_s = min(_MOMENT_MAX_S, max(_MOMENT_MIN_S, seconds / _MOMENTS))
+        thread = threading.Thread(
+            target=self._sample, args=(scenes, pause_s), name="sampler", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -159,9 +164,10 @@ class _Sampler:
             thread.join()
             self._tally.timeline += self.moments
 
-    def _sample(self, scenes: Sequence[Scene]) -> None:
-        struck = 0
-        while not self._over.wait(MOMENT_S):
+    def _sample(self, scenes: Sequence[Scene], pause_s: float) -> None:
+        struck, over = 0, False
+        while not over:
+            over = self._over.wait(pause_s)  # a last look at the end, however short it was
             now = self._struck()
             self.moments.append(self._moment(scenes, now - struck))
             struck = now

@@ -4,20 +4,24 @@ What a store holds is told from its files, as ``holdfast inspect`` does, so noth
 about it.
 """
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from blake3 import blake3
 
+import holdfast
 from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects.base import HOME
 from holdfast.bench.memory_disk import MemoryDisk
-from holdfast.formats.errors import InvalidArgument, StoreNotFound
+from holdfast.formats.errors import HoldfastError, InvalidArgument, StoreNotFound
+from holdfast.handles.any_store import AnyStore
 from holdfast.overview import is_served
-from holdfast.workers.disk import Disk
+from holdfast.workers.disk import Disk, OsDisk
 from holdfast.workers.inspection import Report, examine
 from holdfast.workers.places import Places, split_store
 from holdfast.workers.standing import Standing
@@ -62,14 +66,49 @@ def stores_in(directory: str) -> list[UserStore]:
     return found
 
 
-def copy_of(source: str, work: str) -> str:
-    """Copy a directory's files below ``work``; returns the copy. What is no file is left out."""
-    target = os.path.join(work, "copy")
+def copy_stores(source: str, target: str, stores: Sequence[UserStore]) -> None:
+    """Copy the files of some stores of a directory. What is no file is left out."""
+    beginnings = tuple(store.file for store in stores)
     for path in files_below(source):
-        copied = os.path.join(target, os.path.relpath(path, source))
-        os.makedirs(os.path.dirname(copied), exist_ok=True)
-        shutil.copyfile(path, copied)
-    return target
+        name = os.path.relpath(path, source)
+        if name.startswith(beginnings):
+            copied = os.path.join(target, name)
+            os.makedirs(os.path.dirname(copied), exist_ok=True)
+            shutil.copyfile(path, copied)
+
+
+def handle(engine: holdfast.Engine, store: UserStore) -> AnyStore:
+    """The store as a handle of no kind, which opens it as it is."""
+    return AnyStore(engine._coordinator, engine._spec_of(store.name))
+
+
+class Neighbours:
+    """A user's stores of one kind, copied to where an engine is to work with another store."""
+
+    def __init__(self, source: str, directory: str, kind: StoreKind) -> None:
+        """Copy them, and open each once; those that do not open are of no use here."""
+        self._directory = directory
+        stores = [store for store in stores_in(source) if store.kind == kind]
+        copy_stores(source, directory, stores)
+        opened = []
+        with holdfast.open(directory) as engine:
+            for store in stores:
+                with contextlib.suppress(HoldfastError):
+                    handle(engine, store).status()
+                    opened.append(store)
+        self._held = {store: self._holds(store) for store in opened}
+
+    def open(self, engine: holdfast.Engine) -> None:
+        """Have a worker serve each."""
+        for store in self._held:
+            handle(engine, store).status()
+
+    def changed(self) -> list[str]:
+        """The files of those that hold something else than at first; no engine may run."""
+        return [store.file for store, held in self._held.items() if self._holds(store) != held]
+
+    def _holds(self, store: UserStore) -> bytes:
+        return holdings(OsDisk(), store.below(self._directory)).digest
 
 
 def files_below(directory: str) -> Iterator[str]:
@@ -91,16 +130,24 @@ def fingerprint(directory: str) -> dict[str, tuple[int, int]]:
     }
 
 
-def holdings(disk: Disk, path: str) -> tuple[Standing, bytes]:
-    """The verdict on a store's files, and a digest of all that it holds."""
+class Holdings(NamedTuple):
+    """The verdict on a store's files, digests of its rows, and one of all that it holds."""
+
+    standing: Standing
+    rows: frozenset[bytes]
+    digest: bytes
+
+
+def holdings(disk: Disk, path: str) -> Holdings:
+    """What a store holds, by its files."""
     report: Report = examine(disk, path)
     applied = getattr(report, "applied", None)  # of an index, the rows with its log
     report = report if applied is None else applied()
-    hasher = blake3()
-    for line in sorted(repr(row) for row in report.rows()):
-        hasher.update(line.encode(errors="surrogatepass") + b"\n")
+    rows = sorted(blake3(repr(row).encode(errors="surrogatepass")).digest(16)
+                  for row in report.rows())  # fmt: skip
+    hasher = blake3(b"".join(rows))
     hasher.update(repr(report.figures().get("cursor")).encode())
-    return report.standing, hasher.digest(16)
+    return Holdings(report.standing, frozenset(rows), hasher.digest(16))
 
 
 def in_memory(source: str) -> MemoryDisk:

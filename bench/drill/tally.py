@@ -4,6 +4,9 @@ from typing import Literal
 
 import msgspec
 
+REPLAY = "holdfast drill --replay"
+"""What does a failure again; behind it comes the scenario as text."""
+
 
 class Counts(msgspec.Struct):
     """Faults tried on one kind of store."""
@@ -40,6 +43,8 @@ class Failure(msgspec.Struct, frozen=True):
     """Where the files are kept."""
     replay: str
     """The one command that does it again."""
+    history: list[str] = []
+    """The fewest calls of clients that cannot have come to this, had every promise held."""
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -98,4 +98,4 @@ def _judge(promise: Promise, outcome: Outcome) -> Judged:
 
 def _looks(promise: Promise, part: str) -> bool:
     """Only the comparison with the kernel tells whether the file layer is passed by."""
-    return (part == "file calls under strace") == (promise.known_as == {kernel.PROMISE})
+    return part.startswith("file calls under strace") == (promise.known_as == {kernel.PROMISE})

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from holdfast.bench.drill.hosts import Host
 from holdfast.bench.drill.kernel import on_path
-from holdfast.bench.drill.live_stores import OPENERS
-from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress
-from holdfast.bench.drill.scene import Scene, Setting, play
+from holdfast.bench.drill.live import LiveScenario
+from holdfast.bench.drill.scene import Scene, Setting
 from holdfast.bench.drill.serving import Stuck, send, serving, title_of, until
-from holdfast.bench.drill.tally import Tally
 
 HOUR_S, YEAR_S = 3600, 365 * 86400
 JUMPS_S = (HOUR_S, -HOUR_S, -10 * YEAR_S, 20 * YEAR_S, -1, 0)
@@ -98,19 +96,4 @@ def _check_it_took(scene: Scene, seconds: int) -> None:
         raise Stuck(f"the clock that was set wrong by {seconds} s shows {wanted}") from None
 
 
-class ClockDrill:
-    """A store of each kind at work while the clock jumps."""
-
-    fault: FaultKind = "time"
-
-    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        kinds = [kind for kind in STORES if kind in plan.stores and kind in OPENERS]
-        for number, kind in enumerate(kinds):
-            if clock.is_over():
-                tally.not_covered.append(f"clock jumps under {kind}: no time")
-                continue
-            progress(f"clock jumps under {kind}", number, len(kinds))
-            play(plan, tally, kind, Setting("wall clock jumps", sort="time", clients=0), jumping)
-        tally.not_covered.append(
-            "the machine's own clock, and what reads it past Python: it is everybody's"
-        )
+SCENARIO = LiveScenario(Setting("wall clock jumps", sort="time", clients=0), jumping)

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import holdfast
 from holdfast.bench.drill import command, copies, page, report, run, sources, verdicts
 from holdfast.bench.drill import replay as replaying
+from holdfast.bench.drill.kept import settled
+from holdfast.bench.drill.live_stores import open_store
 from holdfast.bench.drill.plan import FAULTS, STORES, Clock, FaultKind, Plan, Progress
 from holdfast.bench.drill.run import Done, Outcome, Part
 from holdfast.bench.drill.scene import LOST
@@ -162,6 +166,50 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scenario_on_a_real_engine_is_replayed(cli: Cli, scratch: Path) -> None:
+    """What befell a real engine can be done again, too, and leaves nothing when it holds."""
+    text = "live fold worker-SIGTERM 7"
+    assert cli("drill", "--replay", text).out == f"held: {text}\n"
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_failures_keep_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of failures are moved to where the run was started, and the report says where."""
+    work, here = tmp_path / "work", tmp_path / "here"
+    state = work / "fold-1" / "data"
+    state.mkdir(parents=True)
+    here.mkdir()
+    (state / "s.snap").write_bytes(b"kept")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    monkeypatch.chdir(state)
+    listener.bind("control.sock")
+    listener.close()
+    monkeypatch.chdir(here)
+    failing = structs.replace(broken(), state=str(work / "fold-1"))
+    first, second, other = settled([failing, failing, broken()], str(work))
+    assert first.state is not None
+    assert Path(first.state, "data", "s.snap").read_bytes() == b"kept"
+    assert Path(first.state).parent.parent == here
+    assert (second.state, other.state) == (first.state, "/kept")
+    assert not work.exists()
+    assert settled([], str(tmp_path / "nothing")) == []
+    assert len(list(here.iterdir())) == 1
+
+
+def test_what_failures_keep_stays_where_it_is_if_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed when there is no place to move it to."""
+    state = tmp_path / "work" / "fold-1"
+    state.mkdir(parents=True)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.setattr("os.getcwd", lambda: str(gone / "nowhere"))
+    (found,) = settled([structs.replace(broken(), state=str(state))], str(tmp_path / "work"))
+    assert found.state == str(state)
+    assert state.is_dir()
+
+
 # --- a run ---------------------------------------------------------------------------------------
 
 
@@ -248,7 +296,7 @@ def test_every_fault_kind_has_a_drill() -> None:
     plan = Plan(seed=1, work="")
     assert {part.drill.fault for part in run.parts_of(plan)} == set(FAULTS)
     chosen = run.parts_of(Plan(seed=1, work="", faults=frozenset({"soak", "time"})))
-    assert [part.drill.fault for part in chosen] == ["time", "soak"]
+    assert [part.drill.fault for part in chosen] == ["time", "soak", "time"]
 
 
 # --- a user's directory --------------------------------------------------------------------------
@@ -268,26 +316,58 @@ def directory(tmp_path: Path) -> Path:
         sensors.write(1, 0, np.arange(8), np.ones((8, 2), np.float32))
         faces = engine.index("faces", kind="flat", dimension=4, metric="euclidean")
         faces.insert_batch([1, 2], np.eye(2, 4, dtype=np.float32))
+        open_store("registry", engine, "models").write(0, "a text")
     return where
 
 
-def test_a_copy_is_drilled_and_the_original_left_alone(
-    cli: Cli, scratch: Path, directory: Path
-) -> None:
-    """Every kind of fault that can be on a copy of every store; the directory stays as it is."""
+_WATCH = """
+import os, sys
+WATCHED, NOTES = {watched!r}, {notes!r}
+CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+NAMED = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink",
+         "os.chmod", "os.chown", "os.utime")
+
+def watch(event, arguments):
+    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & CHANGES):
+        return
+    paths = arguments[:2] if event in NAMED else arguments[:1] if event == "open" else ()
+    for path in paths:
+        if not isinstance(path, (str, bytes)):
+            continue
+        if os.path.abspath(os.fsdecode(path)).startswith(WATCHED):
+            note = os.open(NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(note, f"{{event}} {{arguments}}\\n".encode())
+
+sys.addaudithook(watch)
+"""
+
+
+def test_a_copy_is_drilled_and_the_original_only_read(tmp_path: Path, directory: Path) -> None:
+    """Every kind of fault befalls a copy of every store, and no process of the run so much as opens
+    a file of the original for writing."""
     before = snapshot(directory)
-    done = cli("drill", directory, "--seconds", "16", "--json")
-    found = done.json
-    assert (done.code, found["failures"]) == (0, [])
+    hook, notes = tmp_path / "hook", tmp_path / "notes"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(_WATCH.format(watched=str(directory), notes=str(notes)))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [*PROGRAM, "drill", str(directory), "--seconds", "30", "--json"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(hook)},
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["failures"]) == (0, [])
+    assert not notes.exists(), notes.read_text()
     assert snapshot(directory) == before
     assert found["source"] == str(directory)
-    for kind in ("fold", "vectors", "warm", "index"):
+    for kind in ("fold", "vectors", "warm", "index", "registry"):
         counts = found["stores"][kind]
-        assert counts["crash_states"], kind
-        assert counts["kill_points"], kind
-        assert counts["bit_flips"], kind
+        for fault in ("crash_states", "kill_points", "bit_flips", "torn", "exchanged"):
+            assert counts[fault], (kind, fault)
         assert counts["errors_injected"], kind
     assert found["faults"]["worker SIGKILL"] >= 3
+    assert found["timeline"], "a soak beside the copies"
     (one,) = [p for p in found["promises"] if p["promise"] == verdicts.ON_COPIES.text]
     assert one["verdict"] == "held"
     assert list(scratch.iterdir()) == []

@@ -157,6 +157,10 @@ def test_what_was_found_is_found_again_from_its_text() -> None:
         "fold always put-small power@3:names=1111,kept=",
         "fold always put-small damage=drill.snap:melt=1",
         "fold always put-small damage=other:cut=1",
+        "live fold worker-SIGKILL",
+        "live fold earthquake 7",
+        "live fold endless-loop 7",
+        "live folds worker-SIGKILL 7",
     ],
 )
 def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:

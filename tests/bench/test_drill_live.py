@@ -4,22 +4,31 @@ That drills find what is wrong is shown elsewhere: by the checker's tests and by
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast.bench.drill import worker_faults
-from holdfast.bench.drill.kernel import KernelDrill, differences, seen
-from holdfast.bench.drill.limits import LimitDrill
+from holdfast.bench.drill import kernel, kernel_kills, limits, wall_clock, worker_faults
+from holdfast.bench.drill.kernel import differences, seen
+from holdfast.bench.drill.live import LiveDrill, LiveScenario, attempt, in_turns
 from holdfast.bench.drill.plan import STORES, Clock, Drill, Plan, StoreKind
-from holdfast.bench.drill.processes import SCENARIOS, ProcessDrill, Scenario, attempt
-from holdfast.bench.drill.scene import ANSWERED, CLIENTS, NOTHING_LEFT, TYPED, Scene, Setting, play
+from holdfast.bench.drill.processes import SCENARIOS, no_limits
+from holdfast.bench.drill.scene import (
+    ANSWERED,
+    CLIENTS,
+    NAME,
+    NOTHING_LEFT,
+    TYPED,
+    Scene,
+    Setting,
+    play,
+)
 from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.soak import SoakDrill
+from holdfast.bench.drill.subjects.base import Subject
 from holdfast.bench.drill.tally import Tally
-from holdfast.bench.drill.wall_clock import ClockDrill
 
 SHOWN_KINDS: tuple[StoreKind, ...] = ("fold", "vectors", "warm", "index", "registry")
 
@@ -42,7 +51,7 @@ def held(tally: Tally) -> bool:
 AT_WORK = [
     scenario for scenario in SCENARIOS
     if scenario.setting == Setting(scenario.setting.fault) and scenario.kinds == STORES
-    and not scenario.limits_memory
+    and scenario.missing is not no_limits
 ]  # fmt: skip
 """Those that need nothing but a store at work, so that one can follow the other."""
 WITH_HOSTS = [scenario for scenario in SCENARIOS if scenario.setting.clients == 0]
@@ -50,7 +59,7 @@ ALONE = [scenario for scenario in SCENARIOS if scenario not in AT_WORK + WITH_HO
 
 
 @pytest.mark.parametrize("scenario", ALONE, ids=lambda s: s.setting.fault.replace(" ", "-"))
-def test_each_scenario_breaks_nothing(tmp_path: Path, scenario: Scenario) -> None:
+def test_each_scenario_breaks_nothing(tmp_path: Path, scenario: LiveScenario) -> None:
     """Whatever befalls a store at work, every promise holds, and it is counted."""
     kind = scenario.kinds[0]
     tally = Tally()
@@ -72,7 +81,7 @@ def test_each_scenario_breaks_nothing(tmp_path: Path, scenario: Scenario) -> Non
     ids=["at-work", "with-hosts"],
 )
 def test_scenarios_in_a_row_break_nothing(
-    tmp_path: Path, scenarios: list[Scenario], setting: Setting
+    tmp_path: Path, scenarios: list[LiveScenario], setting: Setting
 ) -> None:
     """The same store lives through one fault after the other, and keeps every promise."""
     assert len(scenarios) > 5
@@ -100,9 +109,22 @@ def test_the_worker_of_each_kind_dies_in_vain(tmp_path: Path, kind: StoreKind) -
 @pytest.mark.parametrize(
     ("drill", "fault", "count"),
     [
-        (ClockDrill(), "wall clock jumps", lambda t: t.stores["fold"].clock_jumps),
-        (LimitDrill(), "RLIMIT_FSIZE", lambda t: t.stores["fold"].errors_injected),
-        (KernelDrill(), "file calls compared with strace", lambda t: 1),
+        (
+            LiveDrill("time", [wall_clock.SCENARIO]),
+            "wall clock jumps",
+            lambda t: t.stores["fold"].clock_jumps,
+        ),
+        (
+            LiveDrill("errors", limits.SCENARIOS),
+            "RLIMIT_FSIZE",
+            lambda t: t.stores["fold"].errors_injected,
+        ),
+        (LiveDrill("kill", [kernel.SCENARIO]), "file calls compared with strace", lambda t: 1),
+        (
+            LiveDrill("kill", [kernel_kills.SCENARIO]),
+            "process killed at each call",
+            lambda t: t.stores["fold"].kill_points,
+        ),
         (SoakDrill(), "", lambda t: len(t.timeline)),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "run") else "",
@@ -123,13 +145,21 @@ def test_what_there_is_no_time_for_is_not_claimed(tmp_path: Path) -> None:
     """With no time at all nothing is tried, and everything is listed as not covered."""
     tally = Tally()
     over = Clock(time.monotonic() - 1)
-    for drill in (ProcessDrill(), LimitDrill(), ClockDrill(), KernelDrill(), SoakDrill()):
+    every = (*SCENARIOS, *limits.SCENARIOS, wall_clock.SCENARIO, kernel.SCENARIO)
+    for drill in (LiveDrill("processes", every), SoakDrill()):
         drill.run(plan(tmp_path, "fold"), tally, over, nobody)
     assert tally.faults == {}
-    for scenario in SCENARIOS:
+    for scenario in every:
         assert any(text.startswith(scenario.setting.fault) for text in tally.not_covered)
-    for what in ("RLIMIT_FSIZE", "small tmpfs", "/dev/full", "clock jumps", "file calls"):
-        assert any(text.startswith(what) for text in tally.not_covered)
+
+
+def test_every_scenario_comes_once_before_any_comes_again() -> None:
+    """With little time each scenario is tried on one kind of store, and each kind is tried."""
+    tries = in_turns(SCENARIOS, STORES)
+    first = tries[: len(SCENARIOS)]
+    assert [scenario for scenario, _ in first] == list(SCENARIOS)
+    assert {kind for _, kind in first} == set(STORES)
+    assert len(set(tries)) == len(tries) == sum(len(scenario.kinds) for scenario in SCENARIOS)
 
 
 # --- that a drill tells what is broken -----------------------------------------------------------
@@ -147,20 +177,21 @@ def test_a_lost_write_is_told(tmp_path: Path) -> None:
 
     def set_back(scene: Scene) -> None:
         scene.crowd.got_on()
-        log = Path(scene.directory, "s.snap")
+        log = Path(scene.directory, f"{NAME}.snap")
         early = log.read_bytes()
         scene.crowd.got_on(20)
         scene.leave()
         log.write_bytes(early)
-        for beside in log.parent.glob("s.snap.*"):
+        for beside in log.parent.glob(f"{NAME}.snap.*"):
             beside.unlink()
 
     tally = staged(tmp_path, set_back)
     assert tally.lost_acknowledged > 0
     failure = tally.failures[0]
-    assert "--seed 7" in failure.replay
+    assert failure.replay == "holdfast drill --replay 'live fold staged 7'"
+    assert 2 <= len(failure.history) <= 3, "the write, who knew of it, and who misses it"
     assert failure.state is not None
-    assert Path(failure.state, "data", "s.snap").exists(), "its files are kept"
+    assert Path(failure.state, "data", f"{NAME}.snap").exists(), "its files are kept"
 
 
 def test_an_invented_key_is_told(tmp_path: Path) -> None:
@@ -169,7 +200,7 @@ def test_an_invented_key_is_told(tmp_path: Path) -> None:
     def invent(scene: Scene) -> None:
         scene.leave()
         with holdfast.open(scene.directory) as engine:
-            engine.fold("s").apply([holdfast.Put("0/0", b"mine ")], holdfast.Cursor.none())
+            engine.fold(NAME).apply([holdfast.Put("0/0", b"mine ")], holdfast.Cursor.none())
 
     assert staged(tmp_path, invent).wrong_answers > 0
 
@@ -180,7 +211,7 @@ def test_a_process_that_is_left_is_told(tmp_path: Path) -> None:
 
     def keep(scene: Scene) -> None:
         kept.append(holdfast.open(scene.directory))
-        kept[0].fold("s")
+        kept[0].fold(NAME)
 
     tally = staged(tmp_path, keep, clients=0)
     kept[0].close()
@@ -200,6 +231,30 @@ def test_an_error_on_the_stage_is_told(tmp_path: Path, error: Exception, promise
 
     (failure,) = staged(tmp_path, fail, clients=0).failures
     assert (failure.promise, str(error) in failure.detail) == (promise, True)
+
+
+def test_what_a_kill_by_the_kernel_breaks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that answers before it has written has lost something when the kernel kills it."""
+    if kernel.no_strace() is not None:
+        pytest.skip("there is no strace")
+    work = kernel_kills.work
+
+    def hasty(
+        subject: Subject, operations: Sequence[str], answered: Callable[[], object] = lambda: None
+    ) -> None:
+        answered()
+        left = iter(operations[1:])
+        work(subject, operations, lambda: next(left, None) and answered())
+
+    monkeypatch.setattr(kernel_kills, "work", hasty)
+    tally = Tally()
+    attempt(kernel_kills.SCENARIO, plan(tmp_path, "fold"), tally, "fold")
+    assert tally.lost_acknowledged + tally.wrong_answers == 1
+    (failure,) = tally.failures
+    assert "killed at the" in failure.detail
+    assert failure.replay.endswith("'live fold process-killed-at-each-call 7'")
 
 
 # --- the kernel's list ---------------------------------------------------------------------------

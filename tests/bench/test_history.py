@@ -21,6 +21,7 @@ from holdfast.bench.drill.history import (
     join,
     read_histories,
 )
+from holdfast.bench.drill.narrowing import narrowed, told
 
 KEYS = ("a", "b", "c")
 
@@ -311,3 +312,28 @@ class TestRecords:
         acts = {act.client: act for act in join(lines)}
         assert (acts["a"].end, acts["b"].end) == (2.0, 1.0)
         assert acts["b"].values == ("x",)
+
+
+def test_a_history_is_narrowed_to_what_cannot_be() -> None:
+    """Of hundreds of acts the two or three remain that contradict each other, in order of time."""
+    noise = [
+        act for n in range(100)
+        for act in (write(10 * n, 10 * n + 1, f"v{n}"), read(10 * n + 2, 10 * n + 3, f"v{n}"))
+    ]  # fmt: skip
+    for wrong_one in (read(2000, 2001, "v98"), read(2000, 2001, None)):
+        history = [*noise, wrong_one, write(0, 1, "other", keys=("unconcerned",))]
+        (wrong,) = check(history)
+        fewest = narrowed(history, wrong, prefixes=False)
+        assert [one.fault for one in check(fewest)] == [wrong.fault]
+        assert 2 <= len(fewest) <= 4
+        assert fewest[-1] is wrong_one
+        for place in range(len(fewest)):
+            fewer = fewest[:place] + fewest[place + 1 :]
+            assert wrong.fault not in {one.fault for one in check(fewer)}
+    assert told(fewest)[0].endswith("from 0.000 to 1000.000 ms: acknowledged")
+
+
+def test_an_unanswered_act_is_told_as_such() -> None:
+    """A call that was never answered is shown as ending never."""
+    (line,) = told([write(0, NEVER, "x", outcome="unknown")])
+    assert line == "w writes k='x' from 0.000 to never ms: unknown"
