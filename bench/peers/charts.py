@@ -41,8 +41,10 @@ def draw_rows(path: str, title: str, rows: Sequence[Comparison]) -> None:
 def _bars(panel: Any, row: Comparison) -> None:
     names = sorted(row.figures, key=lambda name: row.figures[name].median, reverse=True)
     medians = [row.figures[name].median for name in names]
-    ends = [[m - min(row.figures[n].seconds) for n, m in zip(names, medians, strict=True)],
-            [max(row.figures[n].seconds) - m for n, m in zip(names, medians, strict=True)]]  # fmt: skip
+    ends = [
+        [m - min(row.figures[n].seconds) for n, m in zip(names, medians, strict=True)],
+        [max(row.figures[n].seconds) - m for n, m in zip(names, medians, strict=True)],
+    ]
     colours = [_OURS_COLOUR if name.startswith(OURS) else _PEER_COLOUR for name in names]
     panel.barh(names, medians, xerr=ends, color=colours, ecolor="#444444", height=0.7)
     limit = row.limit.median
