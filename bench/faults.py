@@ -173,8 +173,10 @@ class FaultyDisk:
         self.calls.append(here)
         if self._on_call is not None:
             self._on_call(here)
-        fault = next((fault for fault in self._faults if _hits(fault, here)), None)
-        if fault is None:
+        for fault in self._faults:
+            if _hits(fault, here):
+                break
+        else:
             return action()
         self.struck += 1
         if isinstance(fault, Kill):
@@ -281,7 +283,8 @@ class FaultyFile:
             partly=lambda written: self.inner.append(data[:written]),
         )
 
-    def write_at(self, offset: int, data: Buffer) -> None:
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._disk.do(
             ("write_at", self._path),
             lambda: self.inner.write_at(offset, data),

@@ -84,7 +84,8 @@ def callers(run: Run) -> list[Row]:
         )  # fmt: skip
         rows.append(
             Row(f"callers-{shape}-peers", what, always, "calls/s", f"{name}, a sync per put, "
-                "64 threads", rate, at_least(2.0), _peers_note(middle))
+                "64 threads", rate, at_least(2.0), _peers_note(middle),
+                absent=missing(stores.BESIDE))
         )  # fmt: skip
     return rows
 
@@ -171,13 +172,13 @@ def _against_peers(
     peer, rate = best(middle, installed(stores.BESIDE))
     return Row(
         name, what, middle["fold"], "entries/s", f"{peer}, {how}", rate, budget,
-        _peers_note(middle), samples or {},
+        _peers_note(middle), absent=missing(stores.BESIDE), samples=samples or {},
     )  # fmt: skip
 
 
 def _peers_note(middle: dict[str, float]) -> str:
     figures = ", ".join(f"{name} {middle[name]:,.0f}" for name in installed(stores.BESIDE))
-    return "; ".join(filter(None, (figures, missing(stores.BESIDE))))
+    return figures
 
 
 def _batch_samples(

@@ -128,7 +128,10 @@ def ranges(run: Run) -> list[Row]:
         samples = in_turn(measurements, 3 * run.sizes.repetitions)
     middle = medians(samples)
     what = f"range of 1,000 entries in {run.sizes.entries:,}"
-    rows = [Row("range", what, middle["fold"], "ms", budget=at_most(2.5), samples=samples)]
+    limit = ("LMDB in this process", middle["LMDB"]) if "LMDB" in middle else None
+    rows = [
+        Row("range", what, middle["fold"], "ms", budget=at_most(2.5), limit=limit, samples=samples)
+    ]
     if "LMDB" in middle:
         rows.append(
             Row("range-lmdb", what, middle["fold"], "ms", "LMDB in this process", middle["LMDB"])

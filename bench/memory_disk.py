@@ -241,7 +241,7 @@ class MemoryDisk:
         return node
 
     def _parent(self, path: str) -> tuple[Node, str]:
-        directory, name = os.path.split(path)
+        directory, _, name = path.rpartition("/")
         return self._directory(directory), name
 
     def _free_number(self) -> int:
@@ -281,7 +281,7 @@ def _copy(node: Node, copies: dict[int, Node]) -> Node:
     if known is not None:
         return known
     copy = copies[id(node)] = Node(node.number, directory=node.directory, mode=node.mode)
-    copy.set_live(node.live())
+    copy.buffer, copy.size = bytearray(memoryview(node.buffer)[: node.size]), node.size
     copy.durable, copy.changes = node.durable, list(node.changes)
     copy.forgotten = node.forgotten
     copy.names = {name: _copy(inner, copies) for name, inner in node.names.items()}

@@ -74,9 +74,10 @@ def _exact(run: Run, sample: Sample, others: Kinds) -> list[Row]:
     best = min((name for name in limits if name in middle), key=lambda name: middle[name])
     name, what = f"vectors-exact-{sample.dimension}", f"exact top {K} of {sample}"
     notes = [f"{peer} {middle[peer]:.2f} ms" for peer in limits if peer in middle]
-    notes.append(missing({**limits, **others}))
+    notes.append(missing(others))
     first = Row(name, f"{what}, one query", middle["engine"], "ms", f"{best} in this process",
-                middle[best], at_most(1.5), "; ".join(filter(None, notes)), samples)  # fmt: skip
+                middle[best], at_most(1.5), "; ".join(filter(None, notes)), samples,
+                absent=missing(limits))  # fmt: skip
     beside = [_beside(name, what, peer, middle, "ms") for peer in others if peer in middle]
     return [first, *rows, *beside]
 
@@ -212,12 +213,12 @@ def filtered(run: Run) -> list[Row]:
             samples = in_turn(_filters(run, sample, store, numbers, percent), sizes.repetitions)
             middle = medians(samples)
             what = f"exact top {K} of the {percent} % of {sample} that pass a filter"
-            note = f"the product with these rows in this process {middle['product']:.2f} ms"
+            limit = ("the product with these rows in this process", middle["product"])
             rows += [
                 Row(f"vectors-filter-{percent}", f"{what}, seen for the first time",
-                    middle["new"], "ms", budget=at_most(budget), note=note, samples=samples),
+                    middle["new"], "ms", budget=at_most(budget), limit=limit, samples=samples),
                 Row(f"vectors-filter-{percent}-again", f"{what}, seen before",
-                    middle["again"], "ms", budget=at_most(budget)),
+                    middle["again"], "ms", budget=at_most(budget), limit=limit),
             ]  # fmt: skip
     return rows
 

@@ -77,11 +77,13 @@ def _range_rows(
     middle = medians(samples)
     what = f"range of {windows[0].rows:,} of {given}"
     absent = missing(point_stores.READERS)
+    limit = ("a mapped Arrow file", middle["mapped Arrow"])
     yield Row(slug, f"{what}, compacted", middle["compacted"], "ms", budget=at_most(_RANGE_MS),
+              limit=limit,
               note="; ".join(filter(None, (notes["compacted"], absent))),
               samples=samples)  # fmt: skip
     yield Row(f"{slug}-written", f"{what}, as written by time", middle["written"], "ms",
-              budget=at_most(_RANGE_MS), note=notes["written"])  # fmt: skip
+              budget=at_most(_RANGE_MS), limit=limit, note=notes["written"])  # fmt: skip
     yield Row(f"{slug}-shuffled", f"{what}, as written in no order", middle["shuffled"], "ms",
               "compacted", middle["compacted"], note=notes["shuffled"])  # fmt: skip
     bounds = {"DuckDB": at_most(0.1), "Parquet dataset": at_most(0.1)}

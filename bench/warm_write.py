@@ -73,6 +73,7 @@ def _batches(run: Run, policy: Durability, name: str, given: Sample, order: Orde
     full = f"write_batch of {len(pieces[0]):,}, {policy}: {given}, {_ORDERS[order]}"
     slug = f"warm-write-{policy}-{name}"
     yield Row(slug, full, middle["engine"], "points/s", budget=at_least(_LEAST[policy]),
+              limit=("writing the same bytes", middle["the same bytes"]),
               note=missing(point_stores.READERS), samples=samples)  # fmt: skip
     for other in list(measurements)[1:]:
         tail = other.lower().replace(" ", "-")

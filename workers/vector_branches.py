@@ -21,7 +21,8 @@ from holdfast.formats.rvf.scan import find_manifest
 from holdfast.formats.rvf.segment import SegmentType
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, replace
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, remove_if_there, replace
+from holdfast.workers.log_file import Fatal
 from holdfast.workers.vector_catalog import Catalog, Commit
 from holdfast.workers.vector_loading import map_file, parent_hash, payload_at
 from holdfast.workers.vector_messages import CowStats
@@ -53,7 +54,8 @@ def branch(
     name = os.path.relpath(path, directory_of(store.path))
     exists = store.disk.inode_at(path) is not None
     if store.ledger.took_effect(*caller):
-        if exists:
+        if exists:  # whoever made it may have ended before its name was safe
+            store.disk.sync_directory(directory_of(path))
             return
         found = [child for child in store.catalog.record.children if child.name == name]
     elif exists:
@@ -92,6 +94,7 @@ def derive(
     assert store.ledger is not None
     if store.disk.inode_at(path) is not None:
         if store.ledger.took_effect(*caller):
+            store.disk.sync_directory(directory_of(path))  # as for a branch
             return
         raise StoreExists(f"{path!r} exists", path=path)
     store.ledger.note(*caller)
@@ -113,13 +116,17 @@ def derive(
 
 
 def _put(disk: Disk, path: str, content: bytes) -> None:
-    """Make a child's file, or nothing."""
+    """Make a child's file, or nothing; ``Fatal`` when it may be there and cannot be taken away."""
     try:
         replace(disk, path, [content])
-    except OSError:
-        for left in (path, path + TEMPORARY_SUFFIX):
-            with contextlib.suppress(OSError):
-                disk.remove(left)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # opening the child removes it, too
+            disk.remove(path + TEMPORARY_SUFFIX)
+        try:
+            remove_if_there(disk, path)
+            disk.sync_directory(directory_of(path))
+        except OSError as second:
+            raise Fatal(f"cannot take back {path!r}: {second}") from error
         raise
 
 

@@ -57,7 +57,7 @@ def check_death(
 
     With ``deep``, what was unanswered is sent again, then once more after somebody else's write.
     """
-    actor, found = opened(subject, left, durability, deep=deep)
+    actor, found = opened(subject, left, durability)
     check_possible(found, promise.after_death(), promise)
     if not deep:
         return
@@ -86,7 +86,7 @@ def check_power(
 
     With ``deep``, a write more is answered and survives the next power loss.
     """
-    actor, found = opened(subject, left, durability, deep=deep)
+    actor, found = opened(subject, left, durability)
     check_possible(found, possible, promise)
     if deep:
         rival = subject.rival(found)
@@ -96,9 +96,7 @@ def check_power(
             check_power(subject, left.power_loss(Nothing()), durability, [rival.after], None)
 
 
-def opened(
-    subject: Subject, left: MemoryDisk, durability: Durability, *, deep: bool
-) -> tuple[Actor, State]:
+def opened(subject: Subject, left: MemoryDisk, durability: Durability) -> tuple[Actor, State]:
     """The store that was left, and what it holds; ``Broken`` if it cannot be opened or read."""
     with telling(OPENS):
         if left.inode_at(subject.path) is not None:
@@ -106,8 +104,7 @@ def opened(
         actor = subject.open(left, durability)
         found = subject.read(left, actor)
         actor.check_invariants()
-        if deep:
-            check_standing(subject, left, "after it was opened")
+        check_standing(subject, left, "after it was opened")
     return actor, found
 
 

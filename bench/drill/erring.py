@@ -9,6 +9,7 @@ on the way, nothing done twice, and service must resume.
 import contextlib
 import dataclasses
 import errno
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKin
 from holdfast.bench.drill.recording import Doing, Sent, Wrap, unwrapped
 from holdfast.bench.drill.scenario import FailAt, Fault, Scenario
 from holdfast.bench.drill.subjects import subject_of
-from holdfast.bench.drill.subjects.base import HOME, Subject, Turn, Write, finished
+from holdfast.bench.drill.subjects.base import HOME, State, Subject, Turn, Write, finished
 from holdfast.bench.drill.tally import Tally
 from holdfast.bench.faults import (
     GROWING,
@@ -92,14 +93,10 @@ class Host:
         """Do all of it, and close; ``Broken`` if a promise did not hold."""
         self._persist(self._open)
         for number, name in enumerate(operations):
-            turn = self.subject.alphabet[name]
-            self._persist(
-                lambda turn=turn, number=number: self._perform(  # type: ignore[misc]
-                    turn(number + 1, self.doing.answered)
-                )
-            )
+            turn = functools.partial(self.subject.alphabet[name], number + 1)
+            self._persist(functools.partial(self._perform, turn))
         for _ in range(2):  # the first may have ended the worker before it had synced
-            self._persist(lambda: self._perform(Turn(ending="close")))
+            self._persist(lambda: self._perform(lambda state: Turn(ending="close")))
         left = self.memory.power_loss(Nothing())
         promise = self.doing.promise()
         check_power(self.subject, left, self.doing.durability, [self.doing.answered], promise)
@@ -118,10 +115,11 @@ class Host:
                 return
         raise Broken(SERVES, Harm.REFUSED, f"not after {_ATTEMPTS} attempts")
 
-    def _perform(self, turn: Turn) -> None:
+    def _perform(self, turn_of: Callable[[State], Turn]) -> None:
         doing = self.doing
         if doing.actor is None:
-            self._open()
+            self._open()  # which may do what was asked for before
+        turn = turn_of(doing.answered)
         self._send(turn.writes)
         doing.work(turn)
         if turn.ending == "die":

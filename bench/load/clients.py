@@ -7,7 +7,7 @@ that what is measured is the call.
 import asyncio
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,9 @@ from holdfast.bench.load.work import Steps, Work
 from holdfast.formats.errors import HoldfastError
 
 _KEPT = 20
-"""Texts of errors and wrong reads; the others are counted."""
+"""Texts of errors and wrong reads in each interval; the others are counted."""
+_NAP_S = 0.1
+"""How long a task sleeps until it looks whether it is to stop."""
 
 
 @dataclass(slots=True)
@@ -31,7 +33,7 @@ class Meter:
     tapes: Mapping[str, Tape]
     errors: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
-    texts: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    texts: list[str] = field(default_factory=list)
     outstanding: int = 0
     defect: Exception | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -41,7 +43,8 @@ class Meter:
         with self.lock:
             where = self.wrong if isinstance(error, WrongRead) else self.errors
             where[label] += 1
-            self.texts.append(f"{label}: {type(error).__name__}: {error}")
+            if len(self.texts) < _KEPT:
+                self.texts.append(f"{label}: {type(error).__name__}: {error}")
 
     def under_way(self, change: int) -> None:
         """A call begins or has ended."""
@@ -140,6 +143,10 @@ class Span:
     measures_from: float
     ends: float
 
+    def is_over(self, due: float) -> bool:
+        """Whether it is too late for a call that is due then, also if it was to be made earlier."""
+        return max(due, time.monotonic()) >= self.ends
+
     def times(self, due: float, started: float, ended: float) -> Times | None:
         """The times of a call that counts."""
         return Times(due, started, ended) if due >= self.measures_from else None
@@ -153,7 +160,7 @@ def run_thread(
         while not stopping.is_set():
             prepared = client.prepared()
             due = pace.due(time.monotonic())
-            if due >= span.ends or stopping.wait(max(0.0, due - time.monotonic())):
+            if span.is_over(due) or stopping.wait(max(0.0, due - time.monotonic())):
                 prepared.give_up()
                 return
             pace.taken()
@@ -178,10 +185,9 @@ async def run_task(
     while not stopping.is_set():
         prepared = client.prepared()
         due = pace.due(time.monotonic())
-        if due >= span.ends:
+        if span.is_over(due) or await _stopped_before(due, stopping):
             prepared.give_up()
             return
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
         pace.taken()
         answer, error = None, None
         meter.under_way(1)
@@ -193,3 +199,10 @@ async def run_task(
         ended = time.monotonic()
         meter.under_way(-1)
         client.ended(prepared, answer, error, span.times(min(due, started), started, ended))
+
+
+async def _stopped_before(due: float, stopping: threading.Event) -> bool:
+    """Sleep until a moment; returns early, and True, when told to stop."""
+    while (rest := due - time.monotonic()) > 0 and not stopping.is_set():
+        await asyncio.sleep(min(rest, _NAP_S))
+    return stopping.is_set()

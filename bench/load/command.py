@@ -12,12 +12,14 @@ from holdfast.bench.load import profile as profiles
 from holdfast.bench.load.limit import find_limit
 from holdfast.bench.load.live import Live
 from holdfast.bench.load.outcome import Outcome
+from holdfast.bench.load.page import page
 from holdfast.bench.load.session import Wish, run
 from holdfast.bench.load.summary import lines
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
 CLIENTS_MAX = 1024
+SEED_MAX = (1 << 63) - 1
 LIMIT_STEP_S = 10.0
 
 
@@ -52,8 +54,6 @@ def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
         else:
             outcome = run(wish, live.say, live.show)
     if settings.page is not None:
-        from holdfast.bench.load.page import page
-
         with open(settings.page, "w", encoding="utf-8") as file:
             file.write(page(outcome))
     if as_json:
@@ -85,8 +85,14 @@ def wished(settings: Settings) -> Wish:
         if number is not None:
             _between(option, number, 1e-3, 1e7)
     _between("--warm-up", settings.warm_up_s, 0, 1e7)
-    if settings.page is not None and not os.path.isdir(os.path.dirname(settings.page) or "."):
-        raise InvalidArgument(f"there is no directory for {settings.page!r}", path=settings.page)
+    _between("--seed", settings.seed or 0, 0, SEED_MAX)
+    if settings.page is not None:
+        if not os.path.isdir(os.path.dirname(settings.page) or "."):
+            raise InvalidArgument(
+                f"there is no directory for {settings.page!r}", path=settings.page
+            )
+        if os.path.isdir(settings.page):
+            raise InvalidArgument(f"--report {settings.page!r} is a directory", path=settings.page)
     profile = profiles.load(settings.profile)
     if settings.stores is not None:
         kinds = tuple(word.strip() for word in settings.stores.split(","))

@@ -11,9 +11,12 @@ from typing import IO
 import msgspec
 
 from holdfast.bench.load.member import STOP, Orders, Round, Told
+from holdfast.formats.errors import InternalError
+
+_PATIENCE_S = 5.0
 
 
-class MemberFailed(Exception):
+class MemberFailed(InternalError):
     """A member process ended, or went silent. The text has its last words."""
 
 
@@ -52,11 +55,11 @@ class _Member:
         self._threads[1].join(1)
         return b"".join(self._complaints).decode(errors="replace").strip()
 
-    def end(self) -> None:
-        """Have it gone."""
+    def end(self, patience_s: float) -> None:
+        """Have it gone, by itself if it takes no longer than that."""
         self.end_of_orders()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
+            self.process.wait(patience_s)
         self.process.kill()
         self.process.wait()
 
@@ -88,9 +91,9 @@ class Crew:
     def __enter__(self) -> "Crew":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for member in self._members:
-            member.end()
+            member.end(_PATIENCE_S if kind is None else 0.0)
 
     def wait_ready(self) -> None:
         """Return when every member has opened its stores."""

@@ -1,6 +1,6 @@
 """Work on a fold: groups of keys under one prefix, values that say of which write they are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import holdfast
@@ -50,8 +50,7 @@ class FoldWork(KeyWork[FoldLoad]):
         """Read one key."""
         key = self.any_key()
         name = _name(self.load, key)
-        known = self.truth.known([key])
-        entry = yield lambda fold: fold.get(name)
+        known, entry = yield from self.look([key], lambda fold: fold.get(name))
         self.truth.saw([key], known, [self._number(key, entry)])
 
     def get_many(self) -> Steps:
@@ -60,8 +59,7 @@ class FoldWork(KeyWork[FoldLoad]):
 
     def read(self, keys: Sequence[int]) -> Steps:
         names = [_name(self.load, key) for key in keys]
-        known = self.truth.known(keys)
-        entries = yield lambda fold: fold.get_many(names)
+        known, entries = yield from self.look(keys, lambda fold: fold.get_many(names))
         numbers = [self._number(key, entry) for key, entry in zip(keys, entries, strict=True)]
         self.truth.saw(keys, known, numbers)
 
@@ -70,9 +68,10 @@ class FoldWork(KeyWork[FoldLoad]):
         first = self.any_key() // self.load.batch * self.load.batch
         keys = range(first, min(first + self.load.batch, self.load.keys))
         prefix = _name(self.load, first).partition("/")[0] + "/"
-        known = self.truth.known(keys)
-        entries: Iterable[holdfast.KvEntry] = yield lambda fold: fold.range(prefix)
-        by_name = {entry.key: entry for entry in entries}
+        known, entries = yield from self.look(keys, lambda fold: fold.range(prefix))
+        by_name: dict[str, holdfast.KvEntry] = {entry.key: entry for entry in entries}
+        if list(by_name) != sorted(by_name) or len(by_name) < len(entries):
+            raise WrongRead(f"below {prefix!r} keys came in the order {[e.key for e in entries]}")
         numbers = [self._number(key, by_name.pop(_name(self.load, key), None)) for key in keys]
         if by_name:
             raise WrongRead(f"below {prefix!r} there are {sorted(by_name)}")

@@ -54,8 +54,7 @@ class IndexWork(RowWork[IndexLoad]):
         yield from self.read(self.any_keys())
 
     def read(self, keys: Sequence[int]) -> Steps:
-        known = self.truth.known(keys)
-        rows = yield lambda index: index.get(list(keys))
+        known, rows = yield from self.look(keys, lambda index: index.get(list(keys)))
         numbers = [(row.metadata or {}).get("number") for row in rows]
         self.judge_rows(keys, known, [row.id for row in rows], numbers, [r.vector for r in rows])
 
@@ -63,7 +62,7 @@ class IndexWork(RowWork[IndexLoad]):
         """The nearest rows."""
         vector, nearest, _ = self.near()
         found = yield lambda index: index.search(vector, self.load.k)
-        self.judge_hits(found.ids, found.distances, self.load.k, nearest)
+        self.judge_hits(found.ids, found.distances, self.load.k, nearest, self.load.keys)
 
 
 def _upsert(handle: Any, load: IndexLoad, write: Write) -> Any:

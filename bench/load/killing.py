@@ -62,13 +62,18 @@ class Killer:
             return
         struck = time.monotonic()
         os.kill(store.pid, signal.SIGKILL)
-        while not self._over.is_set():
-            try:
-                if self._engine.status(name).pid != store.pid:
-                    break
-            except HoldfastError:
-                time.sleep(_POLL_S)
+        while not self._serves_again(name, store.pid):
+            if self._over.is_set():
+                return
         ended = time.monotonic()
         kill = Kill(round(struck - self._began, 3), store.kind, round(1e3 * (ended - struck), 3))
         with self._lock:
             self._kills.append(kill)
+
+    def _serves_again(self, name: str, killed: int) -> bool:
+        """Whether another process than the one that was killed answers a call."""
+        try:
+            return self._engine.status(name).pid != killed
+        except HoldfastError:
+            time.sleep(_POLL_S)
+            return False

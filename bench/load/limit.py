@@ -15,7 +15,6 @@ NARROW = 1.08
 STEPS_MAX = 24
 KEPT = 0.95
 """A rate is kept when at least this share of its calls was made within the time."""
-_WARM_UP_S = 1.0
 
 
 def search(try_: Callable[[float], Step], begin: float) -> float | None:
@@ -42,12 +41,15 @@ def search(try_: Callable[[float], Step], begin: float) -> float | None:
 
 
 def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome:
-    """Search, ``wish.seconds`` a step, from the wished rate on; the outcome is the best step's."""
+    """Search, ``wish.seconds`` a step, from the wished rate on; the outcome is the best step's.
+
+    What failed or was wrong counts whichever step it was in.
+    """
     tried: list[tuple[Step, Totals]] = []
     with session(wish, say) as (running, data):
 
         def try_(rate: float) -> Step:
-            totals = running.round(rate, _WARM_UP_S, wish.seconds, show, wish.kill_every_s)
+            totals = running.round(rate, wish.warm_up_s, wish.seconds, show, wish.kill_every_s)
             if running.interrupted:
                 raise _Interrupted
             step = judged(rate, totals, objective_ms)
@@ -60,12 +62,17 @@ def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome
             search(try_, wish.rate or wish.profile.rate)
         if not tried:
             raise KeyboardInterrupt
-        held = [(step.rate, totals) for step, totals in tried if step.held]
-        highest, totals = max(held, key=lambda one: one[0]) if held else (None, tried[-1][1])
+        held = [one for one in tried if one[0].held]
+        best, totals = max(held, key=lambda one: one[0].rate) if held else tried[-1]
+        for _, other in tried:
+            if other is not totals:
+                totals.add_failures(other)
         say("reading everything back")
         running.audit(totals)
-        limit = Limit(objective_ms, highest, [step for step, _ in tried])
-        return msgspec.structs.replace(running.outcome(totals, data), limit=limit)
+        limit = Limit(objective_ms, best.rate if held else None, [step for step, _ in tried])
+        outcome = running.outcome(totals, data)
+        settings = msgspec.structs.replace(outcome.settings, rate=best.rate)
+        return msgspec.structs.replace(outcome, settings=settings, limit=limit)
 
 
 class _Interrupted(Exception):

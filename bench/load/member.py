@@ -85,7 +85,7 @@ class Told(msgspec.Struct, frozen=True):
     """Of errors and wrong reads, the first few."""
     outstanding: int = 0
     waiting: int = 0
-    """Calls that are overdue."""
+    """Calls that are overdue; with ``done`` those that are not going to be made."""
     late_s: float = 0.0
     audited: int = 0
     """Keys read back."""
@@ -123,8 +123,12 @@ class Member:
             handles = [type(work).open(engine, work.load, durability) for work in self._works[0]]
             self._say(Told("ready"))
             while (round_ := rounds.get()) is not None:
-                paces = [pace_of(round_.begins, number, self._orders.of, round_.rate)
-                         for number in self._orders.clients]  # fmt: skip
+                paces = [
+                    pace_of(
+                        round_.begins, round_.measures_from, number, self._orders.of, round_.rate
+                    )
+                    for number in self._orders.clients
+                ]
                 over = threading.Event()
                 teller = threading.Thread(target=self._tell, args=(over, round_, paces))
                 teller.start()
@@ -135,7 +139,8 @@ class Member:
                     teller.join()
                 if self._meter.defect is not None:
                     raise self._meter.defect
-                self._say(self._told("done", []))
+                now = min(time.monotonic(), round_.ends)
+                self._say(self._told("done", paces, now))
             self._audit(handles)
 
     def _clients(self, handles: list[Any]) -> list[Client]:
@@ -176,10 +181,10 @@ class Member:
 
     def _tell(self, over: threading.Event, round_: Round, paces: list[Pace]) -> None:
         while not over.wait(_INTERVAL_S):
-            self._say(self._told("working", paces))
+            self._say(self._told("working", paces, time.monotonic()))
 
-    def _told(self, what: str, paces: list[Pace]) -> Told:
-        meter, now = self._meter, time.monotonic()
+    def _told(self, what: str, paces: list[Pace], now: float) -> Told:
+        meter = self._meter
         with meter.lock:
             errors, wrong, texts = dict(meter.errors), dict(meter.wrong), list(meter.texts)
             meter.errors.clear()
@@ -228,6 +233,8 @@ def main() -> None:
                 member.stop()
             else:
                 rounds.put(msgspec.json.decode(line, type=Round))
+        # Of a parent that was killed, in the middle of a round; else there is none to be ended.
+        member.stop()
         rounds.put(None)
 
     threading.Thread(target=listen, daemon=True).start()

@@ -141,6 +141,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of the first errors and wrong reads."""
     checks: list[Check]
     limit: Limit | None = None
+    unmade: int = 0
+    """Calls that were due before the end, and not made because the clients were late."""
 
     @property
     def ok(self) -> bool:

@@ -4,19 +4,30 @@ In an open loop the moments are fixed beforehand, whatever became of the calls b
 counts from them: a store that stands still for a second delays every call that was due in that
 second, and each of them is counted (no coordinated omission). In a closed loop a call is due when
 the one before has ended.
+
+What is overdue from the warm-up when measuring begins is left out, so that measuring is not the
+clearing of a backlog that belongs to no figure.
 """
+
+import math
 
 
 class Pace:
     """Moments in seconds on a clock, the first at ``begins``; ``between_s`` None: closed loop."""
 
-    def __init__(self, begins: float, between_s: float | None) -> None:
+    def __init__(self, begins: float, measures_from: float, between_s: float | None) -> None:
         self._due = begins
+        self._measures_from = measures_from
         self._between_s = between_s
 
     def due(self, now: float) -> float:
         """When the next call is to start; ``taken`` goes on to the one after."""
-        return now if self._between_s is None else self._due
+        if self._between_s is None:
+            return now
+        overdue_s = self._measures_from - self._due
+        if overdue_s > 0 and now >= self._measures_from:
+            self._due += math.ceil(overdue_s / self._between_s) * self._between_s
+        return self._due
 
     def taken(self) -> None:
         """The call that was due is being made."""
@@ -34,11 +45,13 @@ class Pace:
         return 0.0 if self._between_s is None else max(0.0, now - self._due)
 
 
-def pace_of(begins: float, client: int, clients: int, rate: float | None) -> Pace:
+def pace_of(
+    begins: float, measures_from: float, client: int, clients: int, rate: float | None
+) -> Pace:
     """The pace of one client of so many, which together make ``rate`` calls a second.
 
     Their first calls are spread evenly over one interval.
     """
     if rate is None:
-        return Pace(begins, None)
-    return Pace(begins + client / rate, clients / rate)
+        return Pace(begins, measures_from, None)
+    return Pace(begins + client / rate, measures_from, clients / rate)

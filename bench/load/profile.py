@@ -17,10 +17,11 @@
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -32,7 +33,8 @@ Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Batch = Annotated[int, Meta(ge=1, le=100_000)]
 Dimension = Annotated[int, Meta(ge=2, le=4096)]
 Share = Annotated[float, Meta(gt=0, le=1e6)]
-Weights = dict[str, Annotated[float, Meta(ge=0, le=1e6)]]
+Distribution = Literal["uniform", "zipfian"]
+WEIGHT_MAX = 1e6
 Rate = Annotated[float, Meta(gt=0, le=1e6)]
 _SUFFIX = ".toml"
 
@@ -40,11 +42,11 @@ _SUFFIX = ".toml"
 class StoreLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
     """What is done to one store. ``batch`` is how many keys or rows an operation takes at once."""
 
-    operations: Weights
+    operations: dict[str, float]
     share: Share = 1.0
     keys: Count = 10_000
     """Keys, rows, series or models; all are written before the load begins."""
-    distribution: Literal["uniform", "zipfian"] = "uniform"
+    distribution: Distribution = "uniform"
     exponent: Annotated[float, Meta(gt=0, lt=10)] = 0.99
     batch: Batch = 16
 
@@ -100,6 +102,13 @@ OPERATIONS: Mapping[str, frozenset[str]] = {
     "registry": frozenset({"save", "exact", "nearest"}),
 }
 
+_CHOICES: Mapping[str, Iterable[str]] = {
+    "kind": OPERATIONS,
+    "distribution": get_args(Distribution),
+    "durability": get_args(Durability),
+}
+"""The words that a key may have."""
+
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mix of work over one store of each kind that is listed."""
@@ -140,9 +149,13 @@ def load(name: str) -> Profile:
 def parse(content: bytes, name: str) -> Profile:
     """The profile that a TOML file holds; raises ``InvalidArgument``."""
     try:
-        profile = msgspec.convert(tomllib.loads(content.decode()), Profile)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raw = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidArgument(f"profile {name!r}: {error}") from error
+    try:
+        profile = msgspec.convert(raw, Profile)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"profile {name!r}: {_with_value(str(error), raw)}") from error
     kinds = [store.kind for store in profile.stores]
     for number, store in enumerate(profile.stores):
         where = f"profile {name!r}: stores[{number}] ({store.kind})"
@@ -154,11 +167,34 @@ def parse(content: bytes, name: str) -> Profile:
                 raise InvalidArgument(
                     f"{where}: {operation!r} is none of its operations, {', '.join(sorted(known))}"
                 )
+        for operation, weight in store.operations.items():
+            if not 0 <= weight <= WEIGHT_MAX:
+                raise InvalidArgument(
+                    f"{where}: the weight of {operation!r}, {weight:g}, is not between 0 and "
+                    f"{WEIGHT_MAX:g}"
+                )
         if not sum(store.operations.values()):
             raise InvalidArgument(f"{where}: no operation has a weight above 0")
         if store.batch > store.keys:
             raise InvalidArgument(f"{where}: batch {store.batch} is over its {store.keys} keys")
     return msgspec.structs.replace(profile, name=os.path.basename(name).removesuffix(_SUFFIX))
+
+
+def _with_value(complaint: str, raw: object) -> str:
+    """What msgspec objects to, with the value that it found at the place it names."""
+    _, _, place = complaint.rpartition(" - at `$")
+    key = ""
+    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+        if isinstance(raw, dict) and key in raw:
+            raw = raw[key]
+        elif isinstance(raw, list) and number:
+            raw = raw[int(number)]
+        else:
+            return complaint
+    if isinstance(raw, dict | list):
+        return complaint
+    choices = f"; there are {', '.join(_CHOICES[key])}" if key in _CHOICES else ""
+    return f"{complaint}, which is {raw!r}{choices}"
 
 
 def only(profile: Profile, kinds: tuple[str, ...]) -> Profile:

@@ -44,16 +44,16 @@ class RegistryWork(KeyWork[RegistryLoad]):
     def read(self, keys: Sequence[int]) -> Steps:
         (key,) = keys
         schema = _schema(key, self.load.fields)
-        known = self.truth.known([key])
-        model = yield lambda registry: registry.get_exact(schema)
+        known, model = yield from self.look([key], lambda registry: registry.get_exact(schema))
         self._judge(key, known, model)
 
     def nearest(self) -> Steps:
         """The model whose schema is nearest to one that is there."""
         key = self.any_key()
         schema = _schema(key, self.load.fields)
-        known = self.truth.known([key])
-        neighbour = yield lambda registry: registry.get_nearest(schema)
+        known, neighbour = yield from self.look(
+            [key], lambda registry: registry.get_nearest(schema)
+        )
         if neighbour is not None and neighbour.distance > 1e-6:
             raise WrongRead(f"schema {key} is there, and the nearest is at {neighbour.distance}")
         self._judge(key, known, None if neighbour is None else neighbour.artifact)

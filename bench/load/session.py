@@ -97,6 +97,7 @@ class Totals:
     kills: list[Kill] = field(default_factory=list)
     seconds: float = 0.0
     audited: int = 0
+    unmade: int = 0
 
     def add(self, told: Told) -> None:
         """Count what a member said."""
@@ -106,6 +107,13 @@ class Totals:
             self.errors[label] += measured.errors
             self.wrong[label] += measured.wrong
         self.texts += told.texts[: _TEXTS_MAX - len(self.texts)]
+        self.unmade += told.waiting if told.what == "done" else 0
+
+    def add_failures(self, other: "Totals") -> None:
+        """Count what failed or was wrong in another round, too."""
+        self.errors += other.errors
+        self.wrong += other.wrong
+        self.texts += other.texts[: _TEXTS_MAX - len(self.texts)]
 
     def operations(self) -> list[Operation]:
         """A line for each."""
@@ -211,6 +219,7 @@ class Session:
             read_back=totals.audited,
             texts=totals.texts,
             checks=checks(moments),
+            unmade=totals.unmade,
         )
 
 

@@ -18,6 +18,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     yield (
         f"{outcome.calls:,} calls in {outcome.seconds:.1f} s, {outcome.errors} errors, "
         f"{outcome.wrong_reads} wrong reads, {outcome.read_back:,} keys read back at the end"
+        + (f", {outcome.unmade:,} calls due and not made" if outcome.unmade else "")
         + (", interrupted" if outcome.interrupted else "")
     )
     yield ""

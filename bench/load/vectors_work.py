@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from holdfast.bench.load.profile import VectorsLoad
 from holdfast.bench.load.truth import PRELOADED, Truth, Write, WrongRead
 from holdfast.bench.load.work import NAME, Client, RowWork, Steps, vectors_of
+from holdfast.handles.results import QueryResult
 
 _TAGS = 20
 _EXACT_FLOATS_MAX = 1_000_000
@@ -59,8 +60,7 @@ class VectorsWork(RowWork[VectorsLoad]):
         yield from self.read(self.any_keys())
 
     def read(self, keys: Sequence[int]) -> Steps:
-        known = self.truth.known(keys)
-        rows = yield lambda vectors: vectors.get(list(keys))
+        known, rows = yield from self.look(keys, lambda vectors: vectors.get(list(keys)))
         numbers = [] if rows.metadata is None else rows.metadata["number"].to_pylist()
         self.judge_rows(keys, known, rows.ids.tolist(), numbers, rows.vectors)
 
@@ -68,7 +68,7 @@ class VectorsWork(RowWork[VectorsLoad]):
         """The nearest rows."""
         vector, nearest, _ = self.near()
         found = yield lambda vectors: vectors.query(vector, self.load.k)
-        self.judge_hits(found.ids, found.distances, self.load.k, nearest if self._exact else None)
+        self._judge(found, nearest, self.load.keys)
 
     def filtered(self) -> Steps:
         """The nearest rows of one tag."""
@@ -78,7 +78,11 @@ class VectorsWork(RowWork[VectorsLoad]):
         found = yield lambda vectors: vectors.query(vector, self.load.k, where=where)
         if any(_tag(id_) != tag for id_ in found.ids.tolist()):
             raise WrongRead(f"asked for {tag!r}, rows {found.ids.tolist()} came")
-        self.judge_hits(found.ids, found.distances, self.load.k, nearest if self._exact else None)
+        self._judge(found, nearest, len(range(key % _TAGS, self.load.keys, _TAGS)))
+
+    def _judge(self, found: QueryResult, nearest: int | None, among: int) -> None:
+        first = nearest if self._exact else None
+        self.judge_hits(found.ids, found.distances, self.load.k, first, among)
 
 
 def _tag(key: int) -> str:

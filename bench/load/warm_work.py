@@ -6,11 +6,10 @@ unknown its points are written again before any later ones, so that it stays so.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from holdfast.bench.load.profile import WarmLoad
 from holdfast.bench.load.truth import WrongRead
@@ -141,8 +140,7 @@ class WarmWork(Work[WarmLoad, Series]):
     def latest(self) -> Steps:
         """A series' newest point."""
         entity = self.any_key()
-        known = self.truth.known(entity)
-        point = yield lambda warm: warm.latest(entity, _SPACE)
+        known, point = yield from self._look(entity, lambda warm: warm.latest(entity, _SPACE))
         if point is None:
             raise WrongRead(f"series {entity} is empty, and points up to {known[1]} were written")
         number = self._number(entity, point.timestamp, point.vector)
@@ -169,8 +167,9 @@ class WarmWork(Work[WarmLoad, Series]):
         yield from self._range(keys[0], 0)
 
     def _range(self, entity: int, wanted: int) -> Steps:
-        known = self.truth.known(entity)
-        table: pa.Table = yield lambda warm: warm.range(entity, _SPACE, wanted * _STEP_US)
+        known, table = yield from self._look(
+            entity, lambda warm: warm.range(entity, _SPACE, wanted * _STEP_US)
+        )
         times = table["timestamp"].to_numpy()
         if not len(times):
             self.truth.saw(entity, known, wanted, None)
@@ -183,6 +182,19 @@ class WarmWork(Work[WarmLoad, Series]):
         if not np.array_equal(vectors.reshape(right.shape), right):
             raise WrongRead(f"series {entity} has other vectors than were written")
         self.truth.saw(entity, known, wanted, (int(numbers[0]), int(numbers[-1]) + 1))
+
+    def _look(
+        self, entity: int, call: Callable[[Any], Any]
+    ) -> Generator[Callable[[Any], Any], Any, tuple[Span, Any]]:
+        """Make a call that reads a series: what was known of it when it began, and its answer."""
+        known: list[Span] = []
+
+        def begun(handle: Any) -> Any:
+            known.append(self.truth.known(entity))
+            return call(handle)
+
+        answer = yield begun
+        return known[0], answer
 
     def _number(self, entity: int, time_us: int, vector: Any) -> int:
         number, rest = divmod(time_us, _STEP_US)

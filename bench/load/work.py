@@ -1,8 +1,8 @@
 """What is done to a store, whatever its kind: operations as steps, values that say what they are.
 
 An operation is a generator. It yields what is to be asked of the store's handle, is sent the
-answer, and judges it; so the same operation serves blocking and asyncio clients, and what is timed is the
-call alone. A handle's error is thrown into it, and passes.
+answer, and judges it; so the same operation serves blocking and asyncio clients, and what is timed
+is the call alone. After a handle's error it is closed where it stands.
 """
 
 import hashlib
@@ -108,8 +108,20 @@ class KeyWork(Work[L, Truth]):
 
     @staticmethod
     def knowledge(load: L, written_here: Sequence[int], clients: int) -> Truth:
-        deletes = load.operations.get("delete", 0) > 0
-        return Truth(load.keys, written_here, clients, deletes=deletes)
+        return Truth(load.keys, written_here, clients, deletes=deletes(load))
+
+    def look(
+        self, keys: Sequence[int], call: Callable[[Any], Any]
+    ) -> Generator[Callable[[Any], Any], Any, tuple[list[int], Any]]:
+        """Make a call that reads keys: what was known of them when it began, and its answer."""
+        known: list[int] = []
+
+        def begun(handle: Any) -> Any:
+            known.extend(self.truth.known(keys))
+            return call(handle)
+
+        answer = yield begun
+        return known, answer
 
 
 class RowWork(KeyWork[L]):
@@ -150,17 +162,25 @@ class RowWork(KeyWork[L]):
         distances: NDArray[np.float32],
         k: int,
         nearest: int | None,
+        among: int,
     ) -> None:
-        """Judge what a search gave: ``nearest`` must come first, at no distance."""
+        """Judge what a search among so many keys gave: ``nearest`` is first, at no distance."""
         found = ids.tolist()
-        if len(found) > k or len(set(found)) < len(found):
-            raise WrongRead(f"asked for {k} rows, {found} came")
+        most = min(k, among)
+        least = 0 if deletes(self.load) else most
+        if not least <= len(found) <= most or len(set(found)) < len(found):
+            raise WrongRead(f"asked for {k} of {among} rows, {found} came")
         if found and not 0 <= min(found) <= max(found) < self.load.keys:
             raise WrongRead(f"rows came that nobody wrote: {found}")
         if np.any(np.diff(distances) < 0):
             raise WrongRead(f"distances are not in order: {distances.tolist()}")
-        if nearest is not None and (not found or found[0] != nearest):
-            raise WrongRead(f"row {nearest} has this vector, and {found} came")
+        if nearest is not None and (found[:1] != [nearest] or distances[0] != 0):
+            raise WrongRead(f"row {nearest} has this vector, and {found} came at {distances[:1]}")
+
+
+def deletes(load: StoreLoad) -> bool:
+    """Whether keys of the store are deleted."""
+    return load.operations.get("delete", 0) > 0
 
 
 # --- values that follow from their key and the number of their write -----------------------------
@@ -191,7 +211,8 @@ def vectors_of(keys: Sequence[int], numbers: Sequence[int], dimension: int) -> N
         bits = (bits ^ (bits >> np.uint64(27))) * third
         bits ^= bits >> np.uint64(31)
     exact = (bits >> np.uint64(40)).astype(np.float32)
-    return exact / np.float32(1 << 23) - np.float32(1)
+    vectors: NDArray[np.float32] = exact / np.float32(1 << 23) - np.float32(1)
+    return vectors
 
 
 def work_of(kind: str) -> type[Work[Any, Any]]:

@@ -10,6 +10,7 @@ from holdfast.bench.drill import erring
 from holdfast.bench.drill.erring import ErrorDrill, Host, calls_of, faults
 from holdfast.bench.drill.plan import Clock, Plan, StoreKind
 from holdfast.bench.drill.recording import Wrap, unwrapped
+from holdfast.bench.drill.replay import replay
 from holdfast.bench.drill.scenario import FailAt, Scenario, parse
 from holdfast.bench.drill.subjects import subject_of
 from holdfast.bench.drill.tally import Tally
@@ -59,6 +60,17 @@ def test_no_failing_call_breaks_a_promise(store: StoreKind) -> None:
         assert broken is None, (str(candidate), broken)
 
 
+@pytest.mark.parametrize("way", ["fail@{}:EIO:lasting", "fail@{}:ENOSPC:lasting"])
+def test_a_branch_is_made_or_not(way: str) -> None:
+    """Making a branch while the disk fails for good: refused with nothing left, or done later."""
+    scenario = _scenario("vectors", "branch")
+    numbers = {fault.number for fault in faults(calls_of(scenario)) if fault.lasting}
+    for number in sorted(numbers):
+        candidate = parse(f"vectors always branch {way.format(number)}")
+        broken, _ = erring.attempt(candidate)
+        assert broken is None, (str(candidate), broken)
+
+
 def test_a_host_is_refused_or_loses_its_worker() -> None:
     """Over all calls of an operation there are both: errors to the caller, and dead workers."""
     scenario = _scenario("fold", "put-small")
@@ -99,3 +111,18 @@ def test_the_drill_counts(tmp_path: Path) -> None:
     assert tally.failures == []
     assert tally.of("fold").errors_injected == sum(tally.faults.values()) > 0
     assert {name.split()[0] for name in tally.faults} == {"ENOSPC", "EDQUOT", "EIO", "EINTR"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A branch that was refused stayed, since what had kept its directory from being synced kept
+        # its file from being removed as well.
+        "vectors always branch fail@55:EIO:lasting",
+        # The drill asked for a branch a second time, as if it had not been made on the way.
+        "vectors always branch fail@44:ENOSPC:lasting",
+    ],
+)
+def test_what_was_broken_once_holds(text: str, tmp_path: Path) -> None:
+    """Scenarios in which a promise did not hold, before it was mended."""
+    assert replay(text, str(tmp_path)) is None

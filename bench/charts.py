@@ -1,4 +1,7 @@
-"""Charts as inline SVG: lines over time, bars, a histogram. Colours are those of the page."""
+"""Charts as inline SVG: lines over time, percentiles, bars, a histogram.
+
+Colours are those of the page, see ``page.py``.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +10,13 @@ from typing import NamedTuple
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 64, 12, 10, 26
 _TICKS = 4
+STYLES = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+"""Classes of the page, in the order in which series take them."""
+_PERCENTILES = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
 class Line(NamedTuple):
-    """A series in a chart; ``style`` is a class of the page's."""
+    """A series in a chart; ``style`` is one of ``STYLES``."""
 
     name: str
     values: Sequence[float]
@@ -20,8 +26,9 @@ class Line(NamedTuple):
 def lines(
     title: str, unit: str, seconds: Sequence[float], series: Sequence[Line],
     marks: Sequence[float] = (), *, height: int = 170, logarithmic: bool = False,
+    along: str = "s",
 ) -> str:  # fmt: skip
-    """Series over the same seconds, with marks where something happened."""
+    """Series over the same seconds (or what ``along`` names), with marks at some of them."""
     first, last = seconds[0], max(seconds[-1], seconds[0] + 1e-9)
     highest = max([value for line in series for value in line.values] + [1e-9])
     highest = highest if logarithmic else _round(highest)
@@ -47,8 +54,43 @@ def lines(
         second = first + (last - first) * tick / _TICKS
         anchor = "end" if tick == _TICKS else "middle"
         parts.append(f'<text x="{x(second):.1f}" y="{height - 8}" text-anchor="{anchor}">'
-                     f"{second:.0f} s</text>")  # fmt: skip
+                     f"{number(second)} {escape(along)}</text>")  # fmt: skip
     return _figure(title, height, parts, [(line.name, line.style) for line in series])
+
+
+def percentiles(
+    title: str, unit: str, series: Sequence[tuple[str, Sequence[tuple[float, float]], str]],
+    *, height: int = 240,
+) -> str:  # fmt: skip
+    """Distributions: (name, (percentile, value) pairs, style). Both axes are logarithmic.
+
+    The horizontal one in what is left above a percentile, so that 90, 99 and 99.9 are equally far.
+    """
+    values = [value for _, points, _ in series for _, value in points if value > 0] or [1.0]
+    scale = _Scale(min(values), max(values), height, True)
+    rarest = max(_rarity(p) for _, points, _ in series for p, _ in points if p < 100)
+
+    def x(percentile: float) -> float:
+        share = 1.0 if percentile >= 100 else _rarity(percentile) / max(rarest, 1e-9)
+        return _LEFT + min(1.0, share) * (_WIDTH - _LEFT - _RIGHT - 8)
+
+    parts = [scale.grid(unit)]
+    for name, points, style in series:
+        path = " ".join(f"{x(p):.1f},{scale.y(value):.1f}" for p, value in points)
+        parts.append(f'<polyline class="line {style}" points="{path}"><title>{escape(name)}</title>'
+                     "</polyline>")  # fmt: skip
+    parts += [
+        f'<text x="{x(percentile):.1f}" y="{height - 8}" text-anchor="middle">'
+        f"{percentile:g} %</text>"
+        for percentile in _PERCENTILES
+        if _rarity(percentile) <= rarest
+    ]
+    return _figure(title, height, parts, [(name, style) for name, _, style in series])
+
+
+def _rarity(percentile: float) -> float:
+    """Decimal digits of what is left above a percentile."""
+    return -math.log10(1 - percentile / 100)
 
 
 def histogram(title: str, values: Sequence[float], unit: str, *, height: int = 190) -> str:
