@@ -100,7 +100,12 @@ def _puts(contest: Contest, sizes: Sizes) -> None:
 def _putting(make: Making, items: Sequence[Item]) -> Measurement:
     def measure() -> float:
         with make() as peer:
-            took = seconds(lambda: [peer.put(key, value) for key, value in items])
+
+            def every() -> None:
+                for key, value in items:
+                    peer.put(key, value)
+
+            took = seconds(every)
             _check(peer, items)
         return took / len(items)
 
@@ -170,7 +175,12 @@ def _batches(contest: Contest, sizes: Sizes) -> None:
 def _putting_batches(make: Making, batches: Sequence[Sequence[Item]]) -> Measurement:
     def measure() -> float:
         with make() as peer:
-            took = seconds(lambda: [peer.put_batch(batch) for batch in batches])
+
+            def every() -> None:
+                for batch in batches:
+                    peer.put_batch(batch)
+
+            took = seconds(every)
             _check(peer, [batch[-1] for batch in batches])
         return took / sum(map(len, batches))
 

@@ -86,14 +86,14 @@ class InProcess(Index):
 
     def __init__(self, directory: str, dimension: int, durability: Durability) -> None:
         path = os.path.join(directory, "rows.iqdb")
-        self._index = holdfast.PersistedIndex.open(
+        self._index = self._opened = holdfast.PersistedIndex.open(
             path, kind="flat", dimension=dimension, metric="euclidean", durability=durability
         )
         self._breadth = None
 
     def close(self) -> None:
-        self._index.checkpoint()
-        self._index.close()
+        self._opened.checkpoint()
+        self._opened.close()
 
 
 def _numbers(ids: object) -> Found:

@@ -70,7 +70,8 @@ def _filled(
         fill(store, sample.rows)
         return store
 
-    return {**contest.enter(kinds, make)}
+    stores: dict[str, Store] = contest.enter(kinds, make)
+    return {**stores}
 
 
 def _made(

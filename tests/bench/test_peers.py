@@ -299,7 +299,7 @@ AREAS = {
 }  # fmt: skip
 TINY = dataclasses.replace(
     QUICK, entries=2000, puts=3, batches=1, calls=3, points=400, entities=4, windows=2,
-    clients=(1, 2), stores=(1, 2), grown=(100, 200), searched=(100, 200), histories=(1, 2),
+    clients=(1, 2), stores=(1, 2), grown=(100, 200), searched=(300, 400), histories=(1, 2),
     load_s=0.02, repetitions=1, long_repetitions=1,
 )  # fmt: skip
 

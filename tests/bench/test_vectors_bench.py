@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.bench import __main__ as command
-from holdfast.bench import groups, vector_data, vectors
+from holdfast.bench import groups, transport, vector_data, vectors
 from holdfast.bench.measure import Row
 from holdfast.bench.peers import vector_kinds
 from holdfast.bench.peers.kinds import installed
@@ -173,7 +173,7 @@ def test_figures_are_kept_as_json_and_in_the_page_beside_it(
 ) -> None:
     """The table is renewed; what is written around it stays."""
     figures = {"by hand": {100: 2e-6}, "by post": {100: 4e-6}}
-    monkeypatch.setattr(command.transport, "measure", lambda *_: figures)
+    monkeypatch.setattr(transport, "measure", lambda *_: figures)
     page = tmp_path / "transport.md"
     page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
     arguments = ["--only", "transport", "--directory", str(tmp_path), "--figures", str(tmp_path)]
