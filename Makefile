@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test interop demo bench bench-budgets drill fuzz clean FORCE
+.PHONY: help setup check test interop demo bench bench-peers bench-budgets drill fuzz clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,7 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	2>/dev/null && echo "$$candidate" && break; done)
 PYTEST_ARGS ?= -n 2
 BENCH_ARGS ?=
+PEERS_ARGS ?=
 BUDGETS_ARGS ?=
 DRILL_ARGS ?= --seconds 600 --report build/drill.html
 FUZZ_ARGS ?=
@@ -69,6 +70,10 @@ bench: build/peers ## Measure against other stores
 	@$(COMPILE)
 	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
 
+bench-peers: build/peers ## Measure side by side with other stores; PEERS_ARGS='--quick' to try
+	@$(COMPILE)
+	$(BIN)/python -m holdfast.bench.peers $(PEERS_ARGS)
+
 bench-budgets: build/peers ## Measure every budget; BUDGETS_ARGS='--resume --only fold' to choose
 	@$(COMPILE)
 	$(BIN)/python -m holdfast.bench.budgets $(BUDGETS_ARGS)
@@ -113,6 +118,9 @@ build/fuzzer: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,fuzz]'
 	@touch $@
 
+# hnswlib is published as source alone, so there has to be a compiler; without it, it is left out.
 build/peers: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,peers]'
+	@$(PIP_INSTALL) --no-binary hnswlib hnswlib > /dev/null 2>&1 \
+		|| echo "hnswlib cannot be built here, so it is not compared with"
 	@touch $@

@@ -18,7 +18,7 @@ from holdfast.bench.measure import Row, machine_facts
 from holdfast.bench.run import FULL, QUICK, Run
 
 KINDS = ("vectors", "warm", "index")
-"""Each stands for every group whose name begins with it, and has a page of figures."""
+"""Each stands for every group whose name begins with it."""
 TRANSPORT = "transport"
 _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"
 
@@ -45,10 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.figures and figures:
         kept = transport.as_json(figures)
         _keep(options.figures, TRANSPORT, machine, kept, transport.as_markdown(figures))
-    for kind in KINDS if options.figures else ():
-        if about := [row for row in rows if row.name.startswith(f"{kind}-")]:
-            kept = {"rows": [row.as_json() for row in about]}
-            _keep(options.figures, kind, machine, kept, report.as_markdown(about))
     return 0
 
 
@@ -63,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures",
         metavar="DIR",
-        help=f"keep the figures of {', '.join([*KINDS, TRANSPORT])} there",
+        help=f"keep the figures of {TRANSPORT} there",
     )
     return parser
 

@@ -84,7 +84,8 @@ def callers(run: Run) -> list[Row]:
         )  # fmt: skip
         rows.append(
             Row(f"callers-{shape}-peers", what, always, "calls/s", f"{name}, a sync per put, "
-                "64 threads", rate, at_least(2.0), _peers_note(middle), absent=missing(stores.BESIDE))
+                "64 threads", rate, at_least(2.0), _peers_note(middle),
+                absent=missing(stores.BESIDE))
         )  # fmt: skip
     return rows
 

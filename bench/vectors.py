@@ -74,7 +74,7 @@ def _exact(run: Run, sample: Sample, others: Kinds) -> list[Row]:
     best = min((name for name in limits if name in middle), key=lambda name: middle[name])
     name, what = f"vectors-exact-{sample.dimension}", f"exact top {K} of {sample}"
     notes = [f"{peer} {middle[peer]:.2f} ms" for peer in limits if peer in middle]
-    notes.append(missing({**limits, **others}))
+    notes.append(missing(others))
     first = Row(name, f"{what}, one query", middle["engine"], "ms", f"{best} in this process",
                 middle[best], at_most(1.5), "; ".join(filter(None, notes)), samples,
                 absent=missing(limits))  # fmt: skip

@@ -32,7 +32,7 @@ from holdfast.formats.warm_terms import Compression
 ECHOES = 3
 GIB = float(1 << 30)
 _K = 10
-_SETTLE_WAIT_S = 120.0
+_SETTLE_WAIT_S = 300.0
 _LOOK_EVERY_S = 0.1
 _QUIET_LOOKS = 3
 _QUIET_SHARE = 0.1  # one tick of the system's clock
@@ -295,7 +295,7 @@ def filled(
         yield store
 
 
-def settle(store: holdfast.Warm) -> None:
+def settle(store: holdfast.Warm | holdfast.Fold) -> None:
     """Wait until upkeep has nothing to do: until the worker takes no more time of any core."""
     process = psutil.Process(store.status().pid)
     quiet = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure as Sheet
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from holdfast.bench.peers.contest import OURS, Comparison
 from holdfast.bench.peers.scaling import Curve
@@ -41,13 +42,17 @@ def draw_rows(path: str, title: str, rows: Sequence[Comparison]) -> None:
 def _bars(panel: Any, row: Comparison) -> None:
     names = sorted(row.figures, key=lambda name: row.figures[name].median, reverse=True)
     medians = [row.figures[name].median for name in names]
-    ends = [[m - min(row.figures[n].seconds) for n, m in zip(names, medians, strict=True)],
-            [max(row.figures[n].seconds) - m for n, m in zip(names, medians, strict=True)]]  # fmt: skip
+    ends = [
+        [m - min(row.figures[n].seconds) for n, m in zip(names, medians, strict=True)],
+        [max(row.figures[n].seconds) - m for n, m in zip(names, medians, strict=True)],
+    ]
     colours = [_OURS_COLOUR if name.startswith(OURS) else _PEER_COLOUR for name in names]
     panel.barh(names, medians, xerr=ends, color=colours, ecolor="#444444", height=0.7)
     limit = row.limit.median
     panel.axvline(limit, color=_LIMIT_COLOUR, linewidth=1.5, linestyle="--")
     panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda at, _: duration(at)))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     shortest, longest = min([*medians, limit]), max([*medians, limit])
     panel.set_xlim(shortest / 3, longest * _ROOM)
     for place, name in enumerate(names):
@@ -59,7 +64,7 @@ def _bars(panel: Any, row: Comparison) -> None:
         f"{row.work.what}\n{row.work.durability}; dashed: {row.work.limit}, {duration(limit)}",
         loc="left", fontsize=10,
     )  # fmt: skip
-    panel.set_xlabel(f"seconds per {row.work.per}", fontsize=9)
+    panel.set_xlabel(f"time per {row.work.per}", fontsize=9)
     panel.margins(y=0.02)
 
 
@@ -79,21 +84,31 @@ def draw_curves(path: str, curves: Sequence[Curve]) -> None:
 
 def _line(panel: Any, curve: Curve) -> None:
     places = list(curve.points)
-    medians = [figure.median * 1e6 for figure in curve.points.values()]
+    medians = [figure.median for figure in curve.points.values()]
     panel.plot(places, medians, marker="o", color=_OURS_COLOUR)
     panel.fill_between(
         places,
-        [min(figure.seconds) * 1e6 for figure in curve.points.values()],
-        [max(figure.seconds) * 1e6 for figure in curve.points.values()],
+        [min(figure.seconds) for figure in curve.points.values()],
+        [max(figure.seconds) for figure in curve.points.values()],
         color=_OURS_COLOUR, alpha=0.2,
     )  # fmt: skip
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_ylim(min(medians) / 10, max(medians) * 10)
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticks(places, [_count(at) for at in places], fontsize=8)
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda at, _: duration(at)))
     promise = "flat by design" if curve.flat else "grows by design"
     panel.set_title(f"{curve.what}\n{promise}; slope {curve.slope:+.2f}", fontsize=8.5, loc="left")
     panel.set_xlabel(curve.over, fontsize=9)
-    panel.set_ylabel("us", fontsize=9)
+
+
+def _count(number: int) -> str:
+    """A count on an axis, short."""
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
 
 
 def _save(sheet: Sheet, path: str) -> None:

@@ -3,8 +3,8 @@
 Durability is the same on both sides of every comparison. ``synced`` means that a write that has
 returned survives a power loss: LMDB's default, RocksDB with ``sync`` and its log, SQLite in WAL
 mode with ``synchronous=FULL``. Otherwise a write survives the death of the process alone: LMDB with
-``sync=False``, RocksDB with its log but no sync, SQLite in WAL mode with ``synchronous=OFF``. diskcache is SQLite underneath and takes the same
-two settings; its evictions are turned off.
+``sync=False``, RocksDB with its log but no sync, SQLite in WAL mode with ``synchronous=OFF``.
+diskcache is SQLite underneath and takes the same two settings; its evictions are turned off.
 
 Each may be used from many threads at once, as its authors mean it to be: LMDB and RocksDB order
 their writers themselves, SQLite's one connection is taken in turn, which is faster than a

@@ -1,4 +1,4 @@
-"""The least that work costs on this machine, by the plainest means: what every figure is held to."""
+"""The least that work costs on this machine by the plainest means, which figures are held to."""
 
 import contextlib
 import itertools

@@ -1,5 +1,7 @@
 """The engine's vector store and index, in the shape that they are compared in."""
 
+import os
+
 import numpy as np
 import pyarrow.compute as pc
 
@@ -54,7 +56,7 @@ class Index:
 
     def __init__(self, directory: str, dimension: int, kind: str, durability: Durability) -> None:
         self._engine = holdfast.open(directory)
-        self._index = self._engine.index(
+        self._index: holdfast.Index | holdfast.PersistedIndex = self._engine.index(
             "rows", kind=kind, dimension=dimension, metric="euclidean", durability=durability
         )
         self._breadth: int | None = None
@@ -71,12 +73,27 @@ class Index:
 
     def look_at(self, breadth: int) -> None:
         if self._breadth is None:
-            self._index.optimize(timeout=600)
+            self._index.optimize()
         self._breadth = max(K, breadth)
 
     def close(self) -> None:
         self._index.checkpoint()
         self._engine.close()
+
+
+class InProcess(Index):
+    """The same index without an engine, in this process."""
+
+    def __init__(self, directory: str, dimension: int, durability: Durability) -> None:
+        path = os.path.join(directory, "rows.iqdb")
+        self._index = self._opened = holdfast.PersistedIndex.open(
+            path, kind="flat", dimension=dimension, metric="euclidean", durability=durability
+        )
+        self._breadth = None
+
+    def close(self) -> None:
+        self._opened.checkpoint()
+        self._opened.close()
 
 
 def _numbers(ids: object) -> Found:
@@ -86,6 +103,7 @@ def _numbers(ids: object) -> Found:
 UNSYNCED: dict[str, Kind[Store]] = {
     f"{OURS} vectors": Kind((), lambda path, d: Vectors(path, d, "never")),
     f"{OURS} index": Kind((), lambda path, d: Index(path, d, "flat", "never")),
+    f"{OURS} PersistedIndex": Kind((), lambda path, d: InProcess(path, d, "never")),
 }
 GRAPH: dict[str, Kind[Store]] = {
     f"{OURS} index, hnsw": Kind(("faiss-cpu",), lambda path, d: Index(path, d, "hnsw", "never")),
@@ -93,4 +111,5 @@ GRAPH: dict[str, Kind[Store]] = {
 SYNCED: dict[str, Kind[Store]] = {
     f"{OURS} vectors": Kind((), lambda path, d: Vectors(path, d, "always")),
     f"{OURS} index": Kind((), lambda path, d: Index(path, d, "flat", "always")),
+    f"{OURS} PersistedIndex": Kind((), lambda path, d: InProcess(path, d, "always")),
 }

@@ -151,8 +151,8 @@ class DuckDb:
 
     def get(self, entity: int, time: int) -> int:
         query = "SELECT vector FROM points WHERE entity = ? AND time = ?"
-        found = self._base.execute(query, [entity, time]).fetchone()
-        return 0 if found is None else len(found[0])
+        found = self._base.execute(query, [entity, time]).fetchall()
+        return len(found[0][0]) if found else 0
 
     def close(self) -> None:
         self._base.close()

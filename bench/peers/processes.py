@@ -114,7 +114,7 @@ class Executor(_Calling):
 
 
 class _Bodies:
-    """What the actors are."""
+    """What the Ray actor is."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self._bodies = {size: bytes(size) for size in sizes}
@@ -157,10 +157,9 @@ class Xoscar:
         pool = await self._xoscar.create_actor_pool(
             _LOOPBACK, n_process=1, subprocess_start_method="spawn"
         )
-        kind = type("Bodies", (_Bodies, self._xoscar.Actor), {"__module__": __name__})
-        globals()["Bodies"] = kind
+        actors: Any = importlib.import_module("holdfast.bench.peers.xoscar_actor")
         actor = await self._xoscar.create_actor(
-            kind, sizes, uid="bodies", address=pool.external_address,
+            actors.Bodies, sizes, uid="bodies", address=pool.external_address,
             allocate_strategy=allocation.ProcessIndex(1),
         )  # fmt: skip
         return pool, actor

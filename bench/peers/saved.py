@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,15 +36,15 @@ class OwnStore:
     """A store of the engine's: one durable call, and opened together with its engine."""
 
     def __init__(self, make: Callable[[str, int], Store], directory: str, dimension: int) -> None:
-        self._make = lambda: contextlib.closing(make(directory, dimension))
+        self._make = partial(make, directory, dimension)
         self._opened = contextlib.ExitStack()
 
     def save(self, rows: Floats) -> None:
-        with self._make() as store:
+        with contextlib.closing(self._make()) as store:
             store.add(0, rows)
 
     def first_answer(self, query: Floats) -> Found:
-        return self._opened.enter_context(self._make()).search(query)
+        return self._opened.enter_context(contextlib.closing(self._make())).search(query)
 
     def close(self) -> None:
         self._opened.close()

@@ -22,10 +22,10 @@ from holdfast.bench.peers.contest import Figure
 from holdfast.bench.peers.own_vectors import Index, Vectors
 from holdfast.bench.peers.sizes import Sizes
 from holdfast.bench.peers.vector_stores import fill
-from holdfast.bench.run import Run, wait_for_index
+from holdfast.bench.run import Run
 from holdfast.bench.warm import settle
 from holdfast.bench.warm_data import DIMENSION as WARM_DIMENSION
-from holdfast.bench.warm_data import SPACE, sample
+from holdfast.bench.warm_data import SPACE, Window, sample
 from holdfast.bench.warm_write import BATCH, write_all
 
 FLAT_SLOPE = 0.15
@@ -133,7 +133,8 @@ def _clients(drawing: _Drawing) -> None:
                      {n: load([getting(i) for i in range(n)]) for n in sizes.clients},
                      flat=True)  # fmt: skip
         drawing.draw("clients-put", "durable fold.apply of one put, time per call of all", over,
-                     {n: load(fold_callers(fold, n)) for n in sizes.clients}, flat=True)  # fmt: skip
+                     {n: load(fold_callers(fold, n)) for n in sizes.clients},
+                     flat=True)  # fmt: skip
 
 
 def _stores(drawing: _Drawing) -> None:
@@ -163,7 +164,7 @@ def _fold_rows(drawing: _Drawing) -> None:
             drawing.run.say(f"  a fold of {count:,} entries")
             data.write_log(os.path.join(directory, "config.snap"), count)
             engines[count] = stack.enter_context(holdfast.open(directory))
-            wait_for_index(engines[count].fold("config", timeout=600))
+            settle(engines[count].fold("config", timeout=600))
         folds = {count: engine.fold("config") for count, engine in engines.items()}
         over = "entries"
         drawing.draw("fold-get", "fold.get of any entry", over,
@@ -219,6 +220,7 @@ def _histories(drawing: _Drawing) -> None:
             fold = folds[length] = engine.fold("config", durability="never")
             for number in range(length):
                 fold.apply(data.puts(range(_KEYS), number), holdfast.Cursor.from_u64(number))
+            settle(fold)
         drawing.draw("history-get", f"fold.get of one of {_KEYS:,} keys", "updates of each key",
                      {n: _repeated(_fold_get(f, _KEYS), sizes.calls) for n, f in folds.items()},
                      flat=True)  # fmt: skip
@@ -252,9 +254,7 @@ def _warm_rows(drawing: _Drawing) -> None:
         drawing.draw("warm-put", "durable warm.put of one point", over, puts, flat=True)
 
 
-def _warm_range(
-    store: holdfast.Warm, windows: Iterator[tuple[int, int, int, int]]
-) -> Callable[[], object]:
+def _warm_range(store: holdfast.Warm, windows: Iterator[Window]) -> Callable[[], object]:
     def read() -> None:
         entity, start, end, rows = next(windows)
         assert store.range(entity, SPACE, start, end).num_rows == rows, "some are missing"

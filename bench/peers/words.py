@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from holdfast.bench.peers.contest import OURS, Comparison
+from holdfast.bench.peers.contest import OURS, Comparison, Figure
 from holdfast.bench.peers.limits import Speed
 from holdfast.bench.peers.scaling import Curve
 from holdfast.bench.report import figure
@@ -23,6 +23,10 @@ def percent(share: float) -> str:
     return f"{figure(100 * share)} %"
 
 
+def _spread(found: Figure) -> str:
+    return f"{100 * found.spread:.0f} %"
+
+
 def rows_table(rows: Sequence[Comparison]) -> str:
     """The rows of an area: for each work its limit and everyone who took part, fastest first."""
     lines = ["| work | who | time | spread | of the limit | recall |", "|---|---|---|---|---|---|"]
@@ -31,14 +35,14 @@ def rows_table(rows: Sequence[Comparison]) -> str:
         first = f"**{work.what}**, per {work.per}; {work.durability}"
         lines.append(
             f"| {first} | *limit: {work.limit}* | {duration(row.limit.median)} "
-            f"| {percent(row.limit.spread)} | | |"
+            f"| {_spread(row.limit)} | | |"
         )
         for name in sorted(row.figures, key=lambda name: row.figures[name].median):
             found = row.figures[name]
             shown = f"**{name}**" if name.startswith(OURS) else name
             recall = "" if found.recall is None else f"{found.recall:.3f}"
             lines.append(
-                f"| | {shown} | {duration(found.median)} | {percent(found.spread)} "
+                f"| | {shown} | {duration(found.median)} | {_spread(found)} "
                 f"| {percent(row.share(name))} | {recall} |"
             )
     return "\n".join(lines) + "\n"
@@ -47,15 +51,21 @@ def rows_table(rows: Sequence[Comparison]) -> str:
 def notes(rows: Sequence[Comparison], left_out: Mapping[str, str]) -> str:
     """What has to be said beside the table: notes, who is ahead where, who was left out."""
     lines = [f"- {row.work.what}: {row.note}." for row in rows if row.note]
-    for row in rows:
-        own = row.ours()
-        for name in row.ahead():
-            assert own is not None
-            factor = row.figures[own].median / row.figures[name].median
-            lines.append(f"- {name} is ahead of {own}, {factor:.2g} times: {row.work.what}"
-                         f" ({row.work.durability}).")  # fmt: skip
+    lines += [_who_is_ahead(row) for row in rows if row.ahead()]
     lines += [f"- {name} took no part: {why}." for name, why in left_out.items()]
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _who_is_ahead(row: Comparison) -> str:
+    own = row.ours()
+    assert own is not None, "nobody is ahead of nothing"
+    ours = row.figures[own].median
+    others = (f"{name} {_times(ours / row.figures[name].median)}" for name in row.ahead())
+    return f"- Ahead of {own} in {row.work.what} ({row.work.durability}): {', '.join(others)}."
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.1f} times" if factor < 10 else f"{factor:,.0f} times"
 
 
 def curves_table(curves: Sequence[Curve]) -> str:
