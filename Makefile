@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test interop demo bench bench-peers bench-budgets drill fuzz clean FORCE
+.PHONY: help setup check test interop demo bench bench-compare bench-peers bench-budgets drill fuzz clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,8 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	2>/dev/null && echo "$$candidate" && break; done)
 PYTEST_ARGS ?= -n 2
 BENCH_ARGS ?=
+# By how much a median may be above the one it is compared with.
+BENCH_SLOWER ?= 50%
 PEERS_ARGS ?=
 BUDGETS_ARGS ?=
 DRILL_ARGS ?= --seconds 600 --report build/drill.html
@@ -26,6 +28,10 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 # Containers often tell Python not to write bytecode. Then every worker would compile the package
 # anew at its start, which no user's installation does.
 COMPILE = $(BIN)/python -m compileall -q build/__editable__.*/holdfast
+
+BENCH = $(BIN)/python -m pytest bench/suites -o python_files='bench_*.py' -p no:xdist \
+	--benchmark-storage=file://build/benchmarks --benchmark-columns=median,iqr,ops,rounds \
+	--benchmark-group-by=fullfunc
 
 # The original as it is published: a package that brings the binary of 0.2.2 for this platform.
 ORIGINAL := build/interop
@@ -50,7 +56,7 @@ check: build/installed ## Check formatting, lint rules and types
 
 test: build/installed ## Run the tests; PYTEST_ARGS='-k name' to choose
 	@$(COMPILE)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
 
 interop: build/installed ## Read and write in turn with the original's Node package (needs npm)
 	@if ! command -v node > /dev/null || ! command -v npm > /dev/null; then \
@@ -66,9 +72,14 @@ demo: build/installed ## Run the demonstration
 	@$(COMPILE)
 	$(BIN)/holdfast demo
 
-bench: build/peers ## Measure against other stores
+bench: build/installed ## Run the micro-benchmarks and keep their figures; BENCH_ARGS='-k fold' to choose
 	@$(COMPILE)
-	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
+	$(BENCH) --benchmark-save=kept $(BENCH_ARGS)
+
+bench-compare: build/installed ## Run them again, against the figures kept last; BASELINE=0001 to choose
+	@$(COMPILE)
+	$(BENCH) --benchmark-compare$(if $(BASELINE),=$(BASELINE)) \
+		--benchmark-compare-fail=median:$(BENCH_SLOWER) $(BENCH_ARGS)
 
 bench-peers: build/peers ## Measure side by side with other stores; PEERS_ARGS='--quick' to try
 	@$(COMPILE)

@@ -25,7 +25,7 @@ class RegistryWork(KeyWork[RegistryLoad]):
 
     @classmethod
     def preload(cls, handle: Any, load: RegistryLoad, keys: Sequence[int]) -> None:
-        handle.save_many([_model(key, PRELOADED, load.fields) for key in keys])
+        handle.save_many([model_of(key, PRELOADED, load.fields) for key in keys])
 
     def operations(self) -> dict[str, Callable[[], Steps]]:
         return {"save": self.save, "exact": self.exact, "nearest": self.nearest}
@@ -33,7 +33,7 @@ class RegistryWork(KeyWork[RegistryLoad]):
     def save(self) -> Steps:
         """Save one model in place of the one before."""
         write = self.truth.begin([self.own_key()])
-        model = _model(write.keys[0], write.numbers[0], self.load.fields)
+        model = model_of(write.keys[0], write.numbers[0], self.load.fields)
         yield lambda registry: registry.save(model)
         self.truth.acknowledged(write)
 
@@ -59,7 +59,7 @@ class RegistryWork(KeyWork[RegistryLoad]):
         self._judge(key, known, None if neighbour is None else neighbour.artifact)
 
     def _judge(self, key: int, known: Sequence[int], model: holdfast.ModelArtifact | None) -> None:
-        if model is not None and model != _model(key, model.em_iterations, self.load.fields):
+        if model is not None and model != model_of(key, model.em_iterations, self.load.fields):
             raise WrongRead(f"the model of schema {key} is not what any write gave")
         self.truth.saw([key], known, [ABSENT if model is None else model.em_iterations])
 
@@ -75,7 +75,8 @@ def _schema(key: int, fields: int) -> holdfast.SchemaFingerprint:
     return holdfast.SchemaFingerprint(digest, stats, 1000, _CREATED)
 
 
-def _model(key: int, number: int, fields: int) -> holdfast.ModelArtifact:
+def model_of(key: int, number: int, fields: int) -> holdfast.ModelArtifact:
+    """The model that write ``number`` gives a schema of so many fields."""
     rows = abs(vectors_of([key], [number], fields * _LEVELS).reshape(fields, _LEVELS))
     return holdfast.ModelArtifact(
         _schema(key, fields), rows, rows, -2.0, 0.9, 0.1,
