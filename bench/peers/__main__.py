@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(Markdown(f"# {name}\n\n{text}"))
             run.say(f"{name}: {took:.0f} s")
             if options.page:
-                said = f"{words.machine_words(facts)}{'Small sizes. ' * options.quick}"
+                said = words.machine_words(facts) + "\nSmall sizes.\n" * options.quick
                 _keep(options.page, name, found[name], f"{said}\n{text}", draw)
     if options.json:
         _write(options.json, json.dumps(found, indent=2) + "\n")

@@ -24,7 +24,7 @@ _SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_ROOM = 12.0  # to the right of the longest bar, for its label: a factor on a logarithmic axis
+_ROOM = 25.0  # to the right of the longest bar, for its label: a factor on a logarithmic axis
 
 
 def draw_rows(path: str, title: str, rows: Sequence[Comparison]) -> None:
@@ -59,7 +59,10 @@ def _bars(panel: Any, row: Comparison) -> None:
         figure = row.figures[name]
         found = "" if figure.recall is None else f", recall {figure.recall:.3f}"
         text = f"  {duration(figure.median)}, {percent(row.share(name))} of the limit{found}"
-        panel.text(max(figure.seconds), place, text, va="center", fontsize=9)
+        panel.text(
+            max(figure.seconds), place, text, va="center", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+        )  # fmt: skip
     panel.set_title(
         f"{row.work.what}\n{row.work.durability}; dashed: {row.work.limit}, {duration(limit)}",
         loc="left", fontsize=10,

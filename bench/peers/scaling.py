@@ -173,7 +173,7 @@ def _fold_rows(drawing: _Drawing) -> None:
         drawing.draw("fold-put", "durable fold.apply of one put", over,
                      {n: _repeated(_fold_put(fold, n), sizes.puts) for n, fold in folds.items()},
                      flat=True)  # fmt: skip
-        drawing.draw("fold-reopen", "a worker started anew, to the first answer", over,
+        drawing.draw("fold-reopen", "fold: a worker ended and started anew, to its first answer", over,
                      {n: _reopening(engine, data.key(0)) for n, engine in engines.items()},
                      flat=False)  # fmt: skip
 
@@ -204,8 +204,12 @@ def _fold_put(fold: holdfast.Fold, count: int) -> Callable[[], object]:
 def _reopening(engine: holdfast.Engine, key: str) -> Measurement:
     def measure() -> float:
         fold = engine.fold("config")
-        engine.restart("config")
-        return seconds(lambda: fold.get(key))
+
+        def reopen() -> None:
+            engine.restart("config")
+            assert fold.get(key) is not None, "it is not there"
+
+        return seconds(reopen)
 
     return measure
 

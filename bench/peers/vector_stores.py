@@ -7,6 +7,7 @@ what it writes, so it takes part only where nobody does.
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -104,6 +105,8 @@ class LanceDb:
 
     def __init__(self, directory: str, dimension: int) -> None:
         lancedb: Any = importlib.import_module("lancedb")
+        # The processes that are forked after it has been loaded do not use it.
+        warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
         schema = _as_arrow(0, np.zeros((0, dimension), np.float32)).schema
         self._table = lancedb.connect(directory).create_table("rows", schema=schema, exist_ok=True)
 
