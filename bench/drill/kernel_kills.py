@@ -41,7 +41,7 @@ class Point(NamedTuple):
     """A call that changes a file: its name, and how many of that name there were with it."""
 
     name: str
-    count: int
+    nth: int
 
 
 def killed_at_each_call(scene: Scene) -> None:
@@ -59,7 +59,7 @@ def killed_at_each_call(scene: Scene) -> None:
         except Broken as broken:
             scene.tally.lost_acknowledged += broken.harm is Harm.LOST
             scene.tally.wrong_answers += broken.harm is Harm.WRONG
-            where = f"killed at the {point.count}. {point.name} after {answered} operations"
+            where = f"killed at the {point.nth}. {point.name} after {answered} operations"
             scene.broke(broken.promise, f"{where}, in {home.name}: {broken.detail}", operations)
             return
 
@@ -102,7 +102,7 @@ def _points(subject: Subject, operations: Sequence[str], home: Path) -> list[Poi
 
 def _killed(subject: Subject, operations: Sequence[str], home: Path, point: Point) -> int:
     """Have it killed at a call; returns how many operations were answered before."""
-    inject = f"inject={point.name}:signal=SIGKILL:when={point.count}"
+    inject = f"inject={point.name}:signal=SIGKILL:when={point.nth}"
     options = ("-e", f"trace={point.name}", "-e", inject, "-o", os.devnull)
     status, answered = _run(subject, operations, home, options)
     if not os.WIFSIGNALED(status):
