@@ -15,6 +15,7 @@ from holdfast.bench.drill.live_stores import LiveStore, keys_of
 from holdfast.bench.drill.serving import PATIENCE_S, Stuck
 from holdfast.formats.errors import (
     CallTimeout,
+    EngineClosed,
     EngineUnavailable,
     HoldfastError,
     InvalidArgument,
@@ -164,6 +165,8 @@ class Client(threading.Thread):
             self.errors.append(error)
             text = f"{type(error).__name__}: {error}"
             self._recorder.ended(number, outcome_of(error), error=text)
+            if isinstance(error, EngineClosed):
+                self.stop()  # the program is about to end, and so does a thread of it
             return None
 
 

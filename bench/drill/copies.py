@@ -402,6 +402,6 @@ def parts_on_copies(source: str) -> Sequence[Part]:
     return [
         *(Part(f"{fault} on copies", CopyDrill(fault), 2) for fault in in_memory_drills),
         Part("processes on copies", LiveCopyDrill(), 3),
-        Part("clock jumps beside copies", Beside(LiveDrill("time", [wall_clock.SCENARIO])), 3),
         Part("soak beside copies", Beside(SoakDrill()), 5),
+        Part("clock jumps beside copies", Beside(LiveDrill("time", [wall_clock.SCENARIO])), 3),
     ]

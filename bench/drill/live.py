@@ -17,7 +17,7 @@ from holdfast.bench.drill.tally import Failure, Tally
 
 _AT_ONCE = 2
 """So many scenarios for each process that explores in memory."""
-_PATIENCE = 2.5  # a scene whose calls never come back notices it itself, and says more about it
+_PATIENCE = 5.0  # a scene whose calls never come back notices it itself, and says more about it
 ENDS = "a drill of a real engine comes to its end"
 
 

@@ -22,7 +22,7 @@ from holdfast.bench.drill.sources import ORIGINAL, fingerprint
 from holdfast.bench.drill.tally import Failure, Tally
 
 FINISHES = "every drill runs to its end"
-OVERDUE_S = 120.0
+OVERDUE_S = 200.0
 """A drill that goes on for so long after its time is over waits for what never comes."""
 SOAK_EXHAUSTIVE_S = 60.0
 """A soak has no end of its own; this is its time when the others have as much as they need."""

@@ -13,9 +13,9 @@ from tests.bench.mutations import Mutation
 
 _PATIENCE = (
     ("bench/drill/serving.py", "PATIENCE_S = 60.0", "PATIENCE_S = 10.0"),
-    ("bench/drill/forks.py", "_GRACE_S = 30.0", "_GRACE_S = 10.0"),
+    ("bench/drill/forks.py", "_GRACE_S = 30.0", "_GRACE_S = 5.0"),
     ("bench/drill/findings.py", "_SHRINKING_S = 15.0", "_SHRINKING_S = 3.0"),
-    ("bench/drill/run.py", "OVERDUE_S = 120.0", "OVERDUE_S = 15.0"),
+    ("bench/drill/run.py", "OVERDUE_S = 200.0", "OVERDUE_S = 40.0"),
 )
 """Drills wait a minute for what should come at once; for what never comes that is long."""
 

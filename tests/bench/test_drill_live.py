@@ -294,6 +294,9 @@ def test_a_call_past_the_file_layer_is_told() -> None:
     layer = {"1": ["write a", "sync a"]}
     assert differences(layer, {"1": ["write a", "sync a"]}) == []
     assert differences(layer, {"1": ["write a"]}) == [], "it was killed before it made the call"
+    copied = {"1": ["write a", "copy mode a", "copy mode a"]}
+    assert differences(copied, {"1": ["write a"]}) == [], "before both calls of a copied mode"
+    assert differences(copied, {"1": []})
     assert differences(layer, {"1": ["write a", "write a", "sync a"]})
     assert differences(layer, {"1": ["write a", "sync a", "write b"]})
     assert differences(layer, {"1": []})
