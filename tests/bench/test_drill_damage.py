@@ -127,7 +127,8 @@ def test_a_process_that_dies_is_a_finding() -> None:
 
     tally = Tally()
     assert share(_work(act), 2, tally, Clock()) == ["ended by SIGSEGV with piece 3"]
-    assert tally.faults["done"] >= 4
+    # The one that died may have done all up to its end; it takes its counts with it.
+    assert tally.faults["done"] >= 3
 
 
 def test_an_exception_of_the_drill_is_a_finding() -> None:
