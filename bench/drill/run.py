@@ -85,8 +85,8 @@ def _parts() -> list[Part]:
     from holdfast.bench.drill.soak import SoakDrill
 
     live = [
-        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
         ("killed at each call by strace", LiveDrill("kill", [kernel_kills.SCENARIO]), 4),
+        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
         ("real limits", LiveDrill("errors", limits.SCENARIOS), 6),
         ("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 4),
         ("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 30),
@@ -99,7 +99,7 @@ def _parts() -> list[Part]:
         Part("errors", ErrorDrill(), 6),
         *(Part(name, Once(drill), share) for name, drill, share in live),
         Part("soak", SoakDrill(), 14),
-        *(Part(f"{name}, other stores", drill, share) for name, drill, share in live),
+        *(Part(f"{name}, other stores", drill, share) for name, drill, share in reversed(live)),
     ]
 
 
