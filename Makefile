@@ -1,7 +1,7 @@
 # Works with GNU make 3.81, which is what macOS has.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test interop demo bench drill fuzz clean FORCE
+.PHONY: help setup check test interop demo bench bench-compare bench-peers bench-budgets drill fuzz clean FORCE
 
 # The versions that constraints.txt has wheels for. PYTHON=... overrides the choice.
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,10 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	2>/dev/null && echo "$$candidate" && break; done)
 PYTEST_ARGS ?= -n 2
 BENCH_ARGS ?=
+# By how much a median may be above the one it is compared with.
+BENCH_SLOWER ?= 50%
+PEERS_ARGS ?=
+BUDGETS_ARGS ?=
 DRILL_ARGS ?= --seconds 600 --report build/drill.html
 FUZZ_ARGS ?=
 
@@ -25,13 +29,17 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 # anew at its start, which no user's installation does.
 COMPILE = $(BIN)/python -m compileall -q build/__editable__.*/holdfast
 
+BENCH = $(BIN)/python -m pytest bench/suites -o python_files='bench_*.py' -p no:xdist \
+	--benchmark-storage=file://build/benchmarks --benchmark-columns=median,iqr,ops,rounds \
+	--benchmark-group-by=fullfunc
+
 # The original as it is published: a package that brings the binary of 0.2.2 for this platform.
 ORIGINAL := build/interop
 NPM_INSTALL := npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' \
-		| while IFS='|' read -r target text; do printf '  make %-7s  %s\n' "$$target" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
+		| while IFS='|' read -r target text; do printf '  make %-13s  %s\n' "$$target" "$$text"; done
 
 setup: build/installed ## Make .venv with the project and its tools (the others do it when needed)
 
@@ -48,7 +56,7 @@ check: build/installed ## Check formatting, lint rules and types
 
 test: build/installed ## Run the tests; PYTEST_ARGS='-k name' to choose
 	@$(COMPILE)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
 
 interop: build/installed ## Read and write in turn with the original's Node package (needs npm)
 	@if ! command -v node > /dev/null || ! command -v npm > /dev/null; then \
@@ -64,9 +72,22 @@ demo: build/installed ## Run the demonstration
 	@$(COMPILE)
 	$(BIN)/holdfast demo
 
-bench: build/peers ## Measure against other stores
+bench: build/installed ## Run the micro-benchmarks and keep their figures; BENCH_ARGS='-k fold' to choose
 	@$(COMPILE)
-	$(BIN)/python -m holdfast.bench $(BENCH_ARGS)
+	$(BENCH) --benchmark-save=kept $(BENCH_ARGS)
+
+bench-compare: build/installed ## Run them again, against the figures kept last; BASELINE=0001 to choose
+	@$(COMPILE)
+	$(BENCH) --benchmark-compare$(if $(BASELINE),=$(BASELINE)) \
+		--benchmark-compare-fail=median:$(BENCH_SLOWER) $(BENCH_ARGS)
+
+bench-peers: build/peers ## Measure side by side with other stores; PEERS_ARGS='--quick' to try
+	@$(COMPILE)
+	$(BIN)/python -m holdfast.bench.peers $(PEERS_ARGS)
+
+bench-budgets: build/peers ## Measure every budget; BUDGETS_ARGS='--resume --only fold' to choose
+	@$(COMPILE)
+	$(BIN)/python -m holdfast.bench.budgets $(BUDGETS_ARGS)
 
 drill: build/installed ## Break every promise on purpose, and see each planted defect noticed
 	@$(COMPILE)
@@ -93,7 +114,7 @@ $(BIN)/python:
 # The links of the strict mode are one for each file, so a module that comes or goes needs a new
 # set, while an edited one does not. This file changes only when the list of modules does.
 $(VENV)/modules: $(BIN)/python FORCE
-	@find $(LAYERS) -name '*.py' -o -name py.typed | LC_ALL=C sort > $@.new
+	@find $(LAYERS) -name "*.py" -o -name py.typed -o -name "*.toml" | LC_ALL=C sort > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Lies beside the links, so that it goes when they go.
@@ -108,6 +129,9 @@ build/fuzzer: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,fuzz]'
 	@touch $@
 
+# hnswlib is published as source alone, so there has to be a compiler; without it, it is left out.
 build/peers: build/installed
 	$(PIP_INSTALL) $(EDITABLE) '.[dev,peers]'
+	@$(PIP_INSTALL) --no-binary hnswlib hnswlib > /dev/null 2>&1 \
+		|| echo "hnswlib cannot be built here, so it is not compared with"
 	@touch $@

@@ -6,78 +6,25 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from holdfast.bench import (
-    fold,
-    indexes,
-    large,
-    registry,
-    report,
-    runtime,
-    transport,
-    vector_files,
-    vectors,
-    warm,
-    warm_files,
-    warm_write,
-)
+from holdfast.bench import report, transport
+from holdfast.bench.groups import GROUPS
 from holdfast.bench.measure import Row, machine_facts
 from holdfast.bench.run import FULL, QUICK, Run
 
-GROUPS: dict[str, Callable[[Run], list[Row]]] = {
-    "get": fold.get,
-    "callers": fold.callers,
-    "batches-never": fold.batches_never,
-    "batches-always": fold.batches_always,
-    "reopen": large.reopen,
-    "range": large.ranges,
-    "compaction": large.compaction,
-    "kill": runtime.kill,
-    "open": runtime.opening,
-    "idle": runtime.idle,
-    "vectors-exact": vectors.exact,
-    "vectors-approximate": vectors.approximate,
-    "vectors-filter": vectors.filtered,
-    "vectors-ingest": vector_files.ingest,
-    "vectors-commits": vector_files.commits,
-    "vectors-index": vector_files.index,
-    "vectors-open": vector_files.opening,
-    "vectors-restart": vector_files.restart,
-    "vectors-memory": vector_files.memory,
-    "warm-write-never": warm_write.batches_never,
-    "warm-write-always": warm_write.batches_always,
-    "warm-put": warm_write.puts,
-    "warm-range": warm.ranges,
-    "warm-whole": warm.whole,
-    "warm-scan": warm.scan,
-    "warm-get": warm.gets,
-    "warm-nearest": warm.nearest,
-    "warm-open": warm_files.opening,
-    "warm-memory": warm_files.memory,
-    "warm-import": warm_files.importing,
-    "warm-compaction": warm_files.compaction,
-    "warm-compression": warm_files.compression,
-    "index-save": indexes.save,
-    "index-load": indexes.load,
-    "index-insert": indexes.insert,
-    "index-replay": indexes.replay,
-    "registry-save": registry.save,
-    "registry-nearest": registry.nearest,
-    "registry-sample": registry.sample,
-}
 KINDS = ("vectors", "warm", "index")
-"""Each stands for every group whose name begins with it, and has a page of figures."""
+"""Each stands for every group whose name begins with it."""
 TRANSPORT = "transport"
 _TABLE_BEGINS, _TABLE_ENDS = "<!-- table -->\n", "<!-- end of table -->"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; 1 only with ``--strict`` and a budget that was missed."""
+    """Run the benchmarks. Verdicts on budgets are in the table; ``bench.budgets`` exits by them."""
     options = _parser().parse_args(arguments)
     names = _meant(options.only.split(",")) if options.only else [*GROUPS, TRANSPORT]
     if unknown := [name for name in names if name not in {*GROUPS, TRANSPORT}]:
@@ -98,11 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.figures and figures:
         kept = transport.as_json(figures)
         _keep(options.figures, TRANSPORT, machine, kept, transport.as_markdown(figures))
-    for kind in KINDS if options.figures else ():
-        if about := [row for row in rows if row.name.startswith(f"{kind}-")]:
-            kept = {"rows": [row.as_json() for row in about]}
-            _keep(options.figures, kind, machine, kept, report.as_markdown(about))
-    return int(options.strict and any(row.met is False for row in rows))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,11 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--directory", help="where to make a directory for the data (default: the current one)"
     )
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is missed")
     parser.add_argument(
         "--figures",
         metavar="DIR",
-        help=f"keep the figures of {', '.join([*KINDS, TRANSPORT])} there",
+        help=f"keep the figures of {TRANSPORT} there",
     )
     return parser
 

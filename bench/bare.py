@@ -3,6 +3,7 @@
 import mmap
 import os
 import struct
+import sys
 
 import holdfast
 from holdfast.formats.checksum import crc32
@@ -79,3 +80,11 @@ def write_and_sync(path: str, size: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Have what was written to a file on the disk when this returns."""
+    if sys.platform == "darwin":
+        os.fsync(descriptor)
+    else:
+        os.fdatasync(descriptor)

@@ -283,7 +283,8 @@ class FaultyFile:
             partly=lambda written: self.inner.append(data[:written]),
         )
 
-    def write_at(self, offset: int, data: Buffer) -> None:
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._disk.do(
             ("write_at", self._path),
             lambda: self.inner.write_at(offset, data),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import holdfast
-from holdfast.bench import data, peers
+from holdfast.bench import data
 from holdfast.bench.bare import BareLog
 from holdfast.bench.callers import (
     OneCall,
@@ -27,6 +27,8 @@ from holdfast.bench.measure import (
     seconds,
     seconds_per_call,
 )
+from holdfast.bench.peers import key_value_stores as stores
+from holdfast.bench.peers.kinds import installed, missing
 from holdfast.bench.run import Run
 from holdfast.workers.message import Durability
 
@@ -71,7 +73,7 @@ def callers(run: Run) -> list[Row]:
     samples = in_turn(_thread_loads(run), run.sizes.long_repetitions)
     samples |= in_turn(_process_loads(run), run.sizes.long_repetitions)
     middle = medians(samples)
-    name, rate = best(middle, peers.installed())
+    name, rate = best(middle, installed(stores.BESIDE))
     rows = []
     for shape, title in (("threads", "64 threads"), ("processes", "4 processes x 16 threads")):
         always, never = middle[f"{shape} always"], middle[f"{shape} never"]
@@ -82,7 +84,8 @@ def callers(run: Run) -> list[Row]:
         )  # fmt: skip
         rows.append(
             Row(f"callers-{shape}-peers", what, always, "calls/s", f"{name}, a sync per put, "
-                "64 threads", rate, at_least(2.0), _peers_note(middle))
+                "64 threads", rate, at_least(2.0), _peers_note(middle),
+                absent=missing(stores.BESIDE))
         )  # fmt: skip
     return rows
 
@@ -101,7 +104,7 @@ def _thread_loads(run: Run) -> dict[str, Measurement]:
         "threads always": lambda: fold_load("always"),
         "threads never": lambda: fold_load("never"),
     }
-    return loads | {name: _bound(peer_load, name) for name in peers.installed()}
+    return loads | {name: _bound(peer_load, name) for name in installed(stores.BESIDE)}
 
 
 def _process_loads(run: Run) -> dict[str, Measurement]:
@@ -117,7 +120,7 @@ def _process_loads(run: Run) -> dict[str, Measurement]:
     }
 
 
-def _peer_caller(peer: peers.Peer, number: int) -> OneCall:
+def _peer_caller(peer: stores.Peer, number: int) -> OneCall:
     key, value = data.key(number).encode(), data.value(number)
     return lambda _: peer.put(key, value)
 
@@ -166,16 +169,15 @@ def _against_peers(
     budget: Budget,
     samples: Samples | None = None,
 ) -> Row:
-    peer, rate = best(middle, peers.installed())
+    peer, rate = best(middle, installed(stores.BESIDE))
     return Row(
         name, what, middle["fold"], "entries/s", f"{peer}, {how}", rate, budget,
-        _peers_note(middle), samples or {},
+        _peers_note(middle), absent=missing(stores.BESIDE), samples=samples or {},
     )  # fmt: skip
 
 
 def _peers_note(middle: dict[str, float]) -> str:
-    figures = ", ".join(f"{name} {middle[name]:,.0f}" for name in peers.installed())
-    return "; ".join(filter(None, (figures, peers.missing())))
+    return ", ".join(f"{name} {middle[name]:,.0f}" for name in installed(stores.BESIDE))
 
 
 def _batch_samples(
@@ -197,7 +199,7 @@ def _batch_samples(
             return entries / seconds(lambda: _each(peer.put_batch, items))
 
     measurements = {"fold": fold_load} | others
-    measurements |= {name: _bound(peer_load, name) for name in peers.installed()}
+    measurements |= {name: _bound(peer_load, name) for name in installed(stores.BESIDE)}
     return in_turn(measurements, run.sizes.repetitions)
 
 
@@ -211,7 +213,7 @@ def _apply_all(fold: holdfast.Fold, work: list[list[holdfast.Update]]) -> None:
         fold.apply(batch, holdfast.Cursor.from_u64(number))
 
 
-def _item(put: holdfast.Update) -> peers.Item:
+def _item(put: holdfast.Update) -> stores.Item:
     assert isinstance(put, holdfast.Put)
     return put.key.encode(), put.value
 
@@ -233,10 +235,10 @@ def _fold(run: Run, durability: Durability) -> Iterator[holdfast.Fold]:
 
 
 @contextlib.contextmanager
-def _peer(run: Run, name: str, *, synced: bool) -> Iterator[peers.Peer]:
+def _peer(run: Run, name: str, *, synced: bool) -> Iterator[stores.Peer]:
     """A new store of a peer."""
     with run.fresh() as directory:
-        peer = peers.open_peer(name, directory, synced=synced)
+        peer = stores.BESIDE[name].make(directory, synced=synced)
         try:
             yield peer
         finally:

@@ -48,7 +48,12 @@ def at_least(bound: float) -> Budget:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``other`` is what ``against`` came to in the same run, in the same unit."""
+    """One figure. ``other`` is what ``against`` came to in the same run, in the same unit.
+
+    ``limit`` names what a figure with an absolute budget cannot be better than, and what that came
+    to in the same run and unit. ``absent`` names peers of the comparison that are not installed:
+    such a row has a figure, but no verdict.
+    """
 
     name: str
     what: str
@@ -59,6 +64,8 @@ class Row:
     budget: Budget | None = None
     note: str = ""
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    limit: tuple[str, float] | None = None
+    absent: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -67,8 +74,8 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the budget is kept; None for a figure without one."""
-        if self.budget is None:
+        """Whether the budget is kept; None for a figure without one, or without all its peers."""
+        if self.budget is None or self.absent:
             return None
         ratio = self.ratio
         return self.budget.met_by(self.value if ratio is None else ratio)
@@ -128,7 +135,7 @@ def unique_memory(pid: int) -> int:
     return int(psutil.Process(pid).memory_full_info().uss)
 
 
-def machine_facts(directory: str) -> dict[str, object]:
+def machine_facts(directory: str, packages: Sequence[str] = _PACKAGES) -> dict[str, object]:
     """What a figure has to be read with: machine, system, versions, file system, load."""
     return {
         "cpus": os.cpu_count(),
@@ -138,7 +145,7 @@ def machine_facts(directory: str) -> dict[str, object]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "file_system": _file_system(directory),
         "load_at_start": round(os.getloadavg()[0], 2),
-        "versions": {name: found for name in _PACKAGES if (found := version_of(name))},
+        "versions": {name: found for name in packages if (found := version_of(name))},
     }
 
 

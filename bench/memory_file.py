@@ -135,10 +135,11 @@ class MemoryFile:
     def append(self, data: Buffer) -> None:
         self.write_at(self.size(), data)
 
-    def write_at(self, offset: int, data: Buffer) -> None:
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
         node = self._checked(write=True)
-        if len(data):
-            node.write(offset, bytes(data))
+        data = b"".join(pieces)
+        if data:
+            node.write(offset, data)
 
     def truncate(self, size: int) -> None:
         self._checked(write=True).truncate(size)

@@ -27,6 +27,16 @@ def bound(budget: Budget | None, row: Row) -> str:
     return f"{budget.sense} {budget.bound:g} {unit}"
 
 
+def beside(row: Row) -> tuple[str, str]:
+    """What stands beside a figure, and what that came to: its comparison, or its limit."""
+    if row.other is not None:
+        return row.against, f"{figure(row.other)} {row.unit}"
+    if row.limit is not None:
+        what, value = row.limit
+        return f"limit: {what}", f"{figure(value)} {row.unit}"
+    return row.against, ""
+
+
 def print_table(console: Console, rows: Sequence[Row]) -> None:
     """The rows as a table, and their notes below it."""
     table = Table(title="medians; what is compared ran in turn, in this run", expand=False)
@@ -36,8 +46,8 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
         table.add_row(*_cells(row), _VERDICTS[row.met])
     console.print(table)
     for row in rows:
-        if row.note:
-            console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
+        if said := "; ".join(filter(None, (row.note, row.absent))):
+            console.print(f"{row.name}: {said}", markup=False, highlight=False)
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -45,7 +55,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
     lines = [" | ".join(("", *_HEADINGS, "met", "")).strip(), "|" + "---|" * (len(_HEADINGS) + 1)]
     for row in rows:
         verdict = {True: "yes", False: "no", None: ""}[row.met]
-        what = f"{row.what} ({row.note})" if row.note else row.what
+        said = "; ".join(filter(None, (row.note, row.absent)))
+        what = f"{row.what} ({said})" if said else row.what
         lines.append(" | ".join(("", what, *_cells(row)[1:], verdict, "")).strip())
     return "\n".join(lines) + "\n"
 
@@ -54,8 +65,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.what,
         f"{figure(row.value)} {row.unit}",
-        row.against,
-        "" if row.other is None else f"{figure(row.other)} {row.unit}",
+        *beside(row),
         "" if row.ratio is None else f"{row.ratio:.2f}",
         bound(row.budget, row),
     )

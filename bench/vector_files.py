@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 import holdfast
-from holdfast.bench import vector_data, vector_peers
+from holdfast.bench import vector_data
 from holdfast.bench.callers import spawning
 from holdfast.bench.large import kill_to_reply
 from holdfast.bench.measure import (
@@ -24,6 +24,7 @@ from holdfast.bench.measure import (
     medians,
     seconds,
 )
+from holdfast.bench.peers.vector_kinds import has_faiss
 from holdfast.bench.run import Run
 from holdfast.bench.vector_data import Floats, K, Sample
 from holdfast.bench.vectors import DIMENSION, filled, wait_for_index
@@ -127,7 +128,7 @@ def _settled(store: holdfast.Vectors) -> holdfast.VectorStatus:
 
 def index(run: Run) -> list[Row]:
     """Building the index of a store that is there, with queries, or with ingest, meanwhile."""
-    if not vector_peers.has_faiss():
+    if not has_faiss():
         run.say("  faiss is not installed, so there is no index")
         return []
     sample = _sample(run)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 import holdfast
-from holdfast.bench import vector_data, vector_peers
+from holdfast.bench import vector_data
 from holdfast.bench.callers import echoing
 from holdfast.bench.measure import (
     Measurement,
@@ -21,9 +21,12 @@ from holdfast.bench.measure import (
     medians,
     seconds,
 )
+from holdfast.bench.peers import vector_kinds
+from holdfast.bench.peers.kinds import installed, missing
+from holdfast.bench.peers.nearest import FaissFlat, Found, Peer, Tunable
+from holdfast.bench.peers.vector_kinds import Kinds
 from holdfast.bench.run import Run
 from holdfast.bench.vector_data import Floats, K, Sample
-from holdfast.bench.vector_peers import Found, Kind
 
 Search = Callable[[Floats], Found]
 
@@ -45,14 +48,14 @@ def exact(run: Run) -> list[Row]:
     """The 10 nearest by looking at every row, against numpy and faiss in this process."""
     count = run.sizes.vectors.rows
     return [
-        *_exact(run, vector_data.clustered(count, DIMENSION, _BATCH), vector_peers.EXACT),
+        *_exact(run, vector_data.clustered(count, DIMENSION, _BATCH), vector_kinds.EXACT),
         *_exact(run, vector_data.clustered(count, _WIDE, _BATCH), {}),
     ]
 
 
-def _exact(run: Run, sample: Sample, others: Mapping[str, Kind]) -> list[Row]:
+def _exact(run: Run, sample: Sample, others: Kinds) -> list[Row]:
     queries = sample.queries
-    limits = vector_peers.LIMITS
+    limits = vector_kinds.LIMITS
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(filled(run, sample))
         peers = stack.enter_context(_made(run, {**limits, **others}, sample.rows))
@@ -71,17 +74,18 @@ def _exact(run: Run, sample: Sample, others: Mapping[str, Kind]) -> list[Row]:
     best = min((name for name in limits if name in middle), key=lambda name: middle[name])
     name, what = f"vectors-exact-{sample.dimension}", f"exact top {K} of {sample}"
     notes = [f"{peer} {middle[peer]:.2f} ms" for peer in limits if peer in middle]
-    notes.append(vector_peers.missing({**limits, **others}))
+    notes.append(missing(others))
     first = Row(name, f"{what}, one query", middle["engine"], "ms", f"{best} in this process",
-                middle[best], at_most(1.5), "; ".join(filter(None, notes)), samples)  # fmt: skip
+                middle[best], at_most(1.5), "; ".join(filter(None, notes)), samples,
+                absent=missing(limits))  # fmt: skip
     beside = [_beside(name, what, peer, middle, "ms") for peer in others if peer in middle]
     return [first, *rows, *beside]
 
 
 def _batches(
-    run: Run, sample: Sample, store: holdfast.Vectors, faiss: vector_peers.Peer | None
+    run: Run, sample: Sample, store: holdfast.Vectors, faiss: Peer | None
 ) -> Iterator[Row]:
-    if not isinstance(faiss, vector_peers.FaissFlat):
+    if not isinstance(faiss, FaissFlat):
         return
     queries = sample.queries[:_BATCH]
     measurements: dict[str, Measurement] = {
@@ -106,7 +110,7 @@ def approximate(run: Run) -> list[Row]:
     A query has to get to the worker and back, which is what the echoes over a pipe stand for.
     """
     sizes = run.sizes.vectors
-    if not vector_peers.has_faiss():
+    if not vector_kinds.has_faiss():
         run.say("  faiss is not installed, so nothing is approximate")
         return []
     samples = (
@@ -121,13 +125,13 @@ def _approximate(run: Run, sample: Sample) -> list[Row]:
     nearest = vector_data.nearest(sample)
     with contextlib.ExitStack() as stack:
         engine = _Engine(stack.enter_context(filled(run, sample, indexed=True)))
-        kinds = vector_peers.LIBRARY | vector_peers.APPROXIMATE
+        kinds = vector_kinds.LIBRARY | vector_kinds.APPROXIMATE
         peers = stack.enter_context(_made(run, kinds, sample.rows))
         recalls = {"engine": recall_of(engine, sample, nearest)}
         if recalls["engine"] < RECALL:
             recalls["engine"] = tune(engine, sample, nearest)
         for name, peer in peers.items():
-            if isinstance(peer, vector_peers.Tunable):
+            if isinstance(peer, Tunable):
                 recalls[name] = tune(peer, sample, nearest)
             else:
                 recalls[name] = recall_of(peer, sample, nearest)
@@ -147,11 +151,11 @@ def rows_of(
     """The engine's row, and its peers', from microseconds and recalls by name."""
     middle = medians(samples)
     name, what = f"vectors-approximate-{sample.name}", f"approximate top {K} of {sample}"
-    (library,) = vector_peers.LIBRARY
+    (library,) = vector_kinds.LIBRARY
     notes = [
         f"ef {breadth or 'by default'}; {library} alone {middle[library]:.0f} us at recall "
         f"{recalls[library]:.3f}, an echo {middle['echo']:.0f} us",
-        vector_peers.missing(vector_peers.APPROXIMATE),
+        missing(vector_kinds.APPROXIMATE),
     ]
     return [
         Row(name, f"{what}, recall {recalls['engine']:.3f}", middle["engine"], "us",
@@ -160,7 +164,7 @@ def rows_of(
             "; ".join(filter(None, notes)), samples),
         *(
             _beside(name, f"{what}, recall {recalls[peer]:.3f}", peer, middle, "us")
-            for peer in vector_peers.APPROXIMATE if peer in middle
+            for peer in vector_kinds.APPROXIMATE if peer in middle
         ),
     ]  # fmt: skip
 
@@ -179,12 +183,12 @@ class _Engine:
         return self._store.query(query, K, ef=self.breadth).ids
 
 
-def recall_of(peer: vector_peers.Peer, sample: Sample, nearest: vector_data.Ids) -> float:
+def recall_of(peer: Peer, sample: Sample, nearest: vector_data.Ids) -> float:
     """The share of what is ``nearest`` that a peer finds."""
     return vector_data.recall([peer.search(query) for query in sample.queries], nearest)
 
 
-def tune(peer: vector_peers.Tunable, sample: Sample, nearest: vector_data.Ids) -> float:
+def tune(peer: Tunable, sample: Sample, nearest: vector_data.Ids) -> float:
     """Have an index look at as little as a recall of 0.95 takes, if it gets there; its recall."""
     recall = 0.0
     for breadth in BREADTHS:
@@ -209,12 +213,12 @@ def filtered(run: Run) -> list[Row]:
             samples = in_turn(_filters(run, sample, store, numbers, percent), sizes.repetitions)
             middle = medians(samples)
             what = f"exact top {K} of the {percent} % of {sample} that pass a filter"
-            note = f"the product with these rows in this process {middle['product']:.2f} ms"
+            limit = ("the product with these rows in this process", middle["product"])
             rows += [
                 Row(f"vectors-filter-{percent}", f"{what}, seen for the first time",
-                    middle["new"], "ms", budget=at_most(budget), note=note, samples=samples),
+                    middle["new"], "ms", budget=at_most(budget), limit=limit, samples=samples),
                 Row(f"vectors-filter-{percent}-again", f"{what}, seen before",
-                    middle["again"], "ms", budget=at_most(budget)),
+                    middle["again"], "ms", budget=at_most(budget), limit=limit),
             ]  # fmt: skip
     return rows
 
@@ -282,14 +286,12 @@ def wait_for_index(store: holdfast.Vectors) -> None:
 
 
 @contextlib.contextmanager
-def _made(
-    run: Run, kinds: Mapping[str, Kind], rows: Floats
-) -> Iterator[dict[str, vector_peers.Peer]]:
+def _made(run: Run, kinds: Kinds, rows: Floats) -> Iterator[dict[str, Peer]]:
     """The peers among ``kinds`` that are installed, with these rows in them."""
     with contextlib.ExitStack() as stack:
         yield {
             name: kinds[name].make(stack.enter_context(run.fresh()), rows)
-            for name in vector_peers.installed(kinds)
+            for name in installed(kinds)
         }
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import psutil
 
 import holdfast
-from holdfast.bench import warm_peers
 from holdfast.bench.callers import echoing
 from holdfast.bench.measure import (
     Measurement,
@@ -23,6 +22,8 @@ from holdfast.bench.measure import (
     seconds,
     seconds_per_call,
 )
+from holdfast.bench.peers import point_stores
+from holdfast.bench.peers.kinds import installed, missing
 from holdfast.bench.run import Run
 from holdfast.bench.warm_data import DIMENSION, SPACE, Order, Sample, Window, sample
 from holdfast.bench.warm_write import BATCH, write_all
@@ -31,7 +32,7 @@ from holdfast.formats.warm_terms import Compression
 ECHOES = 3
 GIB = float(1 << 30)
 _K = 10
-_SETTLE_WAIT_S = 120.0
+_SETTLE_WAIT_S = 300.0
 _LOOK_EVERY_S = 0.1
 _QUIET_LOOKS = 3
 _QUIET_SHARE = 0.1  # one tick of the system's clock
@@ -61,8 +62,8 @@ def _ranges(run: Run, name: str, entities: int) -> Iterator[Row]:
                 store.compact()
             notes[state] = f"{store.status().chunks} chunks"
             measurements[state] = mean_ms(ranging(store), windows)
-        for peer in warm_peers.installed():
-            made = warm_peers.READERS[peer](stack.enter_context(run.fresh()), given)
+        for peer in installed(point_stores.READERS):
+            made = point_stores.READERS[peer].make(stack.enter_context(run.fresh()), given)
             stack.callback(made.close)
             measurements[peer] = mean_ms(made.range, windows)
         in_turn(measurements, 1)
@@ -75,16 +76,18 @@ def _range_rows(
 ) -> Iterator[Row]:
     middle = medians(samples)
     what = f"range of {windows[0].rows:,} of {given}"
-    absent = warm_peers.missing()
+    absent = missing(point_stores.READERS)
+    limit = ("a mapped Arrow file", middle["mapped Arrow"])
     yield Row(slug, f"{what}, compacted", middle["compacted"], "ms", budget=at_most(_RANGE_MS),
+              limit=limit,
               note="; ".join(filter(None, (notes["compacted"], absent))),
               samples=samples)  # fmt: skip
     yield Row(f"{slug}-written", f"{what}, as written by time", middle["written"], "ms",
-              budget=at_most(_RANGE_MS), note=notes["written"])  # fmt: skip
+              budget=at_most(_RANGE_MS), limit=limit, note=notes["written"])  # fmt: skip
     yield Row(f"{slug}-shuffled", f"{what}, as written in no order", middle["shuffled"], "ms",
               "compacted", middle["compacted"], note=notes["shuffled"])  # fmt: skip
     bounds = {"DuckDB": at_most(0.1), "Parquet dataset": at_most(0.1)}
-    for peer in warm_peers.READERS:
+    for peer in point_stores.READERS:
         if peer in middle:
             tail = peer.lower().replace(" ", "-")
             yield Row(f"{slug}-{tail}", f"{what}, compacted", middle["compacted"], "ms",
@@ -124,7 +127,7 @@ def whole(run: Run) -> list[Row]:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(filled(run, given, "time"))
         store.compact()
-        mapped = warm_peers.MappedArrow(stack.enter_context(run.fresh()), given, kept=False)
+        mapped = point_stores.MappedArrow(stack.enter_context(run.fresh()), given, kept=False)
         measurements = {
             "engine": mean_ms(ranging(store), windows),
             "mapped": mean_ms(mapped.range, windows),
@@ -292,7 +295,7 @@ def filled(
         yield store
 
 
-def settle(store: holdfast.Warm) -> None:
+def settle(store: holdfast.Warm | holdfast.Fold) -> None:
     """Wait until upkeep has nothing to do: until the worker takes no more time of any core."""
     process = psutil.Process(store.status().pid)
     quiet = 0

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,7 @@ from functools import partial
 import pyarrow as pa
 
 import holdfast
-from holdfast.bench import warm_peers
+from holdfast.bench.bare import sync
 from holdfast.bench.measure import (
     Measurement,
     Row,
@@ -22,6 +21,8 @@ from holdfast.bench.measure import (
     seconds,
     seconds_per_call,
 )
+from holdfast.bench.peers import point_stores
+from holdfast.bench.peers.kinds import installed, missing
 from holdfast.bench.run import Run
 from holdfast.bench.warm_data import DIMENSION, SPACE, STEP_US, Columns, Order, Sample, sample
 from holdfast.formats.warm_log import encode_write
@@ -63,16 +64,17 @@ def _batches(run: Run, policy: Durability, name: str, given: Sample, order: Orde
     for limit, write in limits.items():
         measurements[limit] = partial(_bare, run, write, pieces, synced=synced)
     measurements["SQLite"] = lambda: _peer(
-        run, lambda path: warm_peers.Sqlite(path, synced=synced), pieces
+        run, lambda path: point_stores.Sqlite(path, synced=synced), pieces
     )
-    if "DuckDB" in warm_peers.installed():
-        measurements["DuckDB"] = lambda: _peer(run, warm_peers.DuckDb, pieces)
+    if "DuckDB" in installed(point_stores.READERS):
+        measurements["DuckDB"] = lambda: _peer(run, point_stores.DuckDb, pieces)
     samples = in_turn(measurements, run.sizes.warm.long_repetitions)
     middle = medians(samples)
     full = f"write_batch of {len(pieces[0]):,}, {policy}: {given}, {_ORDERS[order]}"
     slug = f"warm-write-{policy}-{name}"
     yield Row(slug, full, middle["engine"], "points/s", budget=at_least(_LEAST[policy]),
-              note=warm_peers.missing(), samples=samples)  # fmt: skip
+              limit=("writing the same bytes", middle["the same bytes"]),
+              note=missing(point_stores.READERS), samples=samples)  # fmt: skip
     for other in list(measurements)[1:]:
         tail = other.lower().replace(" ", "-")
         note = "syncs every commit" if other == "DuckDB" and not synced else ""
@@ -97,7 +99,9 @@ def write_all(store: holdfast.Warm, pieces: Sequence[Columns]) -> None:
             store.write_batch(SPACE, piece.named())
 
 
-def _peer(run: Run, make: Callable[[str], warm_peers.Written], pieces: Sequence[Columns]) -> float:
+def _peer(
+    run: Run, make: Callable[[str], point_stores.Written], pieces: Sequence[Columns]
+) -> float:
     with run.fresh() as directory:
         peer = make(directory)
 
@@ -120,17 +124,10 @@ def _bare(
     *,
     synced: bool,
 ) -> float:
-    sync = _sync if synced else _leave
+    settle = sync if synced else _leave
     with run.fresh() as directory:
-        took = seconds(lambda: write(directory, pieces, sync))
+        took = seconds(lambda: write(directory, pieces, settle))
     return sum(map(len, pieces)) / took
-
-
-def _sync(descriptor: int) -> None:
-    if sys.platform == "darwin":
-        os.fsync(descriptor)
-    else:
-        os.fdatasync(descriptor)
 
 
 def _leave(descriptor: int) -> None:
@@ -147,31 +144,35 @@ def _appending(directory: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _bytes_written(directory: str, pieces: Sequence[Columns], sync: Callable[[int], None]) -> None:
+def _bytes_written(
+    directory: str, pieces: Sequence[Columns], settle: Callable[[int], None]
+) -> None:
     with _appending(directory) as descriptor:
         for piece in pieces:
             os.writev(descriptor, piece.pieces)
-            sync(descriptor)
+            settle(descriptor)
 
 
-def _log_written(directory: str, pieces: Sequence[Columns], sync: Callable[[int], None]) -> None:
+def _log_written(directory: str, pieces: Sequence[Columns], settle: Callable[[int], None]) -> None:
     with _appending(directory) as descriptor:
         for number, piece in enumerate(pieces):
             entities, timestamps, vectors = piece.pieces
             os.writev(descriptor, encode_write(number + 1, SPACE, entities, timestamps, vectors))
-            sync(descriptor)
+            settle(descriptor)
 
 
-def _arrow_written(directory: str, pieces: Sequence[Columns], sync: Callable[[int], None]) -> None:
+def _arrow_written(
+    directory: str, pieces: Sequence[Columns], settle: Callable[[int], None]
+) -> None:
     """A sorted file a batch."""
     for number, piece in enumerate(pieces):
-        table = warm_peers.table(piece).sort_by([("entity", "ascending"), ("time", "ascending")])
+        table = point_stores.table(piece).sort_by([("entity", "ascending"), ("time", "ascending")])
         path = os.path.join(directory, f"{number}.arrow")
         with open(path, "wb") as file:
             with pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
             file.flush()
-            sync(file.fileno())
+            settle(file.fileno())
 
 
 # --- single points -----------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def puts(run: Run) -> list[Row]:
         write_all(large, list(given.batches(BATCH, "time")))
         large.compact()
         descriptor = stack.enter_context(_appending(stack.enter_context(run.fresh())))
-        sqlite = warm_peers.Sqlite(stack.enter_context(run.fresh()), synced=True)
+        sqlite = point_stores.Sqlite(stack.enter_context(run.fresh()), synced=True)
         stack.callback(sqlite.close)
         calls = run.sizes.warm.puts
         measurements = {
@@ -232,12 +233,12 @@ def _appending_points(descriptor: int, given: Sample) -> Callable[[], object]:
     def append() -> None:
         point = next(points)
         os.write(descriptor, bytes(16) + point.vector.tobytes())
-        _sync(descriptor)
+        sync(descriptor)
 
     return append
 
 
-def _inserting(peer: warm_peers.Sqlite, given: Sample) -> Callable[[], object]:
+def _inserting(peer: point_stores.Sqlite, given: Sample) -> Callable[[], object]:
     rows = itertools.cycle(range(len(given.points)))
 
     def insert() -> None:

@@ -8,7 +8,7 @@ then it joins that one and leaves again. The others open the directory as any pr
 Exit codes::
 
       0  done; of ``verify``: clean
-      1  ``verify``: torn, which opening repairs; ``demo`` and ``drill``: a promise was broken
+      1  ``verify``: torn, which opening repairs; ``demo``, ``drill``, ``load``: a promise broken
       2  ``verify``: damaged, and either opening refuses it, or not all that it holds can be read (a
          chunk), or what it holds besides entries and rows is not whole (a superseded segment)
       3  ``verify`` and ``inspect``: not a store of ours, or of a version this release does not read
@@ -19,18 +19,26 @@ Exit codes::
 With ``--json``, standard output is exactly one JSON object, also after an error.
 """
 
-import contextlib
-import functools
 import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Mapping
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, NoReturn
 
 import typer
 
 import holdfast
+import holdfast.cli_trials  # its commands
+from holdfast.cli_base import (
+    EXIT_INTERRUPTED,
+    EXIT_NOT_OURS,
+    DirectoryArgument,
+    JsonFlag,
+    NameArgument,
+    PathArgument,
+    app,
+    command,
+    fail,
+)
 from holdfast.cli_output import (
     print_hits,
     print_repaired,
@@ -55,8 +63,6 @@ from holdfast.cli_transfer import (
     source_kind,
 )
 from holdfast.formats.errors import (
-    HoldfastError,
-    InternalError,
     InvalidArgument,
     StoreNotFound,
 )
@@ -68,31 +74,8 @@ from holdfast.workers.platform import allow_descriptors
 from holdfast.workers.repair import repair as repair_file
 from holdfast.workers.standing import Standing
 
-P = ParamSpec("P")
-
-EXIT_BROKEN_PROMISE = 1
-EXIT_NOT_OURS = int(Standing.NOT_OURS)
-EXIT_ERROR = 4
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
-
 # Someone is watching and can press Ctrl-C; workers that hang are noticed without a deadline.
 _LONG_S = 7 * 24 * 3600.0
-
-app = typer.Typer(
-    name="holdfast",
-    help="An embedded, crash-proof storage engine: look at its files, and see it at work.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-DirectoryArgument = Annotated[str, typer.Argument(metavar="DIR", help="An engine's directory.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a store in it.")]
-PathArgument = Annotated[
-    str, typer.Argument(metavar="PATH", help="A store's file or directory, or an artifact.")
-]
 
 
 def main() -> NoReturn:
@@ -109,78 +92,16 @@ def _run() -> int:
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
-        return _fail("UsageError", f"{describe()} Try 'holdfast --help'.", {}, "--json" in sys.argv)
+        return fail("UsageError", f"{describe()} Try 'holdfast --help'.", {}, "--json" in sys.argv)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
-def _command(function: Callable[P, int]) -> Callable[P, int]:
-    """A command that turns what goes wrong into one line and an exit code."""
-
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
-        as_json = bool(kwargs.get("json_"))
-        try:
-            code = function(*args, **kwargs)
-            sys.stdout.flush()
-        except HoldfastError as error:
-            if isinstance(error, InternalError):  # a defect, for which one line is not enough
-                traceback.print_exception(error)
-            return _fail(type(error).__name__, str(error), error.wire_details(), as_json)
-        except BrokenPipeError:
-            _drop_output()
-            return EXIT_BROKEN_PIPE
-        except OSError as error:
-            return _fail(type(error).__name__, str(error), {"path": error.filename}, as_json)
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
-        return code
-
-    return app.command(name=function.__name__.rstrip("_"))(guarded)
-
-
-def _fail(kind: str, message: str, details: Mapping[str, object], as_json: bool) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        print(f"holdfast: {' '.join(message.split())}", file=sys.stderr)
-    if as_json:
-        error = {"type": kind, "message": message, "path": None, "offset": None, **details}
-        with contextlib.suppress(OSError):
-            print(json.dumps({"error": error}, default=str))
-    try:
-        sys.stdout.flush()
-    except OSError:  # such as a full disk, which may be what failed in the first place
-        _drop_output()
-    return EXIT_ERROR
-
-
-def _drop_output() -> None:
-    """Have what is still buffered go nowhere, so that the interpreter's last flush is silent."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"holdfast {holdfast.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, exit."),
-    ] = False,
-) -> None:
-    pass
-
-
 # --- looking at files --------------------------------------------------------------------------
 
 
-@_command
+@command
 def inspect(
     path: PathArgument,
     rows: Annotated[
@@ -202,7 +123,7 @@ def inspect(
     return EXIT_NOT_OURS if report.standing is Standing.NOT_OURS else 0
 
 
-@_command
+@command
 def verify(path: PathArgument, json_: JsonFlag = False) -> int:
     """Check a store or artifact: exit code 0 clean, 1 torn, 2 damaged, 3 not ours; never writes."""
     report = _examine(path)
@@ -231,7 +152,7 @@ def _real(path: str) -> str:
     return os.path.realpath(absolute(path))
 
 
-@_command
+@command
 def repair(
     path: PathArgument,
     output: Annotated[
@@ -263,7 +184,7 @@ def repair(
     return 0
 
 
-@_command
+@command
 def query(
     path: PathArgument,
     vector: Annotated[
@@ -287,7 +208,7 @@ def query(
 # --- an engine's directory ---------------------------------------------------------------------
 
 
-@_command
+@command
 def stat(directory: DirectoryArgument, json_: JsonFlag = False) -> int:
     """Show the stores of a directory and the processes that serve it."""
     from holdfast.overview import overview, show_overview
@@ -308,7 +229,7 @@ def _existing(directory: str) -> Places:
     return Places(path)
 
 
-@_command
+@command
 def export(
     directory: DirectoryArgument,
     name: NameArgument,
@@ -335,7 +256,7 @@ def export(
     return 0
 
 
-@_command
+@command
 def import_(
     directory: DirectoryArgument,
     name: Annotated[
@@ -389,7 +310,7 @@ def import_(
     return 0
 
 
-@_command
+@command
 def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = False) -> int:
     """Rewrite a store without what is dead; of an index, begin the log anew behind a snapshot."""
     places = _existing(directory)
@@ -412,80 +333,3 @@ def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = 
         json_,
     )
     return 0
-
-
-@_command
-def demo(
-    directory: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DIRECTORY]",
-            help="The files to follow; without it, the sources of Python's standard library.",
-        ),
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the stores and say where.")] = False,
-    json_: JsonFlag = False,
-) -> int:
-    """Follow real files into a store, then kill its processes under load and lose nothing."""
-    from holdfast.demo import run
-
-    report = run(directory, keep=keep, quiet=json_)
-    if json_:
-        print(json.dumps(report.fields()))
-    else:
-        report.show()
-    return 0 if report.ok else EXIT_BROKEN_PROMISE
-
-
-@_command
-def drill(
-    directory: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DIRECTORY]",
-            help="An engine's directory, whose copy is drilled; without it, fresh stores.",
-        ),
-    ] = None,
-    stores: Annotated[
-        str | None, typer.Option("--stores", metavar="KINDS", help="With commas; else all.")
-    ] = None,
-    faults: Annotated[
-        str | None,
-        typer.Option(
-            "--faults",
-            metavar="KINDS",
-            help="Of crash, kill, damage, errors, processes, time, soak; else all.",
-        ),
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="How long, all together; else 60.")
-    ] = None,
-    exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Every short sequence, however long that takes.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same seed does the same.")] = None,
-    report: Annotated[
-        str | None, typer.Option("--report", metavar="FILE.html", help="Write a page about it.")
-    ] = None,
-    replay: Annotated[
-        str | None,
-        typer.Option("--replay", metavar="SCENARIO", help="Only this, as a failure says it."),
-    ] = None,
-    json_: JsonFlag = False,
-) -> int:
-    """Break every promise on purpose, here and now: exit code 0 only if every one held.
-
-    Power losses, killed processes, failing and full disks, damaged files, a jumping clock, and
-    clients under load while all that goes on. Ctrl-C ends it with a report of what was covered.
-    """
-    from holdfast.bench.drill import command
-
-    where = None if directory is None else os.path.realpath(absolute(directory))
-    page = None if report is None else absolute(report)
-    settings = command.Settings(where, stores, faults, seconds, exhaustive, seed, page)
-    held = (
-        command.drill_and_tell(settings, as_json=json_)
-        if replay is None
-        else command.replay_and_tell(replay, as_json=json_)
-    )
-    return 0 if held else EXIT_BROKEN_PROMISE

@@ -182,7 +182,8 @@ class Engine(EngineBase):
         exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``, a
         class of your own (see ``Persistable``), which has to be named at each opening. ``metric``
         is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or
-        ``"hamming"``. Opening with another kind, dimension or metric raises ``OptionsConflict``.
+        ``"hamming"``. Opening with another kind, dimension, metric or ``hnsw`` than the index was
+        made with raises ``OptionsConflict``.
 
         Snapshots are written with ``compression`` (``"none"``, ``"zstd"`` with ``level``, 1 to 22,
         or ``"lz4"``) once the log has ``checkpoint_bytes`` (by default as many as the snapshot has,

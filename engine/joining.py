@@ -156,7 +156,9 @@ def _launch(places: Places, lock: Lock) -> None:
         listener.listen(128)
         assert isinstance(lock.file, OsFile)
         descriptors = (lock.file.fileno(), listener.fileno())
-        with open(places.log, "wb") as log:
+        with open(places.log, "wb", buffering=0) as log:
+            # On a full disk this fails, and not the supervisor, with no space left to say why.
+            log.write(f"started by process {os.getpid()}\n".encode())
             starter = subprocess.Popen(
                 # -P: a module of the user's must not be taken for one of the standard library's.
                 [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
@@ -208,5 +210,6 @@ def _unreachable(places: Places) -> HoldfastError:
 def _log_tail(places: Places) -> str:
     with contextlib.suppress(OSError):
         text = Path(places.log).read_text(encoding="utf-8", errors="replace")
-        return text[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
+        said = text.partition("\n")[2]  # behind who started it
+        return said[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
     return "it left no log"

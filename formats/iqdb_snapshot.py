@@ -40,6 +40,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import lz4.block
+import numpy as np
 import zstandard
 
 from holdfast.formats.checksum import crc32
@@ -224,12 +225,12 @@ def open_payload(
 
 
 def _unzstd(stored: memoryview, size: int) -> memoryview:
-    payload = bytearray(size)  # of zero pages: it costs nothing before it is written to
+    payload = _memory(size)
     filled = 0
     try:
         reader = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
-        with reader, memoryview(payload) as target:
-            while filled < size and (got := reader.readinto(target[filled:])):
+        with reader:
+            while filled < size and (got := reader.readinto(payload[filled:])):
                 filled += got
             more = bool(reader.read(1))
     except zstandard.ZstdError as error:
@@ -237,7 +238,12 @@ def _unzstd(stored: memoryview, size: int) -> memoryview:
     if filled < size or more:
         longer = "more than that" if more else f"{filled} bytes"
         raise IndexFlaw(Flaw.COMPRESSION, f"zstd: {size} bytes are recorded, {longer} are there")
-    return memoryview(payload)
+    return payload
+
+
+def _memory(size: int) -> memoryview:
+    """Memory that costs nothing before it is written to; numpy asks for it in large pages."""
+    return np.empty(size, np.uint8).data
 
 
 def _unlz4(stored: memoryview, size: int) -> memoryview:
@@ -254,17 +260,19 @@ def _unlz4(stored: memoryview, size: int) -> memoryview:
 class Encoder:
     """Turns a payload, given in pieces, into stored bytes, in pieces.
 
-    LZ4 needs the whole payload first; the others keep nothing.
+    LZ4 needs the whole payload first; the others keep nothing. ``expected`` is about how many bytes
+    it has.
     """
 
-    def __init__(self, compression: Compression, level: int) -> None:
+    def __init__(self, compression: Compression, level: int, expected: int) -> None:
         self.compression = compression
         self._zstd: Any = None
-        self._held: bytearray | None = None
+        self._held: memoryview | None = None
+        self._held_bytes = 0
         if compression is Compression.ZSTD:
             self._zstd = zstandard.ZstdCompressor(level=level).compressobj()
         elif compression is Compression.LZ4:
-            self._held = bytearray()
+            self._held = _memory(expected)
 
     def add(self, piece: Buffer) -> Buffer:
         """What can be stored once this is added."""
@@ -272,9 +280,18 @@ class Encoder:
             stored: bytes = self._zstd.compress(piece)
             return stored
         if self._held is not None:
-            self._held += piece
+            self._hold(self._held, piece)
             return b""
         return piece
+
+    def _hold(self, held: memoryview, piece: Buffer) -> None:
+        stop = self._held_bytes + len(piece)
+        if stop > len(held):
+            self._held = _memory(max(stop, len(held) * 3 // 2))
+            self._held[: self._held_bytes] = held[: self._held_bytes]
+            held = self._held
+        held[self._held_bytes : stop] = piece
+        self._held_bytes = stop
 
     def finish(self) -> Buffer:
         """The rest."""
@@ -282,7 +299,8 @@ class Encoder:
             rest: bytes = self._zstd.flush()
             return rest
         if self._held is not None:
-            stored: bytes = lz4.block.compress(self._held, store_size=False)
+            held = self._held[: self._held_bytes]
+            stored: bytes = lz4.block.compress(held, store_size=False)
             return stored
         return b""
 

@@ -17,7 +17,8 @@ One artifact, after Bincode (see ``holdfast.formats.bincode``), fields in this o
     EM iterations        u64
 
 Kinds are the codes of ``fingerprint.CODES``; a code without a kind is refused. Floats may be any
-32 bits, and keep them when an artifact is read.
+32 bits, and keep them when an artifact is read; only a single float (not one of m or u) that is a
+signalling NaN becomes a quiet one, as in any conversion to Python's float.
 """
 
 import math

@@ -56,13 +56,9 @@ class Points:
             self.spaces[order],
             self.entities[order],
             self.timestamps[order],
-            self.vectors[order],
+            self.vectors.take(order, axis=0),  # by whole rows, unlike an index
             None if self.metadata is None else self.metadata.take(pa.array(order)),
         )
-
-    def copied(self) -> "Points":
-        """The same points in memory of their own."""
-        return self.take(np.arange(len(self)))
 
     def slice(self, start: int, stop: int) -> "Points":
         """These points from ``start`` to ``stop``, as views."""

@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flushed: Number
     """Records of the log up to this sequence are in the chunks."""
     logged: Number
-    """The log had records up to this sequence, and they were synced."""
+    """The log had records up to this sequence, and they were synced: so far it cannot be torn."""
     next_number: Number
     """Of the next file."""
     compression: Compression
@@ -144,8 +144,6 @@ def _contradiction(manifest: Manifest) -> str | None:
             return f"store_id {manifest.store_id!r} is not of 16 bytes"
     except ValueError:
         return f"store_id {manifest.store_id!r} is not hexadecimal"
-    if manifest.flushed > manifest.logged:
-        return f"record {manifest.flushed} is in a chunk, and {manifest.logged} was the last"
     numbers = [chunk.number for chunk in manifest.chunks]
     numbers += [chunk.dead.number for chunk in manifest.chunks if chunk.dead is not None]
     if len(set(numbers)) != len(numbers):

@@ -24,7 +24,7 @@ from holdfast.formats.frame import (
     encode_header,
 )
 from holdfast.formats.limits import FRAME_CONTROL_BYTES_MAX
-from holdfast.workers.disk import anonymous_memory
+from holdfast.workers.disk import anonymous_memory, unwritten
 
 _SMALL_BYTES = 64 * 1024
 _KEPT_BYTES = 1024 * 1024
@@ -54,6 +54,8 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._header: FrameHeader | None = None
+        self._taken = 0
+        """Bytes of the frame that was handed out last."""
 
     def receive(self, sock: socket.socket, flags: int = 0) -> int:
         """Read once; returns the number of bytes, 0 at the peer's end."""
@@ -86,6 +88,7 @@ class FrameReader:
         if stop > self._end:
             return None
         self._header = None
+        self._taken = stop - self._start
         self._start = stop
         return Frame(header, self._view[control_at:bulk_at], self._view[bulk_at:stop])
 
@@ -95,7 +98,8 @@ class FrameReader:
         size = len(self._view)
         if not have:
             self._start = self._end = 0
-            if size > _KEPT_BYTES:
+            # Who sends large frames mostly goes on to, and fresh memory costs more than the copy.
+            if size > _KEPT_BYTES >= self._taken:
                 self._move_to(memoryview(bytearray(_SMALL_BYTES)))
                 size = _SMALL_BYTES
         if self._header is not None:
@@ -132,7 +136,7 @@ def encode_frame(
     return [header + body] if len(body) <= _JOINED_BYTES_MAX else [header, body]
 
 
-def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> Sequence[memoryview]:
+def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> Sequence[Buffer]:
     """Send as much of ``parts`` as the peer takes in one call; returns what is left."""
     if len(parts) == 1:
         sent = sock.send(parts[0], flags)
@@ -140,12 +144,7 @@ def send_some(sock: socket.socket, parts: Sequence[Buffer], flags: int = 0) -> S
             return ()
     else:
         sent = sock.sendmsg(parts, (), flags)
-    left = []
-    for part in parts:
-        if sent < len(part):
-            left.append(memoryview(part)[sent:])
-        sent = max(0, sent - len(part))
-    return left
+    return unwritten(parts, sent)
 
 
 class Channel:

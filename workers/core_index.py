@@ -87,6 +87,11 @@ class CoreIndex:
         return "flat" if self._graph is None else "hnsw"
 
     @property
+    def hnsw(self) -> HnswParameters | None:
+        """The parameters of the graph, if there is one."""
+        return self.parameters if isinstance(self.parameters, HnswParameters) else None
+
+    @property
     def graph_rows(self) -> int:
         """How many rows are in the graph, if there is one."""
         return 0 if self._graph is None else self._graph.rows

@@ -14,7 +14,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 TEMPORARY_SUFFIX = ".tmp"
 _SYNC_EVERY_BYTES = 16 * 1024 * 1024
+_PIECES_MAX = 1024  # that one call writes
 
 
 class File(Protocol):
@@ -45,8 +46,11 @@ class File(Protocol):
         """Write all of ``data`` at the end. A failure may leave a part of it there."""
         ...
 
-    def write_at(self, offset: int, data: Buffer) -> None:
-        """Write all of ``data`` at ``offset``. A failure may leave a part of it there."""
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
+        """Write all of ``pieces``, one behind the other, from ``offset`` on.
+
+        A failure may leave a part of it there.
+        """
         ...
 
     def truncate(self, size: int) -> None:
@@ -156,13 +160,12 @@ class OsFile:
     def append(self, data: Buffer) -> None:
         self.write_at(self.size(), data)
 
-    def write_at(self, offset: int, data: Buffer) -> None:
-        written = os.pwrite(self._descriptor, data, offset)
-        if written == len(data):
-            return
-        rest = memoryview(data)
-        while written < len(rest):
-            written += os.pwrite(self._descriptor, rest[written:], offset + written)
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
+        left: Sequence[Buffer] = pieces
+        while left:
+            written = os.pwritev(self._descriptor, left[:_PIECES_MAX], offset)
+            offset += written
+            left = unwritten(left, written)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
@@ -272,10 +275,20 @@ class OsDisk:
         return int(psutil.boot_time()).to_bytes(16, "big")
 
 
+def unwritten(pieces: Sequence[Buffer], written: int) -> list[Buffer]:
+    """What is left of ``pieces`` when so many bytes of them were taken."""
+    left: list[Buffer] = []
+    for piece in pieces:
+        if written < len(piece):
+            left.append(memoryview(piece)[written:] if written else piece)
+        written = max(0, written - len(piece))
+    return left
+
+
 def anonymous_memory(size: int) -> memoryview:
     """Memory that belongs to no file and, unlike a bytearray, costs nothing until written to."""
     try:
-        return memoryview(mmap.mmap(-1, size))
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     except OSError as error:  # and not an error of the socket that is being read
         raise MemoryError(f"no {size} bytes of memory: {error}") from error
 

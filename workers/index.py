@@ -11,7 +11,7 @@ from holdfast.formats.iqdb_values import Id, IndexFlaw, canonical_metadata, chec
 from holdfast.formats.limits import RESULT_BYTES_MAX
 from holdfast.workers import index_messages as im
 from holdfast.workers.actor import Caller, Steps
-from holdfast.workers.core_index import Found
+from holdfast.workers.core_index import CoreIndex, Found
 from holdfast.workers.disk import Disk
 from holdfast.workers.index_store import IndexStore, open_store
 from holdfast.workers.messages import (
@@ -174,7 +174,8 @@ class IndexActor:
 
     def _info(self) -> Reply:
         index = self.store.index
-        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric)
+        hnsw = index.hnsw if isinstance(index, CoreIndex) else None
+        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
 
     def _status(self) -> Reply:
         store = self.store

@@ -115,6 +115,8 @@ class IndexIs(Message, frozen=True, tag=80):
     index_type: str
     dimension: int
     metric: Metric
+    hnsw: HnswParameters | None
+    """Of the graph, where there is one."""
 
 
 class IndexInserted(Message, frozen=True, tag=81):

@@ -37,6 +37,7 @@ from holdfast.workers.persistable import Persistable, type_of
 StoredIndex: TypeAlias = CoreIndex | ForeignIndex
 
 _SYNC_EVERY_BYTES = 16 << 20
+_AROUND_ROWS_BYTES = 256  # a payload's header and stamp, at most
 CORE_TYPES = (CoreIndex.INDEX_TYPE, "flat")
 """Types whose payload is that of the built-in index; the second one older tools have written."""
 # What was written by somebody else, or for something else; the rest is damage.
@@ -188,7 +189,8 @@ class _Writing:
         self._file = file
         self._index = index
         self._count = len(index)
-        self._encoder = Encoder(compression, level)
+        self._estimate = self._count * (4 * index.dimension + 10) + _AROUND_ROWS_BYTES
+        self._encoder = Encoder(compression, level, self._estimate)
         self.compression = compression
         self.moment = moment
         head = encode_header(index.index_type, index.dimension, index.metric, 0, 0)
@@ -199,10 +201,11 @@ class _Writing:
         self._unsynced = 0
 
     def steps(self) -> Generator[Progress | None, None, None]:
-        estimate = self._count * (4 * self._index.dimension + 10)
         for piece in self._index.payload():
             self._add(piece)
-            yield Progress("snapshot", self._payload_bytes, max(estimate, self._payload_bytes))
+            yield Progress(
+                "snapshot", self._payload_bytes, max(self._estimate, self._payload_bytes)
+            )
         if self.moment.stamp is not None:
             self._add(encode_stamp(self.moment.stamp))
         if self.too_long():

@@ -116,10 +116,13 @@ def open_store(
 
 def _check_agreed(spec: StoreSpec, options: IndexOptions, index: StoredIndex) -> None:
     """Raise ``OptionsConflict`` unless the index is what was asked for."""
-    kind = index.kind if isinstance(index, CoreIndex) else options.kind
-    wanted = (options.kind, options.dimension, options.metric)
-    found = (kind, index.dimension, index.metric)
-    for what, asked, has in zip(("kind", "dimension", "metric"), wanted, found, strict=True):
+    kind, hnsw = (index.kind, index.hnsw) if isinstance(index, CoreIndex) else (options.kind, None)
+    for what, asked, has in (
+        ("kind", options.kind, kind),
+        ("dimension", options.dimension, index.dimension),
+        ("metric", options.metric, index.metric),
+        ("hnsw", options.hnsw, hnsw),
+    ):
         if asked is not None and asked != has:
             raise OptionsConflict(
                 f"index {spec.name!r} has {what}={has!r}, not {asked!r}",

@@ -50,17 +50,17 @@ class LogFile:
             self.view = self.file.map()
         return self.view
 
-    def append(self, data: Buffer) -> None:
-        """Append all of ``data`` or nothing; ``Fatal`` when a failed append cannot be undone."""
+    def append(self, *pieces: Buffer) -> None:
+        """Append all of ``pieces`` or nothing; ``Fatal`` when a failed append cannot be undone."""
         try:
-            self.file.write_at(self.end, data)
+            self.file.write_at(self.end, *pieces)
         except OSError as error:
             try:
                 self.file.truncate(self.end)
             except OSError as second:
                 raise Fatal(f"cannot undo a failed append to {self.path!r}: {second}") from error
             raise self.error(error, "append to") from error
-        self.end += len(data)
+        self.end += sum(map(len, pieces))
 
     def take_back(self, end: int) -> None:
         """Cut what was appended last, from ``end`` on; ``Fatal`` when that cannot be done."""

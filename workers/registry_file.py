@@ -116,9 +116,9 @@ class RegistryFile:
 
     def _write(self, file: File, chunks: Iterable[bytes], *, sync: bool) -> int:
         end = 0
-        for piece in _pieces(chunks):
-            file.write_at(end, piece)
-            end += len(piece)
+        for pieces in _worth_a_call(chunks):
+            file.write_at(end, *pieces)
+            end += sum(map(len, pieces))
             if sync:
                 self._sync_new(file)
             self._tick()
@@ -204,15 +204,15 @@ def _copy(disk: Disk, path: str, to: str) -> None:
         source.close()
 
 
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth a system call."""
+def _worth_a_call(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The same bytes, as many together as are worth a system call."""
     gathered: list[bytes] = []
     size = 0
     for chunk in chunks:
         gathered.append(chunk)
         size += len(chunk)
         if size >= _WRITE_BYTES:
-            yield b"".join(gathered)
+            yield gathered
             gathered, size = [], 0
     if gathered:
-        yield b"".join(gathered)
+        yield gathered

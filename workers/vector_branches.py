@@ -54,7 +54,8 @@ def branch(
     name = os.path.relpath(path, directory_of(store.path))
     exists = store.disk.inode_at(path) is not None
     if store.ledger.took_effect(*caller):
-        if exists:
+        if exists:  # whoever made it may have ended before its name was safe
+            store.disk.sync_directory(directory_of(path))
             return
         found = [child for child in store.catalog.record.children if child.name == name]
     elif exists:
@@ -93,6 +94,7 @@ def derive(
     assert store.ledger is not None
     if store.disk.inode_at(path) is not None:
         if store.ledger.took_effect(*caller):
+            store.disk.sync_directory(directory_of(path))  # as for a branch
             return
         raise StoreExists(f"{path!r} exists", path=path)
     store.ledger.note(*caller)
@@ -114,7 +116,7 @@ def derive(
 
 
 def _put(disk: Disk, path: str, content: bytes) -> None:
-    """Make a child's file, or nothing; ``Fatal`` when it is there and cannot be taken away."""
+    """Make a child's file, or nothing; ``Fatal`` when it may be there and cannot be taken away."""
     try:
         replace(disk, path, [content])
     except OSError as error:
@@ -122,6 +124,7 @@ def _put(disk: Disk, path: str, content: bytes) -> None:
             disk.remove(path + TEMPORARY_SUFFIX)
         try:
             remove_if_there(disk, path)
+            disk.sync_directory(directory_of(path))
         except OSError as second:
             raise Fatal(f"cannot take back {path!r}: {second}") from error
         raise

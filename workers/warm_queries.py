@@ -313,7 +313,7 @@ def nearest(
 ) -> Generator[Progress | None, None, warm_messages.WarmHits]:
     """The points nearest to a vector within a range of time, exactly; equally near ones by key."""
     dimension = table.dimension
-    query = matrix(memoryview(bytes(request.query)), 1, dimension, "the query")  # its frame goes
+    query = matrix(request.query, 1, dimension, "the query")
     best: list[tuple[Points, NDArray[np.float32]]] = []
     # All of one moment: a point that is written again later is in a run that is not looked at.
     windows = [(run, _rows_in_window(run, request)) for run in table.runs()]

@@ -15,6 +15,7 @@ damage in the log otherwise,     ``StoreCorrupt``; nothing is touched
 or less log than was synced
 a request logged only in part    cut as a whole: nobody was told that it happened
 records that are in chunks       passed over
+a log torn before their end      begun anew behind them: it was not synced when they were flushed
 the last owner's sync failed     what can be read is written to a new file before it is trusted
 ===============================  ===============================================================
 """
@@ -353,6 +354,13 @@ def _recover_log(
     sequence = max(last, found.header.first_sequence - 1)
     group = GroupCommit(spec, log, ledger)
     store = WarmStore(disk, files, lock, manifest, log, ledger, group, table, sequence, tick)
+    if sequence < manifest.flushed:
+        try:
+            store.begin_log_behind_chunks()
+        except BaseException:
+            log.close()
+            ledger.close()
+            raise
     return RecoveredWarm(store, torn_bytes)
 
 

@@ -3,7 +3,8 @@
 What must hold at any moment, whatever a crash leaves:
 
 - The manifest lists only chunks and dead rows that were synced, with their names, before it was.
-- It is replaced only when the log is synced, so that no row is dead there whose successor is lost.
+- It is replaced only when the log is synced, if a row is dead there by a record that is not in
+  chunks: or the row would be lost with its successor.
 - The log holds every change that is not in what the manifest lists: records up to ``flushed`` are,
   and are passed over when the log is replayed. Later ones change nothing when they are done again.
 - Files that the manifest does not list are leftovers, and are removed when the store is opened.
@@ -68,6 +69,8 @@ class WarmStore:
         self.table = table
         self.sequence = sequence
         """Of the last record in the log."""
+        self._killed_at = sequence
+        """Of the last record that killed a row in some run."""
         self.store_id = bytes.fromhex(manifest.store_id)
         self.flushes = 0
         self.compactions = 0
@@ -91,17 +94,17 @@ class WarmStore:
             raise RuntimeError(f"the lock file of {self.files.directory} was removed or replaced")
         if not self.log.is_in_place():
             raise RuntimeError(f"{self.log.path} was removed or replaced")
-        data = b"".join(record)
+        size = sum(map(len, record))
         start = self.log.end
         counted = (len(plan.points) if plan.points is not None else 0, plan.replaced)
-        first_crc = int.from_bytes(data[:4], "little")
+        first_crc = int.from_bytes(record[0][:4], "little")
         if caller is not None:
             try:
-                self.ledger.note(*caller, start, start + len(data), first_crc, counted)
+                self.ledger.note(*caller, start, start + size, first_crc, counted)
             except OSError as error:
                 raise self.log.error(error, "note a write to") from error
         try:
-            self.log.append(data)
+            self.log.append(*record)
         except HoldfastError:
             if caller is not None:
                 self.ledger.void()
@@ -109,8 +112,10 @@ class WarmStore:
         if caller is not None:
             self.ledger.logged(*caller, counted)
         self.sequence += 1
-        self._ingested_bytes += len(data)
-        self._written_bytes += len(data)
+        if plan.kills:
+            self._killed_at = self.sequence
+        self._ingested_bytes += size
+        self._written_bytes += size
         self.table.apply(plan)
 
     @property
@@ -225,15 +230,16 @@ class WarmStore:
     def replace_manifest(self, chunks: Sequence[ChunkRun], flushed: int) -> None:
         """Have a new manifest list these chunks, with their dead rows as they are now."""
         self._write_dead_rows(chunks)
-        if self.log.unsynced_bytes:
+        if self._killed_at > flushed and self.log.unsynced_bytes:
             self.group.sync()
         try:
             self.disk.sync_directory(self.files.directory)
         except OSError as error:  # a second sync may succeed though the names were lost
             raise Fatal(f"cannot sync {self.files.directory!r}: {error}") from error
         old = self.manifest
+        logged = old.logged if self.log.unsynced_bytes else self.sequence
         manifest = Manifest(
-            old.store_id, old.dimension, old.generation + 1, flushed, self.sequence,
+            old.store_id, old.dimension, old.generation + 1, flushed, logged,
             self._next_number, old.compression, [chunk.entry for chunk in chunks],
             self._ingested_bytes, self._written_bytes,
         )  # fmt: skip
@@ -271,6 +277,14 @@ class WarmStore:
             chunk.written(DeadFile(number, chunk.dead_rows, len(data), file_checksum(data)))
 
     # --- the log ---------------------------------------------------------------------------
+
+    def begin_log_behind_chunks(self) -> None:
+        """Go on with a log that has no record: those it had are in chunks, and others were lost.
+
+        A power loss does that to a log that was not synced when its records were flushed.
+        """
+        self.sequence = self._killed_at = self.manifest.flushed
+        self._shorten_log(self.sequence, self.log.end)
 
     def _shorten_log(self, sequence: int, offset: int) -> None:
         """Rewrite the log without the records up to ``sequence``, which end at ``offset``.

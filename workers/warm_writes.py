@@ -8,7 +8,7 @@ from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceede
 from holdfast.formats.limits import BATCH_BYTES_MAX
 from holdfast.formats.points import Points, metadata_from_ipc
 from holdfast.workers.actor import Caller
-from holdfast.workers.raw_arrays import matrix
+from holdfast.workers.raw_arrays import ids_of, matrix, times_of
 from holdfast.workers.warm_messages import (
     WarmDelete,
     WarmDeleted,
@@ -28,8 +28,6 @@ def write(store: WarmStore, request: WarmWrite, caller: Caller) -> WarmWritten:
     if not rows:
         return WarmWritten(0, 0)
     plan = store.table.plan_write(points)
-    if plan.points is points and not plan.to_tail:
-        plan.points = points.copied()  # the table keeps them, and the frame's bytes go
     record = warm_log.encode_write(
         store.sequence + 1, request.space, request.entities, request.timestamps,
         request.vectors, request.metadata,
@@ -39,17 +37,20 @@ def write(store: WarmStore, request: WarmWrite, caller: Caller) -> WarmWritten:
 
 
 def checked(request: WarmWrite, dimension: int) -> Points:
-    """The points of a request, as views of it. Raises ``InvalidArgument`` or ``LimitExceeded``."""
-    entities, timestamps = _keys(request.entities, request.timestamps)
-    rows = len(timestamps)
+    """The points of a request, in memory of their own, since the table keeps them.
+
+    Raises ``InvalidArgument`` or ``LimitExceeded``.
+    """
     size = sum(map(len, (request.timestamps, request.entities, request.vectors, request.metadata)))
     if size > BATCH_BYTES_MAX:
         raise LimitExceeded(f"a batch of {size} bytes is over the limit of {BATCH_BYTES_MAX}")
+    entities, timestamps = _keys(request.entities, request.timestamps)
+    rows = len(timestamps)
     vectors = matrix(request.vectors, rows, dimension, "vectors")
     if not request.accept_non_finite:
         _refuse_non_finite(vectors)
     try:
-        metadata = metadata_from_ipc(request.metadata, rows)
+        metadata = metadata_from_ipc(memoryview(bytes(request.metadata)), rows)
     except InvalidFormat as error:
         raise InvalidArgument(str(error)) from error
     return Points(np.full(rows, request.space, np.uint32), entities, timestamps, vectors, metadata)
@@ -58,12 +59,10 @@ def checked(request: WarmWrite, dimension: int) -> Points:
 def _keys(entities: memoryview, timestamps: memoryview) -> tuple[
     NDArray[np.uint64], NDArray[np.int64]
 ]:  # fmt: skip
-    if len(timestamps) % 8:
-        raise InvalidArgument(f"timestamps of {len(timestamps)} bytes are not a number of i64")
-    times = np.frombuffer(timestamps, "<i8")
+    times = times_of(timestamps)
     if len(entities) not in (8, 8 * len(times)):
         raise InvalidArgument(f"entities of {len(entities)} bytes for {len(times)} timestamps")
-    ids = np.frombuffer(entities, "<u8")
+    ids = ids_of(entities, "entities")
     return (np.full(len(times), ids[0], np.uint64) if len(ids) != len(times) else ids), times
 
 

@@ -75,6 +75,8 @@ wrap(disk.OsDisk, "sync_directory", "sync", first)
 # the layer does not make.
 _NAMES = {
     "pwrite64": "write",
+    "pwritev": "write",
+    "pwritev2": "write",  # what pwritev comes to where the kernel has both
     "ftruncate": "truncate",
     "fsync": "sync",
     "fdatasync": "sync",

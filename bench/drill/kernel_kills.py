@@ -38,7 +38,7 @@ _RIVAL = Caller(8, 1)
 
 
 class Point(NamedTuple):
-    """A call that changes a file: its name, and how many of that name there were with it."""
+    """A call that changes a file: its name, and that it is the nth of that name."""
 
     name: str
     nth: int

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from holdfast.bench.drill import charts, report
+from holdfast.bench import charts
+from holdfast.bench.charts import Line, Mark
+from holdfast.bench.drill import report
 from holdfast.bench.drill.plan import STORES
 from holdfast.bench.drill.run import Outcome
 from holdfast.bench.drill.tally import Counts, Moment
 from holdfast.bench.drill.verdicts import Judged, judge
+from holdfast.bench.page import document, figures, section, table
 
 _SHOWN_MAX = 4000
 _COLUMNS = {
@@ -21,43 +24,6 @@ _COLUMNS = {
     "clock_jumps": "clock jumps",
     "operations": "operations",
 }
-_STYLE = """
-:root{color-scheme:light dark;--ground:#fff;--soft:#f3f5f7;--text:#1b2127;--faint:#5d6875;
---edge:#d5dbe1;--one:#1f6feb;--two:#c2571a;--three:#2f855a;--good:#1a7f42;--bad:#c62828;
---none:#8a6d00;--mark:#c6282844}
-@media(prefers-color-scheme:dark){:root{--ground:#14181d;--soft:#1d232a;--text:#e4e9ee;
---faint:#9aa7b4;--edge:#333c46;--one:#6cb0ff;--two:#f0a35e;--three:#6fcf97;--good:#5fd38a;
---bad:#ff7b72;--none:#e3c04f;--mark:#ff7b7255}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--text);font:16px/1.5 system-ui,sans-serif}
-main{max-width:66rem;margin:0 auto;padding:2rem 1.25rem 4rem}
-h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
-.about{color:var(--faint);margin:.3rem 0 1.2rem}
-.verdict{font-size:1.15rem;font-weight:600;padding:.8rem 1rem;border-left:.4rem solid;
-background:var(--soft)}
-.held{color:var(--good)}.broken{color:var(--bad)}.not-covered{color:var(--none)}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.92rem}
-th,td{text-align:left;padding:.35rem .5rem;border-bottom:1px solid var(--edge);vertical-align:top}
-th{color:var(--faint);font-weight:600}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.v{font-weight:600;white-space:nowrap}
-figure{margin:1rem 0}figcaption{font-size:.92rem;color:var(--faint)}
-svg{width:100%;height:auto;display:block}
-svg text{font:11px system-ui,sans-serif;fill:var(--faint)}
-.grid{stroke:var(--edge);stroke-width:1}.mark{stroke:var(--mark);stroke-width:2}
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round}
-.one{stroke:var(--one);color:var(--one)}.two{stroke:var(--two);color:var(--two)}
-.three{stroke:var(--three);color:var(--three)}.bar{fill:var(--one)}
-.key{margin-left:.8rem;font-weight:600}
-article{border:1px solid var(--edge);border-left:.4rem solid var(--bad);padding:.6rem 1rem;
-margin:.8rem 0}
-pre{background:var(--soft);padding:.7rem;overflow-x:auto;white-space:pre-wrap;
-overflow-wrap:anywhere;font-size:.85rem;margin:.4rem 0}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.4rem 0}
-dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}
-li{margin:.2rem 0}
-"""
 
 
 def page(outcome: Outcome) -> str:
@@ -65,21 +31,16 @@ def page(outcome: Outcome) -> str:
     judged = judge(outcome)
     sections = [
         _head(outcome),
-        _section("Promises", _promises(judged)),
-        *([_section("What was broken", _failures(judged))] if not outcome.ok else []),
-        _section("What was tried, by store", _stores(outcome)),
-        _section("What was tried, by fault", _faults(outcome.tally.faults)),
-        _section("Soak", _soak(outcome.tally.timeline)),
-        _section("Recovery", _recovery(outcome.tally.recovery_ms)),
-        _section("Time spent", _parts(outcome)),
-        _section("Not covered", _not_covered(outcome.tally.not_covered)),
+        section("Promises", _promises(judged)),
+        *([section("What was broken", _failures(judged))] if not outcome.ok else []),
+        section("What was tried, by store", _stores(outcome)),
+        section("What was tried, by fault", _faults(outcome.tally.faults)),
+        section("Soak", _soak(outcome.tally.timeline)),
+        section("Recovery", _recovery(outcome.tally.recovery_ms)),
+        section("Time spent", _parts(outcome)),
+        section("Not covered", _not_covered(outcome.tally.not_covered)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>holdfast drill, seed {outcome.plan.seed}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return document(f"holdfast drill, seed {outcome.plan.seed}", sections)
 
 
 def _head(outcome: Outcome) -> str:
@@ -105,23 +66,6 @@ def _head(outcome: Outcome) -> str:
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
-    """A table of cells that are HTML already; columns from some number on hold numbers."""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if place >= numbers_from else ''}>{cell}</{tag}>"
-            for place, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{cells("th", heads)}</tr>{body}</table></div>'
-
-
 def _promises(judged: Sequence[Judged]) -> str:
     rows = [
         (
@@ -132,7 +76,7 @@ def _promises(judged: Sequence[Judged]) -> str:
         )
         for one in judged
     ]
-    return _table(("verdict", "promise", "faults tried", "failures"), rows, 2)
+    return table(("verdict", "promise", "faults tried", "failures"), rows, 2)
 
 
 def _failures(judged: Sequence[Judged]) -> str:
@@ -162,7 +106,7 @@ def _stores(outcome: Outcome) -> str:
     for kind in STORES:
         counts = outcome.tally.stores.get(kind, Counts())
         rows.append((kind, *(f"{getattr(counts, name):,}" for name in _COLUMNS)))
-    return _table(("store", *_COLUMNS.values()), rows, 1)
+    return table(("store", *_COLUMNS.values()), rows, 1)
 
 
 def _faults(faults: Mapping[str, int]) -> str:
@@ -176,48 +120,42 @@ def _soak(timeline: Sequence[Moment]) -> str:
     if len(timeline) < 2:
         return "<p>There was no soak, or it was too short to show.</p>"
     seconds = [moment.second for moment in timeline]
-    struck = [moment.second for moment in timeline if moment.faults]
-
-    def line(name: str, values: Sequence[float], style: str) -> charts.Line:
-        return charts.Line(name, values, style)
-
-    return "".join(
-        (
+    struck = [Mark(m.second, f"{m.faults} faults") for m in timeline if m.faults]
+    return figures(
+        [
             charts.lines(
-                "Calls a second; upright lines are faults", "", seconds,
+                "Calls a second; upright lines are faults", "/s", seconds,
                 [
-                    line("answered", [m.calls - m.failed for m in timeline], "one"),
-                    line("failed", [m.failed for m in timeline], "two"),
+                    Line("answered", [m.calls - m.failed for m in timeline], "one"),
+                    Line("failed", [m.failed for m in timeline], "two"),
                 ],
                 struck,
             ),
             charts.lines(
                 "Latency from the moment a call was due, logarithmic", "ms", seconds,
                 [
-                    line("median", [m.p50_ms for m in timeline], "one"),
-                    line("99th percentile", [m.p99_ms for m in timeline], "two"),
+                    Line("median", [m.p50_ms for m in timeline], "one"),
+                    Line("99th percentile", [m.p99_ms for m in timeline], "two"),
                 ],
                 struck, logarithmic=True,
             ),
             charts.lines(
-                "Restarts in each interval", "", seconds,
-                [line("workers started anew", [m.restarts for m in timeline], "three")],
-                struck, height=110,
+                "Workers started anew in each interval", "", seconds,
+                [Line("restarts", [m.restarts for m in timeline], "three")], struck,
             ),
             charts.lines(
                 "Memory of the engines' processes, and their files", "MiB", seconds,
                 [
-                    line("memory", [m.memory_mib for m in timeline], "one"),
-                    line("disk", [m.disk_mib for m in timeline], "two"),
+                    Line("memory", [m.memory_mib for m in timeline], "one"),
+                    Line("disk", [m.disk_mib for m in timeline], "two"),
                 ],
                 struck,
             ),
             charts.lines(
                 "Open descriptors", "", seconds,
-                [line("descriptors", [m.descriptors for m in timeline], "three")],
-                struck, height=110,
+                [Line("descriptors", [m.descriptors for m in timeline], "three")], struck,
             ),
-        )
+        ]
     )  # fmt: skip
 
 
@@ -230,7 +168,8 @@ def _recovery(times_ms: Sequence[float]) -> str:
         f"{found['p99']:.1f} ms at the 99th percentile, {found['max']:.1f} ms at most, "
         f"of {found['count']:,}."
     )
-    return f"<p>{text}</p>" + charts.histogram("How many took how long", times_ms, "ms")
+    chart = charts.histogram("How many took how long", times_ms, "ms")
+    return f"<p>{text}</p>" + figures([chart])
 
 
 def _parts(outcome: Outcome) -> str:
@@ -239,7 +178,7 @@ def _parts(outcome: Outcome) -> str:
          f"{part.tried / part.seconds:,.0f}" if part.seconds else "")
         for part in outcome.parts
     ]  # fmt: skip
-    return _table(("drill", "time", "faults tried", "a second"), rows, 1)
+    return table(("drill", "time", "faults tried", "a second"), rows, 1)
 
 
 def _not_covered(texts: Sequence[str]) -> str:

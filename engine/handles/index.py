@@ -274,7 +274,7 @@ class AsyncIndex(AsyncHandle):
 def agreed(found: im.IndexIs, asked: im.IndexOptions, name: str) -> im.IndexIs:
     """The properties of an index, if they are what was asked for; ``OptionsConflict`` if not."""
     custom = asked.kind is not None and ":" in asked.kind
-    for what in ("kind", "dimension", "metric"):
+    for what in ("kind", "dimension", "metric", "hnsw"):
         wanted, has = getattr(asked, what), getattr(found, what)
         if what == "kind" and custom:
             wanted = "custom"

@@ -9,6 +9,10 @@ from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.tables import ARROW_REFUSALS, check_names, widened
 from holdfast.handles.arrays import imported
 
+_ARROW_TYPES = {
+    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary(),
+}  # fmt: skip
+"""Of a list of values that are all of this type, apart from None."""
 _PANDAS_INDEX = "__index_level_"
 
 
@@ -93,8 +97,12 @@ def _column(name: str, value: object) -> pa.ChunkedArray:
 
 
 def _array_of_list(values: list[object]) -> pa.Array:
+    types = set(map(type, values)) - {type(None)}
+    known = _ARROW_TYPES.get(types.pop()) if len(types) == 1 else None
     try:
-        array = pa.array(values)
+        # A type that is not given is inferred, and for that Arrow looks for the package dateutil
+        # at every call, which takes more than ten times what the array takes.
+        array = pa.array(values, known)
     except OverflowError:  # integers above 2**63 - 1 are not inferred
         return pa.array(values, pa.uint64())
     if pa.types.is_binary(array.type) and any(isinstance(value, str) for value in values):

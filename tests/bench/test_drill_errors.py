@@ -60,6 +60,17 @@ def test_no_failing_call_breaks_a_promise(store: StoreKind) -> None:
         assert broken is None, (str(candidate), broken)
 
 
+@pytest.mark.parametrize("way", ["fail@{}:EIO:lasting", "fail@{}:ENOSPC:lasting"])
+def test_a_branch_is_made_or_not(way: str) -> None:
+    """Making a branch while the disk fails for good: refused with nothing left, or done later."""
+    scenario = _scenario("vectors", "branch")
+    numbers = {fault.number for fault in faults(calls_of(scenario)) if fault.lasting}
+    for number in sorted(numbers):
+        candidate = parse(f"vectors always branch {way.format(number)}")
+        broken, _ = erring.attempt(candidate)
+        assert broken is None, (str(candidate), broken)
+
+
 def test_a_host_is_refused_or_loses_its_worker() -> None:
     """Over all calls of an operation there are both: errors to the caller, and dead workers."""
     scenario = _scenario("fold", "put-small")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.bench import bare, data, measure, peers, report, transport
+from holdfast.bench import bare, data, measure, report, transport
 from holdfast.bench.callers import calls_per_second
 from holdfast.bench.measure import Row, at_least, at_most
 from holdfast.formats import fold_log
@@ -121,28 +121,6 @@ def test_the_bare_log_writes_records_that_the_fold_reads(tmp_path: Path) -> None
     scan = fold_log.scan((tmp_path / "log").read_bytes(), 0, table)
     assert scan.verdict.ending is fold_log.Ending.CLEAN
     assert len(table) == 10
-
-
-@pytest.mark.parametrize("name", ["LMDB", "RocksDB", "SQLite"])
-@pytest.mark.parametrize("synced", [True, False])
-def test_a_peer_holds_what_it_is_given(name: str, synced: bool, tmp_path: Path) -> None:
-    """Each peer really writes and reads, so that its figures mean something."""
-    if name not in peers.installed():
-        pytest.skip(f"{name} is not installed")
-    peer = peers.open_peer(name, str(tmp_path), synced=synced)
-    try:
-        peer.put(b"a/1", b"one")
-        peer.put_batch([(b"a/2", b"two"), (b"b/1", b"three")])
-        assert peer.range(b"a/") == [(b"a/1", b"one"), (b"a/2", b"two")]
-    finally:
-        peer.close()
-
-
-def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison that did not take place is visible in the report."""
-    monkeypatch.setattr(peers, "version_of", lambda package: None)
-    assert peers.installed() == ["SQLite"]
-    assert peers.missing() == "not installed, so not compared: LMDB, RocksDB"
 
 
 def test_a_failing_caller_fails_the_load() -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from holdfast.bench import __main__ as command
-from holdfast.bench import vector_data, vector_peers, vectors
-from holdfast.bench.measure import Row, at_most
+from holdfast.bench import groups, transport, vector_data, vectors
+from holdfast.bench.measure import Row
+from holdfast.bench.peers import vector_kinds
+from holdfast.bench.peers.kinds import installed
+from holdfast.bench.peers.nearest import FaissFlat, Found, Tunable
 from holdfast.bench.run import QUICK, Run, VectorSizes
 from holdfast.bench.vector_data import Floats, Sample
-from holdfast.bench.vector_peers import Found
 
 TINY = dataclasses.replace(
     QUICK,
@@ -23,7 +25,7 @@ TINY = dataclasses.replace(
     kills=1,
     vectors=VectorSizes(rows=700, source_rows=400, queries=4, commits=30, repetitions=1),
 )
-GROUPS = {name: measure for name, measure in command.GROUPS.items() if name.startswith("vectors-")}
+GROUPS = {name: measure for name, measure in groups.GROUPS.items() if name.startswith("vectors-")}
 SAMPLES: dict[str, Callable[[], Sample]] = {
     "clustered": lambda: vector_data.clustered(500, 16, 20),
     "gaussian": lambda: vector_data.gaussian(500, 16, 20),
@@ -108,27 +110,27 @@ def test_an_index_that_does_not_get_there_is_left_at_its_widest() -> None:
 # --- peers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*vector_peers.LIMITS, *vector_peers.EXACT])
+@pytest.mark.parametrize("name", [*vector_kinds.LIMITS, *vector_kinds.EXACT])
 def test_an_exact_peer_finds_what_is_nearest(name: str, tmp_path: Path) -> None:
     """Each really searches, so that its figures mean something."""
-    kinds = vector_peers.LIMITS | vector_peers.EXACT
-    if name not in vector_peers.installed(kinds):
+    kinds = vector_kinds.LIMITS | vector_kinds.EXACT
+    if name not in installed(kinds):
         pytest.skip(f"{name} is not installed")
     sample = SAMPLES["gaussian"]()
     peer = kinds[name].make(str(tmp_path), sample.rows)
     assert vectors.recall_of(peer, sample, vector_data.nearest(sample)) == 1.0
 
 
-@pytest.mark.parametrize("name", [*vector_peers.LIBRARY, *vector_peers.APPROXIMATE])
+@pytest.mark.parametrize("name", [*vector_kinds.LIBRARY, *vector_kinds.APPROXIMATE])
 def test_an_approximate_peer_gets_to_the_recall(name: str, tmp_path: Path) -> None:
     """By its defaults, or by looking at more."""
-    kinds = vector_peers.LIBRARY | vector_peers.APPROXIMATE
-    if name not in vector_peers.installed(kinds):
+    kinds = vector_kinds.LIBRARY | vector_kinds.APPROXIMATE
+    if name not in installed(kinds):
         pytest.skip(f"{name} is not installed")
     sample = SAMPLES["gaussian"]()
     peer = kinds[name].make(str(tmp_path), sample.rows)
     nearest = vector_data.nearest(sample)
-    if isinstance(peer, vector_peers.Tunable):
+    if isinstance(peer, Tunable):
         assert vectors.tune(peer, sample, nearest) >= vectors.RECALL
     else:
         assert vectors.recall_of(peer, sample, nearest) >= vectors.RECALL
@@ -136,21 +138,13 @@ def test_an_approximate_peer_gets_to_the_recall(name: str, tmp_path: Path) -> No
 
 def test_a_batch_of_faiss_is_its_single_answers(tmp_path: Path) -> None:
     """Both figures are of the same work."""
-    if not vector_peers.has_faiss():
+    if not vector_kinds.has_faiss():
         pytest.skip("faiss is not installed")
     sample = SAMPLES["clustered"]()
-    peer = vector_peers.FaissFlat(str(tmp_path), sample.rows)
+    peer = FaissFlat(str(tmp_path), sample.rows)
     many = peer.search_many(sample.queries)
     for query, found in zip(sample.queries, many, strict=True):
         assert np.array_equal(peer.search(query), found)
-
-
-def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison that did not take place is visible in the report."""
-    monkeypatch.setattr(vector_peers, "version_of", lambda package: None)
-    assert vector_peers.installed(vector_peers.LIMITS) == ["numpy"]
-    note = vector_peers.missing(vector_peers.EXACT)
-    assert note == "not installed, so not compared: usearch, sqlite-vec, DuckDB, LanceDB"
 
 
 # --- rows --------------------------------------------------------------------------------------
@@ -169,7 +163,7 @@ def test_the_name_vectors_stands_for_all_its_groups(
 
         return measure
 
-    monkeypatch.setattr(command, "GROUPS", {name: group(name) for name in command.GROUPS})
+    monkeypatch.setattr(command, "GROUPS", {name: group(name) for name in groups.GROUPS})
     assert command.main(["--quick", "--only", "idle,vectors", "--directory", str(tmp_path)]) == 0
     assert called == ["idle", *GROUPS]
 
@@ -178,23 +172,23 @@ def test_figures_are_kept_as_json_and_in_the_page_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The table is renewed; what is written around it stays."""
-    budget = at_most(1.5)
-    row = Row("vectors-exact", "search", 3.0, "ms", "faiss", 2.0, budget, "numpy 2.5 ms")
-    monkeypatch.setattr(command, "GROUPS", {"vectors-exact": lambda run: [row]})
-    page = tmp_path / "vectors.md"
+    figures = {"by hand": {100: 2e-6}, "by post": {100: 4e-6}}
+    monkeypatch.setattr(transport, "measure", lambda *_: figures)
+    page = tmp_path / "transport.md"
     page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
-    arguments = ["--only", "vectors", "--directory", str(tmp_path), "--figures", str(tmp_path)]
+    arguments = ["--only", "transport", "--directory", str(tmp_path), "--figures", str(tmp_path)]
     for _ in range(2):
         assert command.main(arguments) == 0
     assert page.read_text() == (
         "before\n<!-- table -->\n"
-        "| what | value | against | came to | ratio | budget | met |\n"
-        "|---|---|---|---|---|---|---|\n"
-        "| search (numpy 2.5 ms) | 3 ms | faiss | 2 ms | 1.50 | at most 1.5 x | yes |\n"
+        "| way | 100 B |\n"
+        "|---|---|\n"
+        "| by hand | 2 us, 0.05 GB/s |\n"
+        "| by post | 4 us, 0.025 GB/s |\n"
         "<!-- end of table -->\nafter\n"
     )
-    kept = json.loads((tmp_path / "vectors.json").read_text())
-    assert kept["rows"] == [json.loads(json.dumps(row.as_json()))]
+    kept = json.loads((tmp_path / "transport.json").read_text())
+    assert kept["ways"]["by hand"]["100"] == {"round_trip_us": 2.0, "gb_per_s": 0.05}
     assert "cpus" in kept["machine"]
 
 
@@ -202,7 +196,7 @@ def test_figures_are_kept_as_json_and_in_the_page_beside_it(
 def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
     """From end to end: figures that are numbers, ratios of the two, nothing left behind."""
     rows = GROUPS[name](Run(str(tmp_path), TINY))
-    assert rows or not vector_peers.has_faiss()
+    assert rows or not vector_kinds.has_faiss()
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert row.name.startswith(name.removesuffix("-restart")), row.name
@@ -214,7 +208,7 @@ def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
 
 def test_the_limit_of_approximate_search_is_the_library_and_some_echoes() -> None:
     """Medians, their sum, and each recall beside its figure."""
-    (library,) = vector_peers.LIBRARY
+    (library,) = vector_kinds.LIBRARY
     samples = {
         "engine": [90.0, 100.0, 900.0],
         library: [50.0, 40.0, 60.0],

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.bench import __main__ as command
-from holdfast.bench import warm_data, warm_files, warm_peers
+from holdfast.bench import groups, warm_data, warm_files
 from holdfast.bench.run import QUICK, Run, WarmSizes
 from holdfast.bench.warm_data import Columns
 
@@ -27,7 +26,7 @@ TINY = dataclasses.replace(
         long_repetitions=1,
     ),
 )
-GROUPS = {name: measure for name, measure in command.GROUPS.items() if name.startswith("warm-")}
+GROUPS = {name: measure for name, measure in groups.GROUPS.items() if name.startswith("warm-")}
 
 # --- data --------------------------------------------------------------------------------------
 
@@ -89,29 +88,6 @@ def test_a_directory_of_the_original_is_read_back(tmp_path: Path) -> None:
     assert np.array_equal(table["timestamp"].to_numpy(), sample.points.timestamps)
     vectors = table["vector"].combine_chunks().values.to_numpy()
     assert np.array_equal(vectors, sample.points.vectors.reshape(-1))
-
-
-# --- peers -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", warm_peers.READERS)
-def test_a_peer_finds_the_points_of_a_window(name: str, tmp_path: Path) -> None:
-    """Each really reads, so that its figures mean something."""
-    if name not in warm_peers.installed():
-        pytest.skip(f"{name} is not installed")
-    sample = warm_data.sample(400, 4)
-    peer = warm_peers.READERS[name](str(tmp_path), sample)
-    for window in sample.windows(10, 7):
-        assert peer.range(window) == 7
-        assert peer.range(window._replace(start=window.end + 1, end=window.end)) == 0
-    peer.close()
-
-
-def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison that did not take place is visible in the report."""
-    monkeypatch.setattr(warm_peers, "version_of", lambda package: None)
-    assert warm_peers.installed() == ["mapped Arrow", "Parquet dataset", "SQLite"]
-    assert warm_peers.missing() == "not installed, so not compared: DuckDB"
 
 
 # --- rows --------------------------------------------------------------------------------------

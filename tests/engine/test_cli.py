@@ -12,7 +12,7 @@ import pytest
 
 import holdfast
 from holdfast import Cursor, Put, Version
-from holdfast.cli import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED
+from holdfast.cli_base import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED
 from tests.engine.cli_runner import PROGRAM, Cli, snapshot
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "fold"

@@ -10,7 +10,7 @@ import pytest
 
 import holdfast
 from holdfast import PersistedIndex
-from holdfast.cli import EXIT_ERROR
+from holdfast.cli_base import EXIT_ERROR
 from tests.engine.cli_runner import Cli, snapshot
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "iqdb"

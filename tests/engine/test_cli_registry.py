@@ -9,7 +9,7 @@ import pytest
 
 import holdfast
 from holdfast import ModelArtifact, SchemaFingerprint
-from holdfast.cli import EXIT_ERROR
+from holdfast.cli_base import EXIT_ERROR
 from tests.engine.cli_runner import Cli, snapshot
 from tests.formats.zsm_samples import DATA, expected, read_file
 

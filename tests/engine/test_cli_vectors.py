@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.cli import EXIT_BROKEN_PIPE, EXIT_ERROR
+from holdfast.cli_base import EXIT_BROKEN_PIPE, EXIT_ERROR
 from tests.engine.cli_runner import PROGRAM, Cli, snapshot
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "rvf"

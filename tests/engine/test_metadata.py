@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +93,25 @@ def test_types(values: object, kept: str) -> None:
     rows = len(values) if hasattr(values, "__len__") else 2
     table = made({"a": values}, rows)
     assert type_name(table.schema.field("a").type) == kept
+
+
+def test_a_column_of_one_type_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of one type become columns without a look for packages, which Arrow would take at
+    every call."""
+    sought: list[str] = []
+
+    class Finder:
+        """Is asked for what has not been imported yet."""
+
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            sought.append(name)
+
+    columns = {"s": ["a", None], "i": [1, 2], "f": [1.5, 2.5], "b": [True, None], "x": [b"a", b""]}
+    made(columns, 2)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    made(columns, 2)
+    made([{"s": "a", "i": 1}, {"i": 2}], 2)
+    assert sought == []
 
 
 def test_frames_leave_their_index_behind() -> None:

@@ -66,7 +66,7 @@ PARAMETERS = st.sampled_from(
 
 def snapshot(payload: bytes, compression: Compression, *, rows: int, dimension: int = 3) -> bytes:
     """A whole file."""
-    encoder = Encoder(compression, 3)
+    encoder = Encoder(compression, 3, len(payload))
     stored = bytes(encoder.add(payload)) + bytes(encoder.finish())
     region = encode_preamble(compression, len(payload)) + stored
     return encode_header("iqdb-core", dimension, "dot", rows, crc32(region)) + region
@@ -260,7 +260,7 @@ def test_frames_one_after_the_other_and_without_a_size_are_read() -> None:
 def test_the_ratio_guard_stops_bombs_and_can_be_lifted(compression: Compression) -> None:
     """A claim over 4096 times the stored bytes is refused unexpanded; an honest one can be read."""
     zeros = bytes(4096 * 64)
-    encoder = Encoder(compression, 3)
+    encoder = Encoder(compression, 3, len(zeros))
     stored = bytes(encoder.add(zeros)) + bytes(encoder.finish())
     claim = region(compression, 4096 * len(stored) + 1, stored)
     with pytest.raises(IndexFlaw) as raised:
@@ -268,6 +268,17 @@ def test_the_ratio_guard_stops_bombs_and_can_be_lifted(compression: Compression)
     assert "4096 times" in raised.value.reason
     view = region(compression, len(zeros), stored)
     assert open_payload(view, decode_header(view), ratio_max=None) == zeros
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("expected", [0, 100, 5_000, 1 << 20])
+def test_a_payload_of_another_length_than_expected(compression: Compression, expected: int) -> None:
+    """Whatever length was expected, and in whatever pieces it comes, what is stored is right."""
+    payload = bytes(range(256)) * 40
+    encoder = Encoder(compression, 3, expected)
+    stored = b"".join(bytes(encoder.add(payload[n : n + 999])) for n in range(0, 10_240, 999))
+    view = region(compression, len(payload), stored + bytes(encoder.finish()))
+    assert open_payload(view, decode_header(view)) == payload
 
 
 # --- the stamp ----------------------------------------------------------------------------------

@@ -85,18 +85,18 @@ def _files(chunk: ChunkEntry) -> tuple[int, int]:
                                            lambda chunk: _files(chunk)[1])),
     st.integers(1, DIMENSION_MAX),
     st.sampled_from(["none", "zstd", "lz4"]),
-    st.tuples(NUMBER, NUMBER).map(sorted),
+    st.tuples(NUMBER, NUMBER),
     st.booleans(),
 )  # fmt: skip
 def test_round_trip(
     some: list[ChunkEntry],
     dimension: int,
     compression: Compression,
-    sequences: list[int],
+    sequences: tuple[int, int],
     dropped: bool,
 ) -> None:
     """What was encoded is decoded."""
-    flushed, logged = sequences
+    flushed, logged = sequences  # either may be the larger: logs are not synced for a flush
     chunks = sorted(some, key=lambda chunk: chunk.number)
     manifest = Manifest(
         STORE_ID.hex(), dimension, 1, flushed, logged, 100, compression, chunks, dropped=dropped
@@ -138,7 +138,6 @@ DEAD = {"number": 7, "rows": 10, "bytes": 62, "checksum": 79}
         (_with(generation=True), "generation"),
         (_with(generation=1 << 63), "generation"),
         (_with(next_number=10**40), "next_number"),
-        (_with(flushed=42), "record 42 is in a chunk, and 41 was the last"),
         (_with(compression="gzip"), "gzip"),
         (_with(unknown=1), "unknown"),
         (_with(0, unknown=1), "unknown"),

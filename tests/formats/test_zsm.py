@@ -369,6 +369,18 @@ def test_equality_is_of_bytes() -> None:
     assert one == other
 
 
+def test_a_signalling_nan_is_read_as_a_quiet_one() -> None:
+    """A lone float that is a signalling NaN is read, and written as the quiet NaN it became."""
+    data = model_artifact.encode(dataclasses.replace(artifact("a"), upper_threshold=math.nan))
+    quiet = struct.pack("<f", math.nan)
+    assert data.count(quiet) == 1
+    found = model_artifact.decode(data.replace(quiet, bytes.fromhex("0100807f")))
+    assert math.isnan(found.upper_threshold)
+    again = model_artifact.encode(found)
+    assert again == data.replace(quiet, bytes.fromhex("0100c07f"))
+    assert model_artifact.decode(again) == found
+
+
 def test_rows_are_taken_from_anything() -> None:
     """A matrix, lists and integers become float32 rows that nobody can change."""
     whole = np.array([[0.5, 0.25], [1, 0]])

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import holdfast
+from holdfast import PersistedIndex
 from tests.process.harness import (
     LONG,
     hear,
@@ -220,6 +221,24 @@ def test_an_hnsw_index_comes_back_as_one(tmp_path: Path) -> None:
         assert len({*found.ids.tolist()} & {*exact.ids.tolist()}) >= 4
         filtered = index.search(query, 5, where=pc.field("even"))
         assert all(id_ % 2 == 0 for id_ in filtered.ids.tolist())
+
+
+def test_other_parameters_of_a_graph_are_a_conflict(tmp_path: Path) -> None:
+    """Only those that an index was made with are taken, whether it is open already or not."""
+    parameters, other = holdfast.HnswParameters(m=8), holdfast.HnswParameters(m=9)
+    conflict = "hnsw=.*m=8.*not.*m=9"
+    with holdfast.open(tmp_path) as engine:
+        engine.index("i", kind="hnsw", dimension=DIMENSION, hnsw=parameters)
+        with pytest.raises(holdfast.OptionsConflict, match=conflict):
+            engine.index("i", kind="hnsw", hnsw=other)
+    with holdfast.open(tmp_path) as engine:
+        with pytest.raises(holdfast.OptionsConflict, match=conflict):
+            engine.index("i", kind="hnsw", hnsw=other)
+        assert engine.index("i", kind="hnsw", hnsw=parameters).kind == "hnsw"
+    path = tmp_path / "p.iqdb"
+    PersistedIndex.open(path, kind="hnsw", dimension=4, hnsw=parameters).close()
+    with pytest.raises(holdfast.OptionsConflict, match=conflict):
+        PersistedIndex.open(path, kind="hnsw", hnsw=other)
 
 
 OWN_CLASS = """

@@ -73,6 +73,21 @@ assert not psutil.Process().net_connections("all")
 """])  # fmt: skip
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """Where there is no space for what the supervisor would say, that is the reason given."""
+    with holdfast.open(tmp_path):
+        pass
+    wait_until_none(tmp_path, GONE_S)
+    log = tmp_path / ".holdfast" / "supervisor.log"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    with pytest.raises(holdfast.StoreFull, match="start the supervisor"):
+        holdfast.open(tmp_path)
+    log.unlink()
+    holdfast.open(tmp_path).close()
+
+
 def test_after_a_fork_the_child_reconnects(tmp_path: Path) -> None:
     """Handles made before the fork work on both sides, at the same time and afterwards."""
     run(["-c", script("""

@@ -861,13 +861,14 @@ class FaultyFile(OsFile):
         self._disk.step("read_at")
         return super().read_at(offset, length)
 
-    def write_at(self, offset: int, data: Buffer) -> None:
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
         try:
             self._disk.step("write_at")
         except BaseException:
-            super().write_at(offset, bytes(data)[: len(data) // 2])
+            data = b"".join(pieces)
+            super().write_at(offset, data[: len(data) // 2])
             raise
-        super().write_at(offset, data)
+        super().write_at(offset, *pieces)
 
     def sync(self) -> None:
         self._disk.step("sync")
@@ -977,9 +978,9 @@ class DurabilityFile(OsFile):
         super().__init__(file.path, descriptor_of(file))
         self._disk = disk
 
-    def write_at(self, offset: int, data: Buffer) -> None:
+    def write_at(self, offset: int, *pieces: Buffer) -> None:
         self._disk.unsynced.add(self.path)
-        super().write_at(offset, data)
+        super().write_at(offset, *pieces)
 
     def truncate(self, size: int) -> None:
         self._disk.unsynced.add(self.path)

@@ -10,6 +10,7 @@ import pytest
 from holdfast.bench.faults import FaultyDisk, MemoryDisk
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
+    Buffer,
     Disk,
     OsDisk,
     directory_of,
@@ -53,6 +54,22 @@ def _get(disk: Disk, path: str) -> bytes:
 
 class TestFile:
     """What every disk's files do."""
+
+    def test_it_writes_pieces_one_behind_the_other(self, tmp_path: Path) -> None:
+        """However many pieces there are, more than one call takes too, all of them are written."""
+        pieces: list[Buffer] = [
+            b"",
+            *(b"%d," % number for number in range(3000)),
+            b"",
+            memoryview(b"end"),
+        ]
+        file = OsDisk().open(str(tmp_path / "f"), write=True, create=True)
+        file.write_at(3, *pieces)
+        file.write_at(0, b"abc")
+        file.write_at(7)
+        file.write_at(7, b"")
+        assert file.read_at(0, file.size()) == b"abc" + b"".join(pieces)
+        file.close()
 
     def test_reads_and_writes_at_offsets(self, place: Place) -> None:
         """Writes land where they are told, reads stop at the end."""

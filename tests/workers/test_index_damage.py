@@ -400,8 +400,8 @@ class Rotten(FaultyDisk):
         if path == f"{PATH}.tmp":
             write_at = file.write_at
 
-            def rotting(offset: int, data: Buffer) -> None:
-                turned = bytearray(data)
+            def rotting(offset: int, *pieces: Buffer) -> None:
+                turned = bytearray(b"".join(pieces))
                 turned[-1] ^= 1
                 write_at(offset, turned)
 

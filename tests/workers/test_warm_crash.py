@@ -22,6 +22,7 @@ from tests.workers.warm_model import (
     History,
     State,
     opened,
+    state_of,
     with_small_limits,
 )
 from tests.workers.warm_workload import (
@@ -33,6 +34,7 @@ from tests.workers.warm_workload import (
     run,
     series,
     working,
+    writing,
 )
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -75,6 +77,44 @@ def test_interrupted_at_every_file_call(durability: Durability) -> None:
                 check_after_death(memory, history, chance.choice(choices))
             else:
                 check_after_power_loss(memory, history, chance.choice(choices))
+
+
+def _flushed_up_to_the_log() -> tuple[MemoryDisk, State]:
+    """A store whose manifest says that all is in chunks; its log was not synced, nor shortened."""
+    disk = FaultyDisk(MemoryDisk("/data"))
+
+    def work(disk: FaultyDisk) -> State:
+        actor, history = opened(disk, PATH, "never"), History("never")
+        for first in range(3):
+            writing(series(1, range(4 * first, 4 * first + 4), first))(disk, actor, history)
+        working(FLUSH)(disk, actor, history)
+        return history.state
+
+    state = work(disk)
+    names = [(call.number, call.path) for call in disk.calls if call.name == "rename"]
+    at = names[-1][0]
+    assert names[-1][1].endswith("/LOG"), names
+    memory = MemoryDisk("/data")
+    with pytest.raises(Crash):
+        work(FaultyDisk(memory, Kill(at)))
+    return memory, state
+
+
+def test_a_log_lost_that_was_in_chunks() -> None:
+    """What was flushed under ``never`` is there whatever a power loss leaves of the log."""
+    memory, state = _flushed_up_to_the_log()
+    ends = set()
+    for choice in (*choices_of(3), *(Sampled(seed, kept=0.5, ordered=True) for seed in range(40))):
+        left = memory.power_loss(choice)
+        before = left.open(f"{PATH}/LOG")
+        ends.add(before.size())
+        actor = opened(left, PATH, "never")
+        assert checked_state(left, actor) == state
+        history = History("never", first=state, requests=100)
+        writing(series(1, range(2, 30), 5))(left, actor, history)
+        again = opened(left.crash(), PATH, "never")
+        assert state_of(left, again) == history.state
+    assert len(ends) > 2, "the log was lost in part, too"
 
 
 def test_recovery_interrupted_at_every_file_call() -> None:

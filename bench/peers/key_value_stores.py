@@ -1,9 +1,10 @@
-"""The stores that the fold is measured against: LMDB, RocksDB and SQLite, each at its best.
+"""The stores that the fold is measured against: LMDB, RocksDB, SQLite and diskcache, at their best.
 
 Durability is the same on both sides of every comparison. ``synced`` means that a write that has
 returned survives a power loss: LMDB's default, RocksDB with ``sync`` and its log, SQLite in WAL
 mode with ``synchronous=FULL``. Otherwise a write survives the death of the process alone: LMDB with
 ``sync=False``, RocksDB with its log but no sync, SQLite in WAL mode with ``synchronous=OFF``.
+diskcache is SQLite underneath and takes the same two settings; its evictions are turned off.
 
 Each may be used from many threads at once, as its authors mean it to be: LMDB and RocksDB order
 their writers themselves, SQLite's one connection is taken in turn, which is faster than a
@@ -14,9 +15,9 @@ import importlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from holdfast.bench.measure import version_of
+from holdfast.bench.peers.kinds import Kind
 
 Item = tuple[bytes, bytes]
 
@@ -35,12 +36,21 @@ class Peer(Protocol):
         """Write these entries in one transaction."""
         ...
 
-    def range(self, prefix: bytes) -> list[Item]:
-        """The entries under ``prefix``, in order."""
+    def get(self, key: bytes) -> bytes | None:
+        """The value under ``key``."""
         ...
 
     def close(self) -> None:
         """Let go of the files."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Peer, Protocol):
+    """One that can also be read in order of key."""
+
+    def range(self, prefix: bytes) -> list[Item]:
+        """The entries under ``prefix``, in order."""
         ...
 
 
@@ -60,6 +70,11 @@ class Lmdb:
     def put_batch(self, items: Sequence[Item]) -> None:
         with self._env.begin(write=True) as txn:
             txn.cursor().putmulti(items)
+
+    def get(self, key: bytes) -> bytes | None:
+        with self._env.begin() as txn:
+            found: bytes | None = txn.get(key)
+            return found
 
     def range(self, prefix: bytes) -> list[Item]:
         with self._env.begin() as txn:
@@ -100,6 +115,10 @@ class RocksDb:
             add(key, value)
         self._store.write(batch, self._write)
 
+    def get(self, key: bytes) -> bytes | None:
+        found: bytes | None = self._store.get(key)
+        return found
+
     def range(self, prefix: bytes) -> list[Item]:
         found: list[Item] = []
         for key, value in self._store.items(from_key=prefix):
@@ -137,6 +156,10 @@ class Sqlite:
             self._base.executemany(self._PUT, items)
             self._base.execute("COMMIT")
 
+    def get(self, key: bytes) -> bytes | None:
+        found = self._base.execute("SELECT v FROM entries WHERE k = ?", (key,)).fetchone()
+        return None if found is None else found[0]
+
     def range(self, prefix: bytes) -> list[Item]:
         end = prefix[:-1] + bytes([prefix[-1] + 1])
         query = "SELECT k, v FROM entries WHERE k >= ? AND k < ? ORDER BY k"
@@ -146,24 +169,36 @@ class Sqlite:
         self._base.close()
 
 
-_PEERS: dict[str, tuple[str | None, type[Lmdb] | type[RocksDb] | type[Sqlite]]] = {
-    "LMDB": ("lmdb", Lmdb),
-    "RocksDB": ("rocksdict", RocksDb),
-    "SQLite": (None, Sqlite),
+class DiskCache:
+    """diskcache, which has no ranges."""
+
+    def __init__(self, directory: str, *, synced: bool) -> None:
+        diskcache: Any = importlib.import_module("diskcache")
+        self._cache = diskcache.Cache(
+            directory, eviction_policy="none", cull_limit=0, size_limit=_MAP_BYTES,
+            sqlite_synchronous=2 if synced else 0, sqlite_cache_size=-_CACHE_PAGES_KIB,
+        )  # fmt: skip
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._cache.set(key, value)
+
+    def put_batch(self, items: Sequence[Item]) -> None:
+        with self._cache.transact():
+            for key, value in items:
+                self._cache.set(key, value)
+
+    def get(self, key: bytes) -> bytes | None:
+        found: bytes | None = self._cache.get(key)
+        return found
+
+    def close(self) -> None:
+        self._cache.close()
+
+
+BESIDE: dict[str, Kind[Peer]] = {
+    "LMDB": Kind(("lmdb",), Lmdb),
+    "RocksDB": Kind(("rocksdict",), RocksDb),
+    "SQLite": Kind((), Sqlite),
 }
-
-
-def installed() -> list[str]:
-    """The names of the peers that can be used."""
-    return [name for name, (package, _) in _PEERS.items() if not package or version_of(package)]
-
-
-def missing() -> str:
-    """A note about the peers that cannot be used; empty when all can."""
-    absent = [name for name in _PEERS if name not in installed()]
-    return f"not installed, so not compared: {', '.join(absent)}" if absent else ""
-
-
-def open_peer(name: str, directory: str, *, synced: bool) -> Peer:
-    """A new store of this peer in an empty directory."""
-    return _PEERS[name][1](directory, synced=synced)
+"""What the fold's budgets speak of; each makes a new store in an empty directory."""
+PEERS: dict[str, Kind[Peer]] = BESIDE | {"diskcache": Kind(("diskcache",), DiskCache)}

@@ -9,13 +9,13 @@ limit: one sorted file, and the places of the entities in it.
 import importlib
 import os
 import sqlite3
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from holdfast.bench.measure import version_of
+from holdfast.bench.peers.kinds import Kind
 from holdfast.bench.warm_data import DIMENSION, Columns, Sample, Window
 from holdfast.formats.warm_chunk import vector_array
 from holdfast.workers.raw_arrays import raw
@@ -41,6 +41,14 @@ class Read(Protocol):
 
     def range(self, window: Window) -> int:
         """Read them, as columns; how many there were."""
+        ...
+
+    def scan(self) -> int:
+        """Read all points, as columns in order of entity and time; how many there were."""
+        ...
+
+    def get(self, entity: int, time: int) -> int:
+        """Read the vector of one point; how many numbers it has, 0 if it is not there."""
         ...
 
     def close(self) -> None:
@@ -80,13 +88,28 @@ class Sqlite:
     def range(self, window: Window) -> int:
         query = "SELECT time, vector FROM points WHERE entity = ? AND time BETWEEN ? AND ?"
         found = self._base.execute(query, (window.entity, window.start, window.end)).fetchall()
-        times = np.array([row[0] for row in found], np.int64)
-        vectors = np.frombuffer(b"".join([row[1] for row in found]), np.float32)
-        assert len(vectors) == len(times) * DIMENSION
-        return len(times)
+        return _columns(found)
+
+    def scan(self) -> int:
+        query = "SELECT time, vector, entity FROM points ORDER BY entity, time"
+        return _columns(self._base.execute(query).fetchall())
+
+    def get(self, entity: int, time: int) -> int:
+        query = "SELECT vector FROM points WHERE entity = ? AND time = ?"
+        found = self._base.execute(query, (entity, time)).fetchone()
+        return 0 if found is None else len(np.frombuffer(found[0], np.float32))
 
     def close(self) -> None:
         self._base.close()
+
+
+def _columns(found: list[Any]) -> int:
+    """Rows of time, vector and what else, as numpy arrays; how many there are."""
+    times, vectors, *others = zip(*found, strict=True) if found else ((), ())
+    for column in (times, *others):
+        np.array(column, np.int64)
+    assert len(np.frombuffer(b"".join(vectors), np.float32)) == len(times) * DIMENSION
+    return len(times)
 
 
 class DuckDb:
@@ -122,6 +145,15 @@ class DuckDb:
         asked = [window.entity, window.start, window.end]
         return int(self._base.sql(query, params=asked).to_arrow_table().num_rows)
 
+    def scan(self) -> int:
+        query = "SELECT entity, time, vector FROM points ORDER BY entity, time"
+        return int(self._base.sql(query).to_arrow_table().num_rows)
+
+    def get(self, entity: int, time: int) -> int:
+        query = "SELECT vector FROM points WHERE entity = ? AND time = ?"
+        found = self._base.execute(query, [entity, time]).fetchall()
+        return len(found[0][0]) if found else 0
+
     def close(self) -> None:
         self._base.close()
 
@@ -151,6 +183,33 @@ class Parquet:
         )
         return int(self._data.to_table(columns=["time", "vector"], filter=wanted).num_rows)
 
+    def scan(self) -> int:
+        return int(self._data.to_table(columns=["entity", "time", "vector"]).num_rows)
+
+    def get(self, entity: int, time: int) -> int:
+        wanted = (self._field("entity") == entity) & (self._field("time") == time)
+        found = self._data.to_table(columns=["vector"], filter=wanted)
+        return len(found["vector"][0]) if len(found) else 0
+
+    def close(self) -> None:
+        pass
+
+
+class ParquetFiles:
+    """A new Parquet file for every batch, sorted, written without a sync."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._count = 0
+
+    def write(self, batch: Columns) -> None:
+        from pyarrow import parquet
+
+        rows = table(batch).sort_by([("entity", "ascending"), ("time", "ascending")])
+        path = os.path.join(self._directory, f"{self._count}.parquet")
+        parquet.write_table(rows, path, row_group_size=_ROW_GROUP)
+        self._count += 1
+
     def close(self) -> None:
         pass
 
@@ -178,6 +237,17 @@ class MappedArrow:
         rows = batch.select(["time", "vector"]).slice(first + start, stop - start)
         return int(pa.Table.from_batches([rows]).num_rows)
 
+    def scan(self) -> int:
+        return int(pa.Table.from_batches([self._mapped or self._map()]).num_rows)
+
+    def get(self, entity: int, time: int) -> int:
+        batch = self._mapped or self._map()
+        first = (entity - 1) * self._length
+        times = batch.column("time").to_numpy()[first : first + self._length]
+        place = int(times.searchsorted(time))
+        there = place < len(times) and times[place] == time
+        return len(batch.column("vector")[first + place]) if there else 0
+
     def close(self) -> None:
         self._mapped = None
 
@@ -188,22 +258,20 @@ def table(batch: Columns) -> pa.Table:
     return pa.table({"entity": batch.entities, "time": batch.timestamps, "vector": vectors})
 
 
-READERS: dict[str, Callable[[str, Sample], Read]] = {
-    "mapped Arrow": MappedArrow,
-    "Parquet dataset": Parquet,
-    "DuckDB": DuckDb.filled,
-    "SQLite": Sqlite.filled,
+READERS: dict[str, Kind[Read]] = {
+    "mapped Arrow": Kind((), MappedArrow),
+    "Parquet dataset": Kind((), Parquet),
+    "DuckDB": Kind(("duckdb",), DuckDb.filled),
+    "SQLite": Kind((), Sqlite.filled),
 }
 """How to make those that are read, with points in them, in an empty directory."""
-_PACKAGES = {"DuckDB": "duckdb"}
-
-
-def installed() -> list[str]:
-    """The names of those that can be used."""
-    return [name for name in READERS if name not in _PACKAGES or version_of(_PACKAGES[name])]
-
-
-def missing() -> str:
-    """A note about those that cannot be used; empty when all can."""
-    absent = [name for name in READERS if name not in installed()]
-    return f"not installed, so not compared: {', '.join(absent)}" if absent else ""
+SYNCED: dict[str, Kind[Written]] = {
+    "DuckDB": Kind(("duckdb",), DuckDb),
+    "SQLite": Kind((), partial(Sqlite, synced=True)),
+}
+"""How to make those that are written to, empty, in an empty directory, synced at every commit."""
+UNSYNCED: dict[str, Kind[Written]] = {
+    "Parquet, a file a batch": Kind((), ParquetFiles),
+    "SQLite": Kind((), partial(Sqlite, synced=False)),
+}
+"""The same, never synced by order."""

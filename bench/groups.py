@@ -1,0 +1,60 @@
+"""Every group of rows that can be measured, by name."""
+
+from collections.abc import Callable
+
+from holdfast.bench import (
+    fold,
+    indexes,
+    large,
+    registry,
+    runtime,
+    vector_files,
+    vectors,
+    warm,
+    warm_files,
+    warm_write,
+)
+from holdfast.bench.measure import Row
+from holdfast.bench.run import Run
+
+GROUPS: dict[str, Callable[[Run], list[Row]]] = {
+    "get": fold.get,
+    "callers": fold.callers,
+    "batches-never": fold.batches_never,
+    "batches-always": fold.batches_always,
+    "reopen": large.reopen,
+    "range": large.ranges,
+    "compaction": large.compaction,
+    "kill": runtime.kill,
+    "open": runtime.opening,
+    "idle": runtime.idle,
+    "vectors-exact": vectors.exact,
+    "vectors-approximate": vectors.approximate,
+    "vectors-filter": vectors.filtered,
+    "vectors-ingest": vector_files.ingest,
+    "vectors-commits": vector_files.commits,
+    "vectors-index": vector_files.index,
+    "vectors-open": vector_files.opening,
+    "vectors-restart": vector_files.restart,
+    "vectors-memory": vector_files.memory,
+    "warm-write-never": warm_write.batches_never,
+    "warm-write-always": warm_write.batches_always,
+    "warm-put": warm_write.puts,
+    "warm-range": warm.ranges,
+    "warm-whole": warm.whole,
+    "warm-scan": warm.scan,
+    "warm-get": warm.gets,
+    "warm-nearest": warm.nearest,
+    "warm-open": warm_files.opening,
+    "warm-memory": warm_files.memory,
+    "warm-import": warm_files.importing,
+    "warm-compaction": warm_files.compaction,
+    "warm-compression": warm_files.compression,
+    "index-save": indexes.save,
+    "index-load": indexes.load,
+    "index-insert": indexes.insert,
+    "index-replay": indexes.replay,
+    "registry-save": registry.save,
+    "registry-nearest": registry.nearest,
+    "registry-sample": registry.sample,
+}

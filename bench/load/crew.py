@@ -1,0 +1,146 @@
+"""The member processes of a run: started, given rounds, heard."""
+
+import contextlib
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import msgspec
+
+from holdfast.bench.load.member import STOP, Orders, Round, Told
+from holdfast.formats.errors import InternalError
+
+_PATIENCE_S = 5.0
+
+
+class MemberFailed(InternalError):
+    """A member process ended, or went silent. The text has its last words."""
+
+
+class _Member:
+    """One process, and a thread that listens to it."""
+
+    def __init__(self, orders: Orders, number: int, heard: "queue.Queue[tuple[int, Told]]") -> None:
+        self.number = number
+        # In a session of its own, so that Ctrl-C on a terminal is the parent's affair.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.bench.load.member"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        self._heard = heard
+        self._complaints: list[bytes] = []
+        self._threads = [threading.Thread(target=target, daemon=True)
+                         for target in (self._listen, self._hear_complaints)]  # fmt: skip
+        self.tell(msgspec.json.encode(orders))
+        for thread in self._threads:
+            thread.start()
+
+    def tell(self, line: bytes) -> None:
+        """Send a line; a process that has ended is noticed by its silence."""
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(self.process.stdin).write(line + b"\n")
+            _pipe(self.process.stdin).flush()
+
+    def end_of_orders(self) -> None:
+        """There are no more rounds."""
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(self.process.stdin).close()
+
+    def complaints(self) -> str:
+        """What it wrote to standard error."""
+        self._threads[1].join(1)
+        return b"".join(self._complaints).decode(errors="replace").strip()
+
+    def end(self, patience_s: float) -> None:
+        """Have it gone, by itself if it takes no longer than that."""
+        self.end_of_orders()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience_s)
+        self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            _pipe(pipe).close()
+
+    def _listen(self) -> None:
+        for line in _pipe(self.process.stdout):
+            self._heard.put((self.number, msgspec.json.decode(line, type=Told)))
+
+    def _hear_complaints(self) -> None:
+        self._complaints += _pipe(self.process.stderr)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+class Crew:
+    """All members of a run."""
+
+    def __init__(self, orders: Sequence[Orders]) -> None:
+        self._heard: queue.Queue[tuple[int, Told]] = queue.Queue()
+        self._members = [_Member(order, n, self._heard) for n, order in enumerate(orders)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [member.process.pid for member in self._members]
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        for member in self._members:
+            member.end(_PATIENCE_S if kind is None else 0.0)
+
+    def wait_ready(self) -> None:
+        """Return when every member has opened its stores."""
+        for _ in self._until_all_say("ready"):
+            pass
+
+    def round(self, round_: Round) -> Iterator[tuple[int, Told]]:
+        """Have them work: what each says, and which one, until all are done."""
+        for member in self._members:
+            member.tell(msgspec.json.encode(round_))
+        yield from self._until_all_say("done")
+
+    def stop(self) -> None:
+        """Have the round under way end early."""
+        for member in self._members:
+            member.tell(STOP)
+
+    def audit(self) -> Iterator[Told]:
+        """Have them read back what they wrote, and end."""
+        for member in self._members:
+            member.end_of_orders()
+        for _, told in self._until_all_say("audited"):
+            yield told
+
+    def _until_all_say(self, word: str) -> Iterator[tuple[int, Told]]:
+        silent = {member.number for member in self._members}
+        while silent:
+            try:
+                number, told = self._heard.get(timeout=0.5)
+            except queue.Empty:
+                self._check(silent)
+                continue
+            yield number, told
+            if told.what == word:
+                silent.discard(number)
+
+    def _check(self, silent: set[int]) -> None:
+        for member in self._members:
+            if (
+                member.number in silent
+                and member.process.poll() is not None
+                and self._heard.empty()
+            ):
+                said = member.complaints()
+                code = member.process.returncode
+                raise MemberFailed(f"process {member.number} of clients ended with {code}: {said}")

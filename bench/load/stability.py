@@ -1,0 +1,120 @@
+"""Whether a long run stays as it is: descriptors, memory, disk, latency."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from holdfast.bench.load.outcome import Check, Moment, Process
+
+MIB = 1 << 20
+SETTLED = 0.2
+"""The share of a run after which memory has to be flat: caches and buffers have their size then."""
+SLOPE_MIB_PER_HOUR = 1.0
+SLOPE_AFTER_S = 900.0
+"""Shorter runs say nothing about so small a slope."""
+DESCRIPTORS_MORE = 4
+DESCRIPTORS_AFTER_S = 600.0
+"""A process has as many connections to a store as it had calls under way at once, so their number
+grows until its clients have all met."""
+P99_GROWTH = 1.2
+P99_AFTER_S = 600.0
+P99_SHARE = 1 / 6
+SPACE: dict[str, tuple[float, int]] = {
+    "fold": (2.0, 10 * MIB),
+    "vectors": (2.0, 2 * MIB),
+    "warm": (2.0, (2 + 32) * MIB),
+    "index": (2.0, 16 * MIB),
+    "registry": (2.0, 1 * MIB),
+}
+"""At most so many times the bytes that count, and so many more, as README.md promises by kind."""
+_BESIDE = 2 * MIB
+"""What may lie beside any store: its ledger, caches."""
+
+
+def checks(moments: Sequence[Moment]) -> list[Check]:
+    """The questions about a run of so many moments, with their answers."""
+    if not moments:
+        return []
+    found = [_descriptors(moments), *_memory(moments), *_disk(moments), _latency(moments)]
+    return [check for check in found if check is not None]
+
+
+def _descriptors(moments: Sequence[Moment]) -> Check:
+    held = [sum(process.descriptors for process in moment.processes) for moment in moments]
+    third = max(1, len(held) // 3)
+    first, last = statistics.median(held[:third]), statistics.median(held[-third:])
+    long_enough = moments[-1].second >= DESCRIPTORS_AFTER_S
+    return Check(
+        "descriptors are flat", f"{first:g}, then {last:g}", f"at most {DESCRIPTORS_MORE} more",
+        last <= first + DESCRIPTORS_MORE if long_enough else None,
+    )  # fmt: skip
+
+
+def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
+    """The slope of each worker's own memory; of the life of its last process, if it was killed."""
+    for store in _names(moments):
+        points = _settled(moments, store)
+        slope = slope_per_hour([second for second, _ in points], [p.own_bytes for _, p in points])
+        spans = points[-1][0] - points[0][0] if points else 0.0
+        yield Check(
+            f"memory of the {store} worker is flat", f"{slope / MIB:+.2f} MiB/h",
+            f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h",
+            slope <= SLOPE_MIB_PER_HOUR * MIB if spans >= SLOPE_AFTER_S * (1 - SETTLED) else None,
+        )  # fmt: skip
+
+
+def _names(moments: Sequence[Moment]) -> list[str]:
+    return [disk.store for disk in moments[-1].disks]
+
+
+def _settled(moments: Sequence[Moment], store: str) -> list[tuple[float, Process]]:
+    points = [(moment.second, process) for moment in moments
+              for process in moment.processes if process.name == store]  # fmt: skip
+    if points:
+        points = [point for point in points if point[1].pid == points[-1][1].pid]
+    return points[int(SETTLED * len(points)) :]
+
+
+def slope_per_hour(seconds: Sequence[float], values: Sequence[float]) -> float:
+    """By how much values grow in an hour, by least squares; 0 for fewer than two."""
+    if len(seconds) < 2:
+        return 0.0
+    (slope, _), *_ = np.linalg.lstsq(
+        np.column_stack([np.asarray(seconds), np.ones(len(seconds))]), np.asarray(values, float)
+    )
+    return float(slope) * 3600
+
+
+def _disk(moments: Sequence[Moment]) -> Iterable[Check]:
+    """The files of each store against what of them counts, in the last third of the run.
+
+    The median: while a store is written anew, old and new are there together.
+    """
+    last = moments[-max(1, len(moments) // 3) :]
+    for store in _names(moments):
+        disks = [disk for moment in last for disk in moment.disks if disk.store == store]
+        live = [disk.live_bytes for disk in disks if disk.live_bytes is not None]
+        if not live:
+            continue
+        factor, more = SPACE[store]
+        most = factor * statistics.median(live) + more + _BESIDE
+        taken = statistics.median(disk.file_bytes for disk in disks)
+        yield Check(
+            f"files of the {store} store are bounded", f"{taken / MIB:.1f} MiB",
+            f"{factor:g} x the {statistics.median(live) / MIB:.1f} MiB that count "
+            f"+ {(more + _BESIDE) / MIB:g} MiB", taken <= most,
+        )  # fmt: skip
+
+
+def _latency(moments: Sequence[Moment]) -> Check:
+    share = max(1, int(P99_SHARE * len(moments)))
+    first, last = (
+        statistics.median(moment.p99_ms for moment in part)
+        for part in (moments[:share], moments[-share:])
+    )
+    long_enough = moments[-1].second >= P99_AFTER_S
+    return Check(
+        "latency does not grow", f"p99 {first:.2f} ms, then {last:.2f} ms",
+        f"at most {P99_GROWTH:g} x", last <= P99_GROWTH * first if long_enough else None,
+    )  # fmt: skip

@@ -1,0 +1,59 @@
+"""An outcome as text for a terminal."""
+
+from collections.abc import Iterator
+
+from holdfast.bench.load.outcome import Limit, Outcome
+
+_COLUMNS = ("p50", "p99", "p99_9", "max")
+
+
+def lines(outcome: Outcome) -> Iterator[str]:
+    """The whole of it, a line each."""
+    settings = outcome.settings
+    pace = "closed loop" if settings.rate is None else f"{settings.rate:g} calls/s"
+    yield (
+        f"{settings.profile}: {settings.clients} clients in {settings.processes} processes, "
+        f"{pace}, durability {settings.durability}, seed {settings.seed}"
+    )
+    yield (
+        f"{outcome.calls:,} calls in {outcome.seconds:.1f} s, {outcome.errors} errors, "
+        f"{outcome.wrong_reads} wrong reads, {outcome.read_back:,} keys read back at the end"
+        + (f", {outcome.unmade:,} calls due and not made" if outcome.unmade else "")
+        + (", interrupted" if outcome.interrupted else "")
+    )
+    yield ""
+    yield f"{'ms from the intended start':28}{'calls/s':>10}" + "".join(
+        f"{column.replace('_', '.'):>10}" for column in _COLUMNS
+    )
+    for operation in outcome.operations:
+        figures = "".join(f"{operation.latency_ms[column]:10.2f}" for column in _COLUMNS)
+        name = f"{operation.store} {operation.operation}"
+        yield f"{name:28}{operation.per_second:10.1f}{figures}"
+    if outcome.kills:
+        times = sorted(kill.recovery_ms for kill in outcome.kills)
+        middle = times[len(times) // 2]
+        yield ""
+        yield (
+            f"{len(times)} workers killed; served again after {middle:.0f} ms, "
+            f"at most {times[-1]:.0f} ms"
+        )
+    if outcome.limit is not None:
+        yield ""
+        yield from _limit(outcome.limit)
+    if outcome.checks:
+        yield ""
+        words = {True: "yes", False: "NO", None: "too short to tell"}
+        for check in outcome.checks:
+            yield f"{check.name}: {words[check.held]} ({check.figure}; {check.limit})"
+    for text in outcome.texts:
+        yield f"! {text}"
+
+
+def _limit(limit: Limit) -> Iterator[str]:
+    for step in limit.steps:
+        word = "holds" if step.held else step.why_not
+        yield f"{step.rate:10.0f}/s: {step.reached:.0f}/s made, p99 {step.p99_ms:.1f} ms, {word}"
+    if limit.highest_rate is None:
+        yield f"no rate holds p99 at {limit.objective_ms:g} ms"
+    else:
+        yield f"highest rate with p99 at {limit.objective_ms:g} ms: {limit.highest_rate:.0f}/s"

@@ -1,0 +1,265 @@
+"""Load tests at work: on real engines, with kills, with planted wrong reads, with lost members."""
+
+import itertools
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from holdfast.bench.drill.serving import left_after, until
+from holdfast.bench.load import profile as profiles
+from holdfast.bench.load.crew import Crew, MemberFailed
+from holdfast.bench.load.member import Member, Orders, Round, Told
+from holdfast.bench.load.outcome import Moment
+from holdfast.bench.load.profile import OPERATIONS, Profile
+from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.work import preload, work_of
+from holdfast.formats.errors import InvalidArgument
+from tests.bench.load_profiles import small, tiny
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+READS = {"get", "get_many", "range", "latest", "query", "search", "get_exact", "get_nearest"}
+FACES = pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "tasks"])
+
+
+def silent(text: str) -> None:
+    """Who is told of the progress."""
+
+
+def wish(profile: Profile, **changes: Any) -> Wish:
+    """A short run, with deaths."""
+    wanted: dict[str, Any] = dict(
+        profile=profile, clients=6, processes=2, rate=profile.rate, seconds=2.0, warm_up_s=0.2,
+        durability="always", kill_every_s=0.8, seed=11, asynchronous=False,
+    )  # fmt: skip
+    return Wish(**(wanted | changes))
+
+
+@FACES
+@pytest.mark.parametrize("name", profiles.shipped())
+def test_no_call_fails_and_no_read_is_wrong_while_workers_are_killed(
+    name: str, asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shipped profile, made small, runs with a worker killed now and then: every call is
+    answered, every read is right, all is there at the end, and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    moments: list[Moment] = []
+    profile = small(name)
+    outcome = run(wish(profile, asynchronous=asynchronous), silent, moments.append)
+    assert (outcome.errors, outcome.wrong_reads, outcome.texts) == (0, 0, [])
+    assert outcome.ok
+    assert outcome.calls > 0
+    assert outcome.read_back == sum(store.keys for store in profile.stores)
+    assert {kill.store for kill in outcome.kills} <= {store.kind for store in profile.stores}
+    assert 1 <= len(outcome.kills) <= outcome.restarts
+    assert all(kill.recovery_ms > 0 for kill in outcome.kills)
+    assert moments == outcome.moments
+    assert sum(sum(moment.stores.values()) for moment in moments) == outcome.calls
+    assert sum(len(moment.kills) for moment in moments) <= len(outcome.kills)
+    names = {process.name for moment in moments for process in moment.processes}
+    assert names > {"supervisor", "clients 1", "clients 2", *outcome.moments[-1].stores}
+    assert not left_after(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_loop_makes_as_many_calls_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a rate nothing is ever overdue, and no call is left."""
+    monkeypatch.chdir(tmp_path)
+    closed = wish(tiny("fold"), rate=None, clients=2, processes=1, seconds=1.0, kill_every_s=None)
+    outcome = run(closed, silent, lambda moment: None)
+    assert outcome.ok
+    assert outcome.settings.rate is None
+    assert outcome.unmade == 0
+    assert all(moment.waiting == 0 and moment.late_s == 0.0 for moment in outcome.moments)
+    assert min(one.count for one in outcome.operations) > 0
+
+
+def test_calls_that_no_client_came_to_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a rate that nothing can keep the run ends in time and says how many calls were due and
+    not made."""
+    monkeypatch.chdir(tmp_path)
+    hurried = wish(tiny("fold"), rate=1e6, clients=2, processes=1, seconds=0.5, kill_every_s=None)
+    outcome = run(hurried, silent, lambda moment: None)
+    assert outcome.ok
+    assert outcome.calls > 0
+    assert outcome.calls + outcome.unmade == pytest.approx(500_000, abs=10)
+
+
+# --- wrong reads are noticed -------------------------------------------------------------------
+
+
+class Stale:
+    """A store's handle that gives the first answer to a question for ever."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._answers: dict[tuple[str, str], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._handle, name)
+        if name not in READS:
+            return method
+
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            question = name, repr((args, kwargs))
+            if question not in self._answers:
+                self._answers[question] = method(*args, **kwargs)
+            return self._answers[question]
+
+        return answer
+
+
+class Forgetful:
+    """A store's handle that says it has written, and has not."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._numbers = itertools.count(1)
+
+    def __getattr__(self, name: str) -> Any:
+        forgets = name not in READS and next(self._numbers) % 5 == 0
+        return (lambda *args, **kwargs: None) if forgets else getattr(self._handle, name)
+
+
+def honest(handle: Any) -> Any:
+    """The handle as it is."""
+    return handle
+
+
+def heard(
+    kind: str, plant: Callable[[Any], Any], directory: Path, patch: pytest.MonkeyPatch
+) -> list[Told]:
+    """What clients of a store say, whose handle is one like this."""
+    work = work_of(kind)
+    opens = work.open
+
+    def planted(engine: holdfast.Engine, load: Any, durability: str) -> Any:
+        return plant(opens(engine, load, durability))
+
+    profile, said = tiny(kind), list[Told]()
+    with holdfast.open(directory) as engine:
+        preload(engine, profile.stores[0], "never")
+        patch.setattr(work, "open", staticmethod(planted))
+        member = Member(Orders(str(directory), profile, "never", [0, 1], 2, 3, False), said.append)
+        rounds: queue.Queue[Round | None] = queue.Queue()
+        now = time.monotonic()
+        rounds.put(Round(now, now, now + 1.0, 200.0))
+        rounds.put(None)
+        member.serve(rounds)
+    return said
+
+
+def wrong_reads(said: list[Told]) -> int:
+    """How many clients noticed."""
+    return sum(measured.wrong for told in said for measured in told.operations.values())
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+def test_an_honest_store_is_not_accused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that use a store of a few keys find nothing wrong, at work and reading it back."""
+    said = heard(kind, honest, tmp_path, monkeypatch)
+    assert [text for told in said for text in told.texts] == []
+    assert wrong_reads(said) == 0
+    assert said[0].what == "ready"
+    assert (said[-1].what, said[-1].audited, said[-1].audit_wrong) == ("audited", 8, 0)
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+@pytest.mark.parametrize("plant", [Stale, Forgetful])
+def test_a_planted_wrong_read_is_noticed(
+    plant: type[Any], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of a moment ago, and writes that were acknowledged and not made, are noticed by the
+    clients of every kind of store, and said in words."""
+    said = heard(kind, plant, tmp_path, monkeypatch)
+    assert wrong_reads(said) > 0
+    assert any("WrongRead" in text for told in said for text in told.texts)
+
+
+# --- members -----------------------------------------------------------------------------------
+
+
+def orders(directory: Path) -> Orders:
+    """One client of a fold."""
+    return Orders(str(directory), tiny("fold"), "never", [0], 1, 0, False)
+
+
+def test_a_member_that_dies_is_told_with_its_words(tmp_path: Path) -> None:
+    """When a process of clients cannot begin, or is killed, the run ends with its exit code and
+    what it wrote to standard error."""
+    file = tmp_path / "no directory"
+    file.touch()
+    with pytest.raises(MemberFailed, match=r"ended with 1: (?s:.*)no directory"), Crew(
+        [orders(file)]
+    ) as crew:  # fmt: skip
+        crew.wait_ready()
+    with holdfast.open(tmp_path) as engine:
+        preload(engine, tiny("fold").stores[0], "never")
+        with Crew([orders(tmp_path)]) as crew:
+            crew.wait_ready()
+            os.kill(crew.pids[0], signal.SIGKILL)
+            with pytest.raises(MemberFailed, match="ended with -9"):
+                list(crew.audit())
+
+
+def test_members_do_not_outlive_who_started_them(tmp_path: Path) -> None:
+    """When the orders end in the middle of a round, as they do when the parent is killed, a
+    member ends its round and itself."""
+    with holdfast.open(tmp_path) as engine:
+        preload(engine, tiny("fold").stores[0], "never")
+        with Crew([orders(tmp_path)]) as crew:
+            crew.wait_ready()
+            now = time.monotonic()
+            told = crew.round(Round(now, now, now + 3600.0, 50.0))
+            next(told)
+            (member,) = crew._members
+            member.end_of_orders()
+            until(lambda: member.process.poll() is not None, "the member ends")
+            assert member.process.returncode == 0
+
+
+@FACES
+def test_a_round_is_ended_early(asynchronous: bool, tmp_path: Path) -> None:
+    """A member that is told to stop ends an hour's round at once, also with calls due once in ten
+    minutes, and reads everything back."""
+    with holdfast.open(tmp_path) as engine:
+        preload(engine, tiny("fold").stores[0], "never")
+        order = Orders(str(tmp_path), tiny("fold"), "never", [0, 1], 2, 0, asynchronous)
+        with Crew([order]) as crew:
+            crew.wait_ready()
+            now = time.monotonic()
+            told = crew.round(Round(now, now, now + 3600.0, 1 / 600))
+            next(told)
+            crew.stop()
+            assert [one.what for _, one in told][-1] == "done"
+            assert [one.audited for one in crew.audit()] == [8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"processes": 7}, "--processes 7.*6 clients"),
+        ({"clients": 9, "processes": 1}, "--clients 9.*fold.*'tiny'.*8"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_done(
+    changes: dict[str, int], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More processes than clients, or more clients than keys, are refused by name and number."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match=said):
+        run(wish(tiny("fold"), **changes), silent, lambda moment: None)
+    assert list(tmp_path.iterdir()) == []
