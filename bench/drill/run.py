@@ -93,10 +93,10 @@ def _parts() -> list[Part]:
     ]
     # Everything comes once, on one kind of store or another, before any of it takes up time again.
     return [
-        Part("crash states", CutDrill("crash"), 6),
-        Part("kill points", CutDrill("kill"), 4),
-        Part("damage", DamageDrill(), 4),
-        Part("errors", ErrorDrill(), 6),
+        Part("crash states", CutDrill("crash"), 9),
+        Part("kill points", CutDrill("kill"), 6),
+        Part("damage", DamageDrill(), 6),
+        Part("errors", ErrorDrill(), 9),
         *(Part(name, Once(drill), share) for name, drill, share in live),
         Part("soak", SoakDrill(), 14),
         *(Part(f"{name}, other stores", drill, share) for name, drill, share in reversed(live)),
