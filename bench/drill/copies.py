@@ -51,7 +51,7 @@ MEMORY_BYTES_MAX = 64 << 20
 """A larger directory is drilled with real processes only: the other drills hold it in memory."""
 _CALLER = Caller(1, 1)
 _LOSSES_MAX = 6
-_DAMAGES = 400
+_DAMAGES = 40
 _STRETCH_MAX = 256
 _KILLS = 3
 
@@ -240,16 +240,17 @@ def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally
         for path, (_, content) in rehearsal.disk.files().items()
         if content and path.startswith(rehearsal.path)
     }
-    name = chance.choice(sorted(files))
-    path = os.path.join(HOME, name)
-    how = _way(_WAYS[turn % len(_WAYS)], name, files, len(rehearsal.moments), chance)
-    left = rehearsal.disk.crash()
-    if how == "gone":
-        left.remove(path)
-    else:
-        former = lambda number: rehearsal.moments[number].content(path)  # noqa: E731
-        left.place(path, damage.changed(files[name], how, files, former))
-    yield left, f"{damage.count(tally, rehearsal.store.kind, how)}: {how} of {name}"
+    for sort in _WAYS:
+        name = chance.choice(sorted(files))
+        path = os.path.join(HOME, name)
+        how = _way(sort, name, files, len(rehearsal.moments), chance)
+        left = rehearsal.disk.crash()
+        if how == "gone":
+            left.remove(path)
+        else:
+            former = lambda number, path=path: rehearsal.moments[number].content(path)  # noqa: E731
+            left.place(path, damage.changed(files[name], how, files, former))
+        yield left, f"{damage.count(tally, rehearsal.store.kind, how)}: {how} of {name}"
 
 
 _WAYS = ("flip", "cut", "zero", "noise", "swap", "repeat", "drop", "stale", "foreign", "gone")
@@ -400,7 +401,7 @@ def parts_on_copies(source: str) -> Sequence[Part]:
     check_source(source)
     in_memory_drills: list[FaultKind] = ["crash", "kill", "damage", "errors"]
     return [
-        *(Part(f"{fault} on copies", CopyDrill(fault), 2) for fault in in_memory_drills),
+        *(Part(f"{fault} on copies", CopyDrill(fault), 3) for fault in in_memory_drills),
         Part("processes on copies", LiveCopyDrill(), 3),
         Part("soak beside copies", Beside(SoakDrill()), 5),
         Part("clock jumps beside copies", Beside(LiveDrill("time", [wall_clock.SCENARIO])), 3),

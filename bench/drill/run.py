@@ -85,21 +85,21 @@ def _parts() -> list[Part]:
     from holdfast.bench.drill.soak import SoakDrill
 
     live = [
-        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
         ("killed at each call by strace", LiveDrill("kill", [kernel_kills.SCENARIO]), 4),
+        ("file calls under strace", LiveDrill("kill", [kernel.SCENARIO]), 4),
         ("real limits", LiveDrill("errors", limits.SCENARIOS), 6),
         ("clock jumps", LiveDrill("time", [wall_clock.SCENARIO]), 4),
         ("processes", LiveDrill("processes", processes.SCENARIOS, again=True), 30),
     ]
     # Everything comes once, on one kind of store or another, before any of it takes up time again.
     return [
-        Part("crash states", CutDrill("crash"), 6),
-        Part("kill points", CutDrill("kill"), 4),
-        Part("damage", DamageDrill(), 4),
-        Part("errors", ErrorDrill(), 6),
+        Part("crash states", CutDrill("crash"), 9),
+        Part("kill points", CutDrill("kill"), 6),
+        Part("damage", DamageDrill(), 6),
+        Part("errors", ErrorDrill(), 9),
         *(Part(name, Once(drill), share) for name, drill, share in live),
         Part("soak", SoakDrill(), 14),
-        *(Part(f"{name}, other stores", drill, share) for name, drill, share in live),
+        *(Part(f"{name}, other stores", drill, share) for name, drill, share in reversed(live)),
     ]
 
 

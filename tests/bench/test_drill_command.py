@@ -93,7 +93,7 @@ def test_a_short_run_holds_and_leaves_nothing(cli: Cli, scratch: Path, tmp_path:
     directory."""
     where = tmp_path / "report.html"
     done = cli(
-        "drill", "--stores", "fold", "--faults", "kill,crash,damage,errors", "--seconds", "8",
+        "drill", "--stores", "fold", "--faults", "kill,crash,damage,errors", "--seconds", "12",
         "--seed", "3", "--report", where, "--json",
     )  # fmt: skip
     found = done.json
