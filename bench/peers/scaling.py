@@ -175,7 +175,7 @@ def _fold_rows(drawing: _Drawing) -> None:
         drawing.draw("fold-put", "durable fold.apply of one put", over,
                      {n: _repeated(_fold_put(fold, n), sizes.puts) for n, fold in folds.items()},
                      flat=True)  # fmt: skip
-        drawing.draw("fold-reopen", "fold: a worker ended and started anew, to its first answer", over,
+        drawing.draw("fold-reopen", "fold: a worker ended and begun anew, to an answer", over,
                      {n: _reopening(engine, data.key(0)) for n, engine in engines.items()},
                      flat=False)  # fmt: skip
 
