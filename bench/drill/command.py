@@ -26,6 +26,7 @@ T = TypeVar("T", bound=str)
 
 SECONDS = 60.0
 """How long a run takes if nothing is said about it."""
+_SECONDS_MAX = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,16 @@ def drill(settings: Settings, *, quiet: bool) -> Outcome:
     """Run what the settings say. Raises ``InvalidArgument`` before anything is done."""
     if settings.exhaustive and settings.seconds is not None:
         raise InvalidArgument("--exhaustive and --seconds exclude each other")
-    if settings.seconds is not None and not settings.seconds > 0:
-        raise InvalidArgument(f"--seconds {settings.seconds} is not more than 0")
+    if settings.seconds is not None and not 0 < settings.seconds <= _SECONDS_MAX:
+        raise InvalidArgument(
+            f"--seconds {settings.seconds} is not more than 0 and at most {_SECONDS_MAX:.0f}"
+        )
     stores = chosen("--stores", settings.stores, get_args(StoreKind)) or tuple(OPENERS)
     faults = chosen("--faults", settings.faults, get_args(FaultKind)) or FAULTS
     if settings.page is not None and not os.path.isdir(os.path.dirname(settings.page) or "."):
         raise InvalidArgument(f"there is no directory for {settings.page!r}", path=settings.page)
+    if settings.page is not None and os.path.isdir(settings.page):
+        raise InvalidArgument(f"{settings.page!r} is a directory", path=settings.page)
     seed = random.SystemRandom().getrandbits(32) if settings.seed is None else settings.seed
     work = scratch()
     plan = Plan(

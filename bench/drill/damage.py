@@ -13,9 +13,11 @@ A store does a sequence and is closed, or its process dies; then one of its file
     foreign=drill.snap.lock   another file of the store in its place
     gone                      removed
 
-What the store answers after that must be one of the states it went through: an older one, because
-the end of a log that is cut at a record cannot be told from one that was never longer. What else
-a format cannot tell, its subject says (``undetectable``).
+After a flipped bit, under ``always``, the store answers with its last state, or that before its
+last change, whose record may look torn; or it says what is damaged. After other damage its answer
+must be one of the states it went through: an older one, because the end of a log that is cut at a
+record cannot be told from one that was never longer. What else a format cannot tell, its subject
+says (``undetectable``).
 """
 
 import dataclasses
@@ -27,12 +29,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from holdfast.bench.drill.checking import INVENTED, TYPED, Broken, Harm, difference
+from holdfast.bench.drill.checking import INVENTED, LOST, TYPED, Broken, Harm, difference
 from holdfast.bench.drill.explorer import SAMPLED_SEQUENCES, by_chance, check_operations
 from holdfast.bench.drill.findings import Shrinking, note
 from holdfast.bench.drill.forks import Work, run_each
 from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKind
-from holdfast.bench.drill.recording import Moment, Recorder, data_of, states_of
+from holdfast.bench.drill.recording import Moment, Recorder, data_of, latest_of, states_of
 from holdfast.bench.drill.scenario import Damaged, Fault, Scenario
 from holdfast.bench.drill.subjects import subject_of
 from holdfast.bench.drill.subjects.base import HOME, Contradiction, State, Subject
@@ -72,6 +74,8 @@ class Prepared:
     """Content by name below the drill's directory."""
     disk: MemoryDisk
     states: list[State]
+    latest: list[State]
+    """Those from before the last operation that changed anything."""
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """By name, offset and length of what was written at once and lies there still."""
     moments: list[Moment] = field(default_factory=list)
@@ -91,7 +95,10 @@ def prepare(scenario: Scenario) -> Prepared:
         for path, (_, content) in disk.files().items()
         if content is not None
     }
-    prepared = Prepared(scenario, files, disk, states_of(subject, scenario.operations))
+    prepared = Prepared(
+        scenario, files, disk, states_of(subject, scenario.operations),
+        latest_of(subject, scenario.operations),
+    )  # fmt: skip
     prepared.moments = moments
     for moment, behind in itertools.pairwise(moments):
         if moment.call is None or moment.call.name not in WRITES or not moment.call.size:
@@ -206,9 +213,15 @@ def check(prepared: Prepared, subject: Subject, name: str, how: str) -> Broken |
             subject.verify(left)
         actor = subject.open(left, prepared.scenario.durability)
         found = subject.read(left, actor)
-        known = found in prepared.states
-        if not known and not subject.undetectable(how.partition("=")[0], found, prepared.states):
-            broken = Broken(INVENTED, Harm.WRONG, difference(found, prepared.states))
+        word = how.partition("=")[0]
+        durable = prepared.scenario.durability == "always"
+        possible = prepared.latest if word == "flip" and durable else prepared.states
+        if found not in possible and not subject.undetectable(word, found, possible):
+            was = found in prepared.states
+            broken = Broken(
+                LOST if was else INVENTED, Harm.LOST if was else Harm.WRONG,
+                difference(found, possible),
+            )  # fmt: skip
     except HoldfastError:
         pass  # which is what a damaged file is to be met with
     except Contradiction as error:

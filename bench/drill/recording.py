@@ -231,6 +231,18 @@ def states_of(subject: Subject, operations: Sequence[str]) -> list[State]:
     return states
 
 
+def latest_of(subject: Subject, operations: Sequence[str]) -> list[State]:
+    """The states from before the last operation that changed anything, parts included."""
+    latest: list[State] = [EMPTY]
+    for number, name in enumerate(operations):
+        states: list[State] = [latest[-1]]
+        for write in subject.alphabet[name](number + 1, states[-1]).writes:
+            states += [*write.parts, write.after]
+        if states[-1] != states[0]:
+            latest = states
+    return latest
+
+
 def torn(moment: Moment, behind: Moment, written: int) -> MemoryDisk:
     """The disk if the process died when so many bytes of the moment's write were written."""
     call = moment.call

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,12 @@ from holdfast.bench.drill.forks import share
 from holdfast.bench.drill.plan import Clock, Plan, StoreKind
 from holdfast.bench.drill.scenario import Damaged, Scenario
 from holdfast.bench.drill.subjects import subject_of
+from holdfast.bench.drill.subjects.base import HOME, Subject
 from holdfast.bench.drill.tally import Tally
+from holdfast.bench.memory_disk import MemoryDisk
+from holdfast.formats.errors import HoldfastError
+from holdfast.workers.actor import Actor
+from holdfast.workers.message import Durability
 from tests.bench.planted import TinySubject
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -98,6 +104,38 @@ def test_the_drill_counts(tmp_path: Path) -> None:
     assert counts.exchanged > 0
     assert counts.exchanged + counts.torn + counts.bit_flips == sum(tally.faults.values())
     assert any("fold" in text for text in tally.not_covered)
+
+
+class _Resetting:
+    """A kind of store that begins anew with nothing when it finds damage."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._subject, name)
+
+    def open(self, disk: MemoryDisk, durability: Durability) -> Actor:
+        try:
+            return self._subject.open(disk, durability)
+        except HoldfastError:
+            for path in list(disk.files()):
+                if path.startswith(f"{HOME}/"):
+                    disk.remove(path)
+            return self._subject.open(disk, durability)
+
+
+@pytest.mark.parametrize("kind", ["fold", "index", "registry"])
+def test_a_store_that_forgets_all_when_damaged_is_found(kind: StoreKind) -> None:
+    """Beginning anew with nothing after a flipped bit breaks a promise; refusing it does not."""
+    subject = subject_of(kind)
+    scenario = Scenario(kind, "always", tuple(subject.alphabet), Damaged("", "", False))
+    prepared = damage.prepare(scenario)
+    largest = max(prepared.files, key=lambda name: len(prepared.files[name]))
+    ways = [*damage.flips(prepared.files[largest])][::97]
+    resetting = cast("Subject", _Resetting(subject))
+    assert any(damage.check(prepared, resetting, largest, how) for how in ways)
+    assert not any(damage.check(prepared, subject, largest, how) for how in ways)
 
 
 def _work(act: Callable[[int], None]) -> Callable[[int, Tally, Callable[[str], None]], bool]:

@@ -130,6 +130,9 @@ class FoldSubject:
         """
         if word in ("swap", "repeat", "drop"):
             return is_of_once_written(found, states)
-        if word in ("cut", "zero", "noise", "flip"):
+        if word == "flip":
+            bare = [{k: v for k, v in state.items() if k != _CURSOR} for state in states]
+            return found in bare
+        if word in ("cut", "zero", "noise"):
             return _CURSOR not in found and any(found.items() <= state.items() for state in states)
         return False
