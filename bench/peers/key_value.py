@@ -120,7 +120,9 @@ def _check(peer: Peer, items: Sequence[Item]) -> None:
 def _puts_at_once(contest: Contest, sizes: Sizes) -> None:
     bodies = [b"".join(item(number)) for number in range(sizes.puts)]
     contest.compare(
-        Work("put-at-once", f"{sizes.puts_at_once} puts of 60 + 200 B by each of {THREADS} threads at once", "put", SYNCED,
+        Work("put-at-once",
+             f"{sizes.puts_at_once} puts of 60 + 200 B by each of {THREADS} threads at once",
+             "put", SYNCED,
              "append + fdatasync of the same bytes, one by one"),
         {
             name: _putting_at_once(make, sizes.puts_at_once)

@@ -127,7 +127,8 @@ def _clients(drawing: _Drawing) -> None:
 
         over = "clients (threads)"
         drawing.draw("clients-get", "fold.get, time per call of all", over,
-                     {n: _at_once([getting(i) for i in range(n)], sizes.shared_calls) for n in sizes.clients},
+                     {n: _at_once([getting(i) for i in range(n)], sizes.shared_calls)
+                      for n in sizes.clients},
                      flat=True)  # fmt: skip
         drawing.draw("clients-put", "durable fold.apply of one put, time per call of all", over,
                      {n: _at_once(fold_callers(fold, n), sizes.shared_puts) for n in sizes.clients},
@@ -209,8 +210,8 @@ def _reopening(engine: holdfast.Engine, key: str) -> Measurement:
         fold = engine.fold("config")
 
         def reopen() -> None:
-            engine.restart("config")
-            assert fold.get(key) is not None, "it is not there"
+            engine.restart("config", timeout=600)
+            assert fold.get(key, timeout=600) is not None, "it is not there"
 
         return seconds(reopen)
 
