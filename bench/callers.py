@@ -9,11 +9,12 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import holdfast
 from holdfast.bench import data
-from holdfast.bench.measure import Measurement, seconds_per_call
+from holdfast.bench.measure import Measurement, seconds, seconds_per_call
 from holdfast.workers.message import Durability
 
 OneCall = Callable[[int], object]
@@ -27,6 +28,17 @@ def calls_per_second(callers: list[OneCall], duration_s: float) -> float:
     """The rate at which these callers, one thread each, are answered together."""
     starts_at = time.monotonic() + _HEAD_START_S
     return _count(callers, starts_at, duration_s) / duration_s
+
+
+def seconds_for_all(callers: list[OneCall], calls: int) -> float:
+    """How long these callers, one thread each, take together to make so many calls each."""
+
+    def work(call: OneCall) -> None:
+        for number in range(calls):
+            call(number)
+
+    with ThreadPoolExecutor(len(callers)) as pool:
+        return seconds(lambda: list(pool.map(work, callers)))
 
 
 def _count(callers: list[OneCall], starts_at: float, duration_s: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import holdfast
 from holdfast.bench import data
-from holdfast.bench.callers import OneCall, calls_per_second
+from holdfast.bench.callers import OneCall, seconds_for_all
 from holdfast.bench.measure import Measurement, seconds, seconds_per_call
 from holdfast.bench.peers import limits
 from holdfast.bench.peers.contest import OURS, Contest, Work
@@ -120,10 +120,12 @@ def _check(peer: Peer, items: Sequence[Item]) -> None:
 def _puts_at_once(contest: Contest, sizes: Sizes) -> None:
     bodies = [b"".join(item(number)) for number in range(sizes.puts)]
     contest.compare(
-        Work("put-at-once", f"puts of 60 + 200 B by {THREADS} threads at once", "put", SYNCED,
+        Work("put-at-once",
+             f"{sizes.puts_at_once} puts of 60 + 200 B by each of {THREADS} threads at once",
+             "put", SYNCED,
              "append + fdatasync of the same bytes, one by one"),
         {
-            name: _putting_at_once(make, sizes.load_s)
+            name: _putting_at_once(make, sizes.puts_at_once)
             for name, make in _makers(contest, synced=True).items()
         },
         limits.appended(contest.run, bodies, len(bodies), synced=True),
@@ -131,23 +133,17 @@ def _puts_at_once(contest: Contest, sizes: Sizes) -> None:
     )  # fmt: skip
 
 
-def _putting_at_once(make: Making, duration_s: float) -> Measurement:
+def _putting_at_once(make: Making, each: int) -> Measurement:
     def measure() -> float:
-        answered: set[int] = set()
         with make() as peer:
 
             def caller(number: int) -> OneCall:
                 key, value = item(number)
+                return lambda _: peer.put(key, value)
 
-                def put(_: int) -> None:
-                    peer.put(key, value)
-                    answered.add(number)
-
-                return put
-
-            rate = calls_per_second([caller(number) for number in range(THREADS)], duration_s)
-            _check(peer, [item(number) for number in answered])
-        return 1 / rate
+            took = seconds_for_all([caller(number) for number in range(THREADS)], each)
+            _check(peer, [item(number) for number in range(THREADS)])
+        return took / (each * THREADS)
 
     return measure
 

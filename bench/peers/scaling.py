@@ -16,7 +16,7 @@ import psutil
 
 import holdfast
 from holdfast.bench import data, vector_data
-from holdfast.bench.callers import OneCall, calls_per_second, fold_callers
+from holdfast.bench.callers import OneCall, fold_callers, seconds_for_all
 from holdfast.bench.measure import Measurement, in_turn, seconds, seconds_per_call
 from holdfast.bench.peers.contest import Figure
 from holdfast.bench.peers.own_vectors import Index, Vectors
@@ -125,17 +125,20 @@ def _clients(drawing: _Drawing) -> None:
             key = data.key(number)
             return lambda _: fold.get(key)
 
-        def load(callers: list[OneCall]) -> Measurement:
-            # If no call was answered in that time, one takes at least as long.
-            return lambda: 1 / max(calls_per_second(callers, sizes.load_s), 1 / sizes.load_s)
-
         over = "clients (threads)"
         drawing.draw("clients-get", "fold.get, time per call of all", over,
-                     {n: load([getting(i) for i in range(n)]) for n in sizes.clients},
+                     {n: _at_once([getting(i) for i in range(n)], sizes.shared_calls)
+                      for n in sizes.clients},
                      flat=True)  # fmt: skip
         drawing.draw("clients-put", "durable fold.apply of one put, time per call of all", over,
-                     {n: load(fold_callers(fold, n)) for n in sizes.clients},
+                     {n: _at_once(fold_callers(fold, n), sizes.shared_puts) for n in sizes.clients},
                      flat=True)  # fmt: skip
+
+
+def _at_once(callers: list[OneCall], calls: int) -> Measurement:
+    """So many calls, shared out among the callers; seconds for each of all."""
+    each = max(1, calls // len(callers))
+    return lambda: seconds_for_all(callers, each) / (each * len(callers))
 
 
 def _stores(drawing: _Drawing) -> None:
@@ -145,8 +148,7 @@ def _stores(drawing: _Drawing) -> None:
 
         def putting(count: int) -> Measurement:
             callers = [fold_callers(fold, 1)[0] for fold in folds[:count]]
-            # If no call was answered in that time, one takes at least as long.
-            return lambda: 1 / max(calls_per_second(callers, sizes.load_s), 1 / sizes.load_s)
+            return _at_once(callers, sizes.shared_puts)
 
         drawing.draw("stores-put", "durable fold.apply, one client a store, time per call of all",
                      "stores", {count: putting(count) for count in sizes.stores},
@@ -175,7 +177,7 @@ def _fold_rows(drawing: _Drawing) -> None:
         drawing.draw("fold-put", "durable fold.apply of one put", over,
                      {n: _repeated(_fold_put(fold, n), sizes.puts) for n, fold in folds.items()},
                      flat=True)  # fmt: skip
-        drawing.draw("fold-reopen", "fold: a worker ended and begun anew, to an answer", over,
+        drawing.draw("fold-reopen", "fold: a worker started anew, to its first answer", over,
                      {n: _reopening(engine, data.key(0)) for n, engine in engines.items()},
                      flat=False)  # fmt: skip
 
@@ -208,8 +210,8 @@ def _reopening(engine: holdfast.Engine, key: str) -> Measurement:
         fold = engine.fold("config")
 
         def reopen() -> None:
-            engine.restart("config")
-            assert fold.get(key) is not None, "it is not there"
+            engine.restart("config", timeout=600)
+            assert fold.get(key, timeout=600) is not None, "it is not there"
 
         return seconds(reopen)
 

@@ -10,8 +10,8 @@ class Sizes:
     """Counts of entries, rows and calls. ``long_repetitions`` is for what takes seconds.
 
     ``grown`` are the sizes that the curves of ``fold`` and ``warm`` are drawn over, ``searched``
-    those of the vector stores, ``histories`` the updates a key; ``load_s`` is how long callers at
-    once are counted.
+    those of the vector stores, ``histories`` the updates a key. ``puts_at_once`` are those of each
+    of many threads, ``shared_calls`` and ``shared_puts`` are shared out among few or many clients.
     """
 
     entries: int
@@ -30,7 +30,9 @@ class Sizes:
     grown: tuple[int, ...]
     searched: tuple[int, ...]
     histories: tuple[int, ...]
-    load_s: float
+    puts_at_once: int
+    shared_calls: int
+    shared_puts: int
     repetitions: int
     long_repetitions: int
 
@@ -52,7 +54,9 @@ FULL = Sizes(
     grown=(10_000, 100_000, 1_000_000, 10_000_000),
     searched=(10_000, 31_623, 100_000, 316_228, 1_000_000),
     histories=(1, 10, 100, 1000),
-    load_s=1.0,
+    puts_at_once=20,
+    shared_calls=10_000,
+    shared_puts=1000,
     repetitions=7,
     long_repetitions=3,
 )
@@ -73,7 +77,9 @@ QUICK = Sizes(
     grown=(1000, 10_000),
     searched=(1000, 3000),
     histories=(1, 10),
-    load_s=0.1,
+    puts_at_once=2,
+    shared_calls=200,
+    shared_puts=20,
     repetitions=2,
     long_repetitions=2,
 )

@@ -300,7 +300,7 @@ AREAS = {
 TINY = dataclasses.replace(
     QUICK, entries=2000, puts=3, batches=1, calls=3, points=400, entities=4, windows=2,
     clients=(1, 2), stores=(1, 2), grown=(100, 200), searched=(300, 400), histories=(1, 2),
-    load_s=0.02, repetitions=1, long_repetitions=1,
+    puts_at_once=1, shared_calls=4, shared_puts=4, repetitions=1, long_repetitions=1,
 )  # fmt: skip
 
 
@@ -334,14 +334,14 @@ def test_the_page_gets_the_table_and_beside_it_are_figures(
     """The table is renewed, what is written around it stays, and the JSON has every sample."""
     monkeypatch.setattr(command, "AREAS", areas_of([ROW]))
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- made -->\nwas here\n<!-- end of made -->\nafter\n")
+    page.write_text("before\n<!-- made -->\nold\n<!-- end of made -->\nafter\n")
     arguments = ["--quick", "--only", "made", "--directory", str(tmp_path), "--page", str(page)]
     assert command.main(arguments) == command.main(arguments) == 0
     text = page.read_text()
     assert text.startswith("before\n<!-- made -->\n")
     assert text.endswith("<!-- end of made -->\nafter\n")
     assert words.rows_table([ROW]) in text
-    assert "was here" not in text
+    assert "\nold\n" not in text
     kept = json.loads((tmp_path / "figures/made.json").read_text())
     assert kept["rows"][0]["figures"]["Swift"]["seconds"] == [2.0, 2.0, 2.5]
     assert kept["rows"][0]["figures"]["Swift"]["share_of_limit"] == 1.0
