@@ -140,7 +140,11 @@ class CopyDrill:
             if store.kind != kind:
                 continue
             try:
-                rehearsals.append(Rehearsal(store, memory))
+                rehearsal = Rehearsal(store, memory)
+                if self.fault == "damage" and not _written(rehearsal):
+                    refused.append(f"{self.fault} on {store.file}: its files are empty")
+                    continue
+                rehearsals.append(rehearsal)
             except HoldfastError as error:
                 refused.append(f"{self.fault} on {store.file}: it cannot be opened as it is: "
                                f"{type(error).__name__}")  # fmt: skip
@@ -234,12 +238,17 @@ def _errors(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally
         yield memory.crash(), f"{errno.errorcode[code]} at a call: {call.number}"
 
 
-def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
-    files = {
+def _written(rehearsal: Rehearsal) -> dict[str, bytes]:
+    """The store's files that are not empty, by name."""
+    return {
         os.path.relpath(path, HOME): content
         for path, (_, content) in rehearsal.disk.files().items()
         if content and path.startswith(rehearsal.path)
     }
+
+
+def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally) -> Iterator[Try]:
+    files = _written(rehearsal)
     for sort in _WAYS:
         name = chance.choice(sorted(files))
         path = os.path.join(HOME, name)

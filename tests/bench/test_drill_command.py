@@ -370,6 +370,17 @@ def test_a_copy_is_drilled_and_the_original_only_read(tmp_path: Path, directory:
     assert list(scratch.iterdir()) == []
 
 
+def test_an_empty_file_is_no_defect(cli: Cli, tmp_path: Path) -> None:
+    """A log without a byte, as a crash may leave it, opens; there is nothing to damage."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "empty.snap").touch()
+    done = cli("drill", source, "--faults", "damage,kill", "--seconds", "3", "--json")
+    assert (done.code, done.json["failures"]) == (0, [])
+    assert "damage on empty.snap: its files are empty" in done.json["not_covered"]
+    assert (source / "empty.snap").read_bytes() == b""
+
+
 def test_a_store_that_loses_a_row_on_the_way_is_told(directory: Path) -> None:
     """A copy that holds less after a crash than before is a failure."""
     store = next(one for one in sources.stores_in(str(directory)) if one.kind == "fold")
