@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import multiprocessing.managers
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
@@ -42,11 +43,12 @@ class Keeper(Protocol):
         ...
 
 
-class _Calling:
+class _Calling(ABC):
     """Calls that block."""
 
+    @abstractmethod
     def get(self, size: int) -> bytes:
-        raise NotImplementedError
+        """The body of this size."""
 
     def seconds_per_call(self, size: int, calls: int) -> float:
         return seconds_per_call(lambda: self.get(size), calls)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -50,7 +51,7 @@ class OwnStore:
         self._opened.close()
 
 
-class _Library:
+class _Library(ABC):
     """An index in memory, and a file that it is written to as a whole."""
 
     def __init__(self, directory: str, dimension: int) -> None:
@@ -67,13 +68,15 @@ class _Library:
     def first_answer(self, query: Floats) -> Found:
         return self.answer(self._path, query)
 
+    @abstractmethod
     def write(self, rows: Floats, path: str) -> None:
-        raise NotImplementedError
+        """Make an index of these rows, and write it to a file."""
 
+    @abstractmethod
     def answer(self, path: str, query: Floats) -> Found:
-        raise NotImplementedError
+        """Read that file, and look for the nearest row."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 # nothing stays open
         pass
 
 
