@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli_base import EXIT_BROKEN_PROMISE, JsonFlag, command
+from holdfast.formats.errors import InvalidArgument
 from holdfast.handles.fold import absolute
 
 
@@ -148,6 +149,8 @@ def drill(
     where = None if directory is None else os.path.realpath(absolute(directory))
     page = None if report is None else absolute(report)
     settings = drilling.Settings(where, stores, faults, seconds, exhaustive, seed, page)
+    if replay is not None and settings != drilling.Settings():
+        raise InvalidArgument("--replay says all there is to do: no other option but --json fits")
     held = (
         drilling.drill_and_tell(settings, as_json=json_)
         if replay is None

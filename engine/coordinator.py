@@ -19,6 +19,9 @@ from holdfast.session import DeadlinePassed, Session, SessionLost
 from holdfast.workers.channel import encode_frame
 from holdfast.workers.messages import Exit, Opened, OpenStore, StoreSpec, Suspect
 
+# Many callers at once need a session each; those are not kept for long once there are fewer.
+_UNUSED_S = 60.0
+
 
 class Pool:
     """The sessions of one host to one store's worker."""
@@ -86,11 +89,20 @@ class Pool:
     def give_back(self, session: Session) -> None:
         """The session is free for the next call."""
         self._idle.append(session)
+        self._let_go_of_unused(session)
         if self._closed:
             self.close()
         elif self._waiting:
             with self._freed:
                 self._freed.notify()
+
+    def _let_go_of_unused(self, used: Session) -> None:
+        """Hang up on a session that has long been of no use: the one used last is taken first."""
+        with contextlib.suppress(IndexError, ValueError):  # another thread was faster
+            longest = self._idle[0]
+            if longest is not used and longest.unwatched_s() > _UNUSED_S:
+                self._idle.remove(longest)
+                self.discard(longest)
 
     def discard(self, session: Session) -> None:
         """The session is broken, or an answer nobody waits for is still under way on it."""

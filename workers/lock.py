@@ -30,7 +30,8 @@ class Owner(msgspec.Struct, frozen=True):
 def describe_self(pid: int) -> Owner:
     """This process as the owner of a lock."""
     command = " ".join(sys.argv) or sys.executable
-    return Owner(pid, command[:512], datetime.now(UTC).isoformat(timespec="seconds"))
+    now = datetime.fromtimestamp(time.time(), UTC)
+    return Owner(pid, command[:512], now.isoformat(timespec="seconds"))
 
 
 class Lock:

@@ -71,7 +71,7 @@ def check_death(
     _resend(actor, [sent for sent in again if sent.leaves_trace])
     check_equal(subject, left, actor, rival.after, ONCE)
     if durability == "always":
-        check_power(subject, left.power_loss(Nothing()), durability, [rival.after], None)
+        _check_written(subject, left, durability, rival, expected)
 
 
 def check_power(
@@ -79,7 +79,7 @@ def check_power(
     left: MemoryDisk,
     durability: Durability,
     possible: Sequence[State],
-    promise: Promise | None,
+    promise: Promise,
     *,
     deep: bool = False,
 ) -> None:
@@ -94,7 +94,16 @@ def check_power(
         write(actor, rival, INTERLOPER)
         check_equal(subject, left, actor, rival.after, SERVES)
         if durability == "always":
-            check_power(subject, left.power_loss(Nothing()), durability, [rival.after], None)
+            _check_written(subject, left, durability, rival, found)
+
+
+def _check_written(
+    subject: Subject, left: MemoryDisk, durability: Durability, answered: Write, before: State
+) -> None:
+    """Raise ``Broken`` unless a write that was answered is there after one more power loss."""
+    durable = (answered.after,)
+    promise = Promise(answered.after, durable, (), None, (before,))
+    check_power(subject, left.power_loss(Nothing()), durability, durable, promise)
 
 
 def opened(subject: Subject, left: MemoryDisk, durability: Durability) -> tuple[Actor, State]:
@@ -139,12 +148,11 @@ def check_equal(subject: Subject, left: Disk, actor: Actor, expected: State, pro
         raise Broken(promise, Harm.WRONG, difference(found, [expected]))
 
 
-def check_possible(found: State, possible: Sequence[State], promise: Promise | None) -> None:
+def check_possible(found: State, possible: Sequence[State], promise: Promise) -> None:
     """Raise ``Broken`` unless what was found is among what may be."""
     if found in possible:
         return
-    known = promise is not None and _is_of_answered(found, promise)
-    if known:
+    if _is_of_answered(found, promise):
         raise Broken(LOST, Harm.LOST, difference(found, possible))
     raise Broken(INVENTED, Harm.WRONG, difference(found, possible))
 

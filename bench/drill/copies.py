@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import holdfast
 from holdfast.bench.drill import damage, losses, wall_clock
+from holdfast.bench.drill.bounds import BOUNDED, Spending
+from holdfast.bench.drill.checking import Broken, Harm
 from holdfast.bench.drill.erring import CODES
-from holdfast.bench.drill.findings import keep
+from holdfast.bench.drill.findings import harmed, keep
 from holdfast.bench.drill.forks import Work, run_each
 from holdfast.bench.drill.live import LiveDrill
 from holdfast.bench.drill.plan import STORES, Clock, Drill, FaultKind, Plan, Progress, StoreKind
@@ -40,7 +43,7 @@ from holdfast.bench.drill.subjects.base import HOME, finished, tick
 from holdfast.bench.drill.tally import Failure, Tally
 from holdfast.bench.faults import Call, Crash, Fail, FaultyDisk, MemoryDisk
 from holdfast.bench.memory_file import SECTOR_BYTES
-from holdfast.formats.errors import HoldfastError
+from holdfast.formats.errors import HoldfastError, InvalidFormat
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk, OsDisk
 from holdfast.workers.messages import Request, StoreSpec
@@ -95,17 +98,21 @@ class Rehearsal:
         actor.commit()
         actor.close()
 
-    def broken_after(self, left: MemoryDisk) -> str | None:
+    def broken_after(self, left: MemoryDisk) -> Broken | None:
         """What is wrong about a store that was left so, if anything is. The disk is used up."""
         try:
             self.go_through(left)
             found = holdings(left, self.path)
         except HoldfastError as error:
-            return f"{type(error).__name__}: {error}"
+            return Broken(KEEPS, Harm.REFUSED, f"{type(error).__name__}: {error}")
         if found.digest != self.held.digest:
-            return "it holds something else"
+            less = found.rows < self.held.rows
+            detail = "it holds less" if less else "it holds something else"
+            return Broken(KEEPS, Harm.LOST if less else Harm.WRONG, detail)
         standing = found.standing
-        return None if standing is Standing.CLEAN else f"its files are {standing.name} after it"
+        if standing is Standing.CLEAN:
+            return None
+        return Broken(KEEPS, Harm.REFUSED, f"its files are {standing.name} after it")
 
 
 def _rewriting(kind: StoreKind) -> Request | None:
@@ -174,13 +181,18 @@ class CopyDrill:
         for left, said in tries(rehearsal, turn, chance, tally):
             about(f"{rehearsal.store.file}: {said}")
             kept = left.crash()
-            wrong = _judged(self.fault, rehearsal, left, said)
+            spending = Spending()
+            broken = _judged(self.fault, rehearsal, left, said)
+            excess = spending.excess()
+            if broken is None and self.fault == "damage" and excess is not None:
+                broken = Broken(BOUNDED, Harm.REFUSED, excess)
             tally.fault(said.partition(":")[0])
-            if wrong is not None:
-                tally.wrong_answers += 1
-                tally.failures.append(
+            if broken is not None:
+                harmed(tally, broken)
+                tally.found(
                     Failure(
-                        KEEPS, rehearsal.store.kind, said, f"{rehearsal.store.file}: {wrong}",
+                        broken.promise, rehearsal.store.kind, said,
+                        f"{rehearsal.store.file}: {broken.detail}",
                         plan.seed, [], keep(kept, plan.work, f"{rehearsal.store.file} {said}"),
                         _replay(plan, rehearsal.store.kind, self.fault),
                     )
@@ -188,7 +200,7 @@ class CopyDrill:
         return True
 
 
-def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str) -> str | None:
+def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str) -> Broken | None:
     """Damage may be refused, and may cost what it hit; it may not pass for nothing.
 
     A bit that is flipped is always noticed. A file that is shorter, or an older one, may be as good
@@ -196,16 +208,22 @@ def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str)
     """
     if fault != "damage":
         return rehearsal.broken_after(left)
+    standing: Standing | None = None
     try:
         standing = holdings(left, rehearsal.path).standing
         rehearsal.go_through(left)
         found = holdings(left, rehearsal.path)
-    except HoldfastError:
+    except HoldfastError as error:
+        if standing is not Standing.CLEAN or isinstance(error, InvalidFormat):
+            return None
+        detail = f"verify calls it clean, and opening it raises {type(error).__name__}: {error}"
+        return Broken(damage.TOLD, Harm.REFUSED, detail)
+    if found.digest == rehearsal.held.digest:
         return None
-    if standing is not Standing.CLEAN or found.digest == rehearsal.held.digest:
-        return None
-    if said.startswith("bit flipped") or not found.rows <= rehearsal.held.rows:
-        return "its files verify as clean, and it holds something else"
+    if not found.rows <= rehearsal.held.rows:
+        return Broken(KEEPS, Harm.WRONG, "it holds what it never held")
+    if standing is Standing.CLEAN and said.startswith("bit flipped"):
+        return Broken(damage.TOLD, Harm.LOST, "verify calls it clean, and it holds less")
     return None
 
 
@@ -304,7 +322,8 @@ _TRIES: dict[FaultKind, Callable[[Rehearsal, int, random.Random, Tally], Iterato
 
 
 def _replay(plan: Plan, kind: str, fault: str) -> str:
-    return f"holdfast drill '{plan.source}' --stores {kind} --faults {fault} --seed {plan.seed}"
+    source = shlex.quote(plan.source or "")
+    return f"holdfast drill {source} --stores {kind} --faults {fault} --seed {plan.seed}"
 
 
 class LiveCopyDrill:
@@ -350,7 +369,7 @@ class LiveCopyDrill:
             wrong = "it holds something else"
             tally.wrong_answers += 1
         if wrong is not None:
-            tally.failures.append(
+            tally.found(
                 Failure(KEEPS, store.kind, "worker and supervisor SIGKILL",
                         f"{store.file}: {wrong}", plan.seed, [], directory,
                         _replay(plan, store.kind, self.fault))
@@ -362,7 +381,7 @@ class LiveCopyDrill:
         left = left_after(directory)
         if left:
             tally.leaked_processes += len(left)
-            tally.failures.append(
+            tally.found(
                 Failure(NOTHING_LEFT, store.kind, "worker and supervisor SIGKILL", "; ".join(left),
                         plan.seed, [], directory, _replay(plan, store.kind, self.fault))
             )  # fmt: skip

@@ -2,8 +2,9 @@
 
 A fault strikes one call, or all from one on, of a sequence of operations. The sequence is gone
 through all the same, as a host would: what is refused with a typed error is asked for again when
-the cause is gone, and when the worker ends a successor is opened. Nothing acknowledged may be lost
-on the way, nothing done twice, and service must resume.
+the cause is gone, and when the worker ends a successor is opened. At the end all of it is read, and
+the calls of that may fail as well. Nothing acknowledged may be lost on the way, nothing done twice,
+no answer wrong, and service must resume.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.bench.drill.checking import (
+    INVENTED,
     OPENS,
     SERVES,
     Broken,
@@ -22,6 +24,7 @@ from holdfast.bench.drill.checking import (
     check_equal,
     check_possible,
     check_power,
+    difference,
     telling,
 )
 from holdfast.bench.drill.explorer import (
@@ -36,7 +39,15 @@ from holdfast.bench.drill.plan import Clock, FaultKind, Plan, Progress, StoreKin
 from holdfast.bench.drill.recording import Doing, Sent, Wrap, unwrapped
 from holdfast.bench.drill.scenario import FailAt, Fault, Scenario
 from holdfast.bench.drill.subjects import subject_of
-from holdfast.bench.drill.subjects.base import HOME, State, Subject, Turn, Write, finished
+from holdfast.bench.drill.subjects.base import (
+    HOME,
+    Contradiction,
+    State,
+    Subject,
+    Turn,
+    Write,
+    finished,
+)
 from holdfast.bench.drill.tally import Tally
 from holdfast.bench.faults import (
     GROWING,
@@ -51,7 +62,7 @@ from holdfast.bench.faults import (
     Nothing,
 )
 from holdfast.formats.errors import HoldfastError, StoreFull
-from holdfast.workers.actor import Caller, Steps
+from holdfast.workers.actor import Actor, Caller, Steps
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import Reply
 
@@ -95,13 +106,14 @@ class Host:
         for number, name in enumerate(operations):
             turn = functools.partial(self.subject.alphabet[name], number + 1)
             self._persist(functools.partial(self._perform, turn))
+        self._persist(self._look)
         for _ in range(2):  # the first may have ended the worker before it had synced
             self._persist(lambda: self._perform(lambda state: Turn(ending="close")))
         left = self.memory.power_loss(Nothing())
         promise = self.doing.promise()
         check_power(self.subject, left, self.doing.durability, [self.doing.answered], promise)
 
-    def _persist(self, step: Callable[[], None]) -> None:
+    def _persist(self, step: Callable[[], object]) -> None:
         for _ in range(_ATTEMPTS):
             try:
                 step()
@@ -128,6 +140,16 @@ class Host:
             self._close()
         if turn.ending:
             self._open()
+
+    def _look(self) -> None:
+        """Ask for all of it while calls fail: it is answered rightly or refused."""
+        actor = self.doing.actor or self._open()
+        try:
+            found = self.subject.read(self.memory, actor)
+        except Contradiction as error:
+            raise Broken(INVENTED, Harm.WRONG, f"it contradicts itself: {error}") from error
+        if found != self.doing.answered:
+            raise Broken(INVENTED, Harm.WRONG, difference(found, [self.doing.answered]))
 
     def _send(self, writes: Sequence[Write]) -> None:
         """Have writes handled until one is refused, and those before it answered."""
@@ -174,7 +196,7 @@ class Host:
             raise Died from error
         self.doing.synced()
 
-    def _open(self) -> None:
+    def _open(self) -> Actor:
         """Open the store, look at what is there, and send again what is unanswered."""
         doing = self.doing
         actor = self.subject.open(doing.disk, doing.durability)
@@ -193,6 +215,7 @@ class Host:
         doing.answer()
         with self._calm():
             check_equal(self.subject, self.memory, actor, doing.answered, SERVES)
+        return actor
 
     @contextlib.contextmanager
     def _calm(self) -> Iterator[None]:
@@ -245,7 +268,10 @@ def fail_of(fault: FailAt) -> Fail:
 
 
 def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, MemoryDisk]:
-    """Go through a sequence despite the scenario's fault; what is broken, and the files then."""
+    """Go through a sequence despite the scenario's fault; what is broken, and the files then.
+
+    Raises ``ValueError`` when the sequence has no call that the fault strikes.
+    """
     assert isinstance(scenario.fault, FailAt)
     subject = subject_of(scenario.store)
     check_operations(subject, scenario)
@@ -255,6 +281,8 @@ def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, 
         host.go(scenario.operations)
     except Broken as found:
         broken = found
+    if not host.disk.struck:
+        raise ValueError(f"none of the {len(host.disk.calls)} calls fails so")
     return broken, host.memory
 
 

@@ -165,6 +165,8 @@ def attempt(scenario: Scenario, wrap: Wrap = unwrapped) -> tuple[Broken | None, 
         left = moment.disk.crash()
     elif moment.call is None or moment.call.name not in WRITES:
         raise ValueError(f"call {cut.number} writes nothing")
+    elif not 0 < cut.written < moment.call.size:
+        raise ValueError(f"call {cut.number} writes {moment.call.size} bytes")
     else:
         left = torn(moment, moments[cut.number + 1], cut.written)
     kept = left.crash()

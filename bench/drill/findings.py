@@ -34,17 +34,15 @@ def note(
     scenario: Scenario, broken: Broken, plan: Plan, tally: Tally, shrinking: Shrinking
 ) -> None:
     """Count a broken promise, and if it is among the first, shrink it and keep its files."""
-    tally.lost_acknowledged += broken.harm is Harm.LOST
-    tally.wrong_answers += broken.harm is Harm.WRONG
+    harmed(tally, broken)
     kind = scenario.store, broken.promise
     _kept[kind] = _kept.get(kind, 0) + 1
     if _kept[kind] > _KEPT_MAX:
+        tally.again(broken.promise)
         return
     smallest, what = shrunk(scenario, broken, shrinking)
     text = str(smallest)
-    if any(failure.replay == command(smallest) for failure in tally.failures):
-        return
-    tally.failures.append(
+    tally.found(
         Failure(
             promise=what.promise,
             store=smallest.store,
@@ -56,6 +54,12 @@ def note(
             replay=command(smallest),
         )
     )
+
+
+def harmed(tally: Tally, broken: Broken) -> None:
+    """Count what a broken promise costs."""
+    tally.lost_acknowledged += broken.harm is Harm.LOST
+    tally.wrong_answers += broken.harm is Harm.WRONG
 
 
 def command(scenario: Scenario) -> str:

@@ -242,7 +242,9 @@ def run_each(
     """Do the work on each of the plan's stores, each with its share of the time that is left."""
     for number, store in enumerate(plan.stores):
         if clock.is_over():
-            return
+            tally.not_covered.append(f"{fault} on {store}: no time")
+            continue
+        before = sum(tally.faults.values())
         until = clock.until
         if until is not None:
             now = time.monotonic()
@@ -252,6 +254,8 @@ def run_each(
         casualties = share(work, plan.processes, tally, Both(until, clock), told)
         for text in casualties:
             tally.failures.append(Failure(CRASHED, store, fault, text, plan.seed, [], None, ""))
+        if sum(tally.faults.values()) == before:
+            tally.not_covered.append(f"{fault} on {store}: nothing was tried in its time")
 
 
 class Both(Clock):

@@ -16,20 +16,20 @@ from holdfast.bench.drill.checking import (
     OPENS,
     SERVES,
     Broken,
-    Harm,
     check_equal,
     check_possible,
     check_standing,
     telling,
     write,
 )
+from holdfast.bench.drill.findings import harmed
 from holdfast.bench.drill.kernel import TRACED, no_strace, of_store, whole
 from holdfast.bench.drill.live import LiveScenario
-from holdfast.bench.drill.recording import Doing
+from holdfast.bench.drill.recording import Doing, Promise
 from holdfast.bench.drill.scene import Scene, Setting
 from holdfast.bench.drill.serving import Stuck
 from holdfast.bench.drill.subjects import subject_of
-from holdfast.bench.drill.subjects.base import EMPTY, State, Subject
+from holdfast.bench.drill.subjects.base import EMPTY, Subject
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import OsDisk
 
@@ -57,8 +57,7 @@ def killed_at_each_call(scene: Scene) -> None:
         try:
             _check(subject, operations, answered)
         except Broken as broken:
-            scene.tally.lost_acknowledged += broken.harm is Harm.LOST
-            scene.tally.wrong_answers += broken.harm is Harm.WRONG
+            harmed(scene.tally, broken)
             where = f"killed at the {point.nth}. {point.name} after {answered} operations"
             scene.broke(broken.promise, f"{where}, in {home.name}: {broken.detail}", operations)
             return
@@ -164,10 +163,10 @@ def work(
 
 def _check(subject: Subject, operations: Sequence[str], answered: int) -> None:
     """Raise ``Broken`` unless what lies there is what these answers promise."""
-    before: State = EMPTY
+    states = [EMPTY]
     for number, name in enumerate(operations[:answered]):
-        for one in subject.alphabet[name](number + 1, before).writes:
-            before = one.after
+        states += [one.after for one in subject.alphabet[name](number + 1, states[-1]).writes]
+    *earlier, before = states
     possible = [before]
     for name in operations[answered : answered + 1]:
         possible += [one.after for one in subject.alphabet[name](answered + 1, before).writes]
@@ -177,7 +176,7 @@ def _check(subject: Subject, operations: Sequence[str], answered: int) -> None:
             check_standing(subject, disk, "before it is opened")
         actor = subject.open(disk, "always")
         found = subject.read(disk, actor)
-    check_possible(found, possible, None)
+    check_possible(found, possible, Promise(before, (before,), (), None, tuple(earlier)))
     rival = subject.rival(found)
     write(actor, rival, _RIVAL)
     check_equal(subject, disk, actor, rival.after, SERVES)

@@ -72,7 +72,7 @@ def _promises(judged: Sequence[Judged]) -> str:
             f'<strong class="{one.verdict.replace(" ", "-")}">{one.verdict}</strong>',
             escape(one.promise),
             f"{one.tried:,}",
-            str(len(one.failures)),
+            str(one.broken),
         )
         for one in judged
     ]

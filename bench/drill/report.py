@@ -9,7 +9,7 @@ The keys of the JSON object::
     source                the directory whose copy was drilled, or null
     version, machine      of holdfast; what it ran on
     promises              list of {promise, verdict, tried, failures}: verdict is ``held``,
-                          ``broken`` or ``not covered``, ``failures`` a count
+                          ``broken`` or ``not covered``, ``failures`` how often it was broken
     stores                by kind: {crash_states, kill_points, bit_flips, torn, exchanged,
                           errors_injected, process_faults, clock_jumps, operations}
     faults                how often each was tried, by name
@@ -54,7 +54,7 @@ def fields(outcome: Outcome) -> dict[str, object]:
                 "promise": one.promise,
                 "verdict": one.verdict,
                 "tried": one.tried,
-                "failures": len(one.failures),
+                "failures": one.broken,
             }
             for one in judge(outcome)
         ],
@@ -118,6 +118,7 @@ def lines(report: dict[str, object]) -> list[str]:
         f"lost {report['lost_acknowledged']}, wrong {report['wrong_answers']}, "
         f"leaked {report['leaked_processes']}; seed {report['seed']}, {report['seconds']:.1f} s"
         + (", interrupted" if report["interrupted"] else "")
+        + ("" if any(one["tried"] for one in found["parts"]) else "; nothing was tried")
     )
     return said
 

@@ -1,7 +1,8 @@
 """A run of drills, one after the other: each with its share of the time, or each to its end.
 
-Ctrl-C ends a run in good order: what was covered so far is reported. What the interrupted drill
-finds broken from that moment on does not count, since the terminal interrupts its processes, too.
+Ctrl-C or SIGTERM ends a run in good order: what was covered so far is reported. What the
+interrupted drill finds broken from that moment on does not count, since the terminal interrupts its
+processes, too.
 """
 
 import contextlib
@@ -59,8 +60,10 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise held."""
+        """Whether every promise held; where nothing was tried, that is not known."""
         found = self.tally
+        if not any(part.tried for part in self.parts):
+            return False
         broken = found.lost_acknowledged or found.wrong_answers or found.leaked_processes
         return not (broken or found.failures)
 
@@ -126,7 +129,7 @@ def run(
             _run_part(part, plan, outcome, interruption, progress)
     if plan.source is not None and fingerprint(plan.source) != before:
         outcome.tally.failures.append(
-            Failure(ORIGINAL, "", "copying", "its files differ in size or time from before",
+            Failure(ORIGINAL, "", "copying", "its files are not those from before",
                     plan.seed, [], plan.source, "")
         )  # fmt: skip
     outcome.seconds = round(time.monotonic() - began, 3)
@@ -144,7 +147,7 @@ def _until(part: Part, left: Sequence[Part], ends: float | None) -> float | None
 
 @dataclass(slots=True)
 class _Interruption:
-    """Ctrl-C: the clock that it stops, and what the drill under way had found then."""
+    """Ctrl-C or SIGTERM: the clock that it stops, and what the drill under way had found then."""
 
     clock: Clock
     current: Tally = field(default_factory=Tally)
@@ -153,7 +156,7 @@ class _Interruption:
 
 @contextlib.contextmanager
 def _interruptible(outcome: Outcome) -> Iterator[_Interruption]:
-    """Have the first Ctrl-C stop the clock; the second one is an exception as usual."""
+    """Have the first signal stop the clock; the second one is an exception."""
     interruption = _Interruption(Clock())
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -162,11 +165,12 @@ def _interruptible(outcome: Outcome) -> Iterator[_Interruption]:
         interruption.clock.stopped = outcome.interrupted = True
         interruption.before = copy.deepcopy(interruption.current)
 
-    former = signal.signal(signal.SIGINT, stop)
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _run_part(
@@ -212,6 +216,7 @@ def _watched(clock: Clock) -> Iterator[None]:
 def _take_back(tally: Tally, before: Tally) -> None:
     """Forget what was found broken since the interruption."""
     tally.failures[:] = tally.failures[: len(before.failures)]
+    tally.repeated = before.repeated
     tally.lost_acknowledged = before.lost_acknowledged
     tally.wrong_answers = before.wrong_answers
     tally.leaked_processes = before.leaked_processes

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import tempfile
@@ -248,7 +249,7 @@ class Scene:
         seed, setting = self.plan.seed, self.setting
         if self.plan.source is None and setting.sort != "soak":
             return f"{REPLAY} 'live {self.kind} {setting.slug} {seed}'"
-        where = "" if self.plan.source is None else f" '{self.plan.source}'"
+        where = "" if self.plan.source is None else f" {shlex.quote(self.plan.source)}"
         return f"holdfast drill{where} --stores {self.kind} --faults {setting.sort} --seed {seed}"
 
     def __exit__(
@@ -330,6 +331,8 @@ class Scene:
                 self.tally.lost_acknowledged += 1
             else:
                 self.tally.wrong_answers += 1
+        for wrong in wrongs[_SHOWN_MAX:]:
+            self.tally.again(PROMISES[wrong.fault])
         for wrong in wrongs[:_SHOWN_MAX]:
             fewest = told(narrowed(acts, wrong, prefixes=prefixes))
             detail = f"{wrong.fault}: {wrong.key}: {wrong.detail}"

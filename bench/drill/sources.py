@@ -121,10 +121,10 @@ def files_below(directory: str) -> Iterator[str]:
                 yield path
 
 
-def fingerprint(directory: str) -> dict[str, tuple[int, int]]:
-    """Size and time of every file, to tell whether anything was written."""
+def fingerprint(directory: str) -> dict[str, tuple[int, ...]]:
+    """Of every file what changes when it is written or replaced, which nobody can set back."""
     return {
-        path: (found.st_size, found.st_mtime_ns)
+        path: (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         for path in files_below(directory)
         for found in [os.stat(path)]
     }

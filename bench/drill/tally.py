@@ -77,6 +77,8 @@ class Tally(msgspec.Struct):
     recovery_ms: list[float] = msgspec.field(default_factory=list)
     """From a death to the first answer of the successor."""
     failures: list[Failure] = msgspec.field(default_factory=list)
+    repeated: dict[str, int] = msgspec.field(default_factory=dict)
+    """How often a promise was broken besides what ``failures`` tells."""
     timeline: list[Moment] = msgspec.field(default_factory=list)
     not_covered: list[str] = msgspec.field(default_factory=list)
     """What was not tried here, and why."""
@@ -88,6 +90,18 @@ class Tally(msgspec.Struct):
     def fault(self, name: str, times: int = 1) -> None:
         """Count a fault by name."""
         self.faults[name] = self.faults.get(name, 0) + times
+
+    def found(self, failure: Failure) -> None:
+        """Take in a broken promise; the same scenario is told once, and counted every time."""
+        in_memory = failure.replay.startswith(REPLAY) and bool(failure.operations)
+        if in_memory and any(one.replay == failure.replay for one in self.failures):
+            self.again(failure.promise)
+        else:
+            self.failures.append(failure)
+
+    def again(self, promise: str, times: int = 1) -> None:
+        """Count a broken promise of which enough is told."""
+        self.repeated[promise] = self.repeated.get(promise, 0) + times
 
     def add(self, other: "Tally") -> None:
         """Add what another process counted and found."""
@@ -101,6 +115,9 @@ class Tally(msgspec.Struct):
         self.wrong_answers += other.wrong_answers
         self.leaked_processes += other.leaked_processes
         self.recovery_ms += other.recovery_ms
-        self.failures += other.failures
+        for failure in other.failures:
+            self.found(failure)
+        for promise, times in other.repeated.items():
+            self.again(promise, times)
         self.timeline += other.timeline
         self.not_covered += [text for text in other.not_covered if text not in self.not_covered]

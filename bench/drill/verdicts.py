@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from holdfast.bench.drill import checking, damage, erring, forks, kernel, scene
+from holdfast.bench.drill import bounds, checking, damage, erring, forks, kernel, scene
 from holdfast.bench.drill.plan import FAULTS, FaultKind
 from holdfast.bench.drill.run import Outcome
 from holdfast.bench.drill.sources import KEEPS, ORIGINAL
@@ -49,9 +49,11 @@ PROMISES = (
     Promise("No process is left behind", frozenset({scene.NOTHING_LEFT}), _LIVE),
     Promise(
         "Damage costs bounded time and memory, and no process",
-        frozenset({damage.BOUNDED, forks.CRASHED}),
+        frozenset({bounds.BOUNDED, forks.CRASHED}),
         ("damage",),
     ),
+    Promise("Damage is told: verify calls clean only what is", frozenset({damage.TOLD}),
+            ("damage",)),
     Promise(
         "No file is touched past the one file layer",
         frozenset({kernel.PROMISE}),
@@ -69,6 +71,8 @@ class Judged:
     verdict: Verdict
     tried: int
     failures: list[Failure]
+    broken: int
+    """How often it was broken; ``failures`` has some of that."""
 
 
 def judge(outcome: Outcome) -> list[Judged]:
@@ -81,7 +85,8 @@ def judge(outcome: Outcome) -> list[Judged]:
         if failure.promise not in known:
             others.setdefault(failure.promise, []).append(failure)
     for text, failures in others.items():
-        judged.append(Judged(text, "broken", len(failures), failures))
+        broken = len(failures) + outcome.tally.repeated.get(text, 0)
+        judged.append(Judged(text, "broken", broken, failures, broken))
     return judged
 
 
@@ -92,8 +97,9 @@ def _judge(promise: Promise, outcome: Outcome) -> Judged:
         if part.fault in promise.faults and _looks(promise, part.name)
     )  # fmt: skip
     if failures:
-        return Judged(promise.text, "broken", tried, failures)
-    return Judged(promise.text, "held" if tried else "not covered", tried, failures)
+        repeated = sum(outcome.tally.repeated.get(name, 0) for name in promise.known_as)
+        return Judged(promise.text, "broken", tried, failures, len(failures) + repeated)
+    return Judged(promise.text, "held" if tried else "not covered", tried, failures, 0)
 
 
 def _looks(promise: Promise, part: str) -> bool:

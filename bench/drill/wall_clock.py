@@ -2,8 +2,9 @@
 
 The machine's clock is everybody's and is left alone. The processes of one engine are started with a
 ``sitecustomize`` module on their path instead, which adds to what Python's clocks say a number that
-the drill changes while they run. What asks the kernel past Python's ``time`` and ``datetime`` does
-not see the jumps; of the product's own code nothing does.
+the drill changes while they run. What asks the kernel past Python's ``time`` module does not see
+the jumps (``datetime``'s class is everybody's base, and cannot be exchanged); of the product's own
+code nothing does.
 """
 
 import json
@@ -22,7 +23,7 @@ JUMPS_S = (HOUR_S, -HOUR_S, -10 * YEAR_S, 20 * YEAR_S, -1, 0)
 """Seconds by which the clock is off, one after the other."""
 _HOOK = '''
 """Has the clocks of this process go wrong by as many seconds as a file says."""
-import datetime, mmap, struct, time
+import mmap, struct, time
 
 with open({path!r}, "rb") as file:
     OFFSET = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
@@ -30,17 +31,9 @@ with open({path!r}, "rb") as file:
 def offset():
     return struct.unpack("<q", OFFSET)[0]
 
-true_time, true_time_ns, true_datetime = time.time, time.time_ns, datetime.datetime
+true_time, true_time_ns = time.time, time.time_ns
 time.time = lambda: true_time() + offset()
-time.time_ns = lambda: true_time_ns() + offset() * 1_000_000_000
-
-class Datetime(true_datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return true_datetime.now(tz) + datetime.timedelta(seconds=offset())
-
-datetime.datetime = Datetime
-'''
+time.time_ns = lambda: true_time_ns() + offset() * 1_000_000_000'''
 
 
 def jumping(scene: Scene) -> None:

@@ -1,7 +1,8 @@
 """What a load test shows while it runs, on standard error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live as RichLive
 from rich.table import Table
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from holdfast.bench.load.outcome import Moment
 from holdfast.bench.load.session import Wish
+from holdfast.bench.load.timings import Recent
 
 _MIB = 1 << 20
 
@@ -44,10 +46,11 @@ class Live:
         elif not self._quiet:
             self._line(text)
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Moment, operations: Sequence[Recent]) -> None:
         """The last second."""
         if self._live is not None:
-            self._live.update(self._table(moment), refresh=True)
+            tables = Columns([self._table(moment), _by_operation(operations)])
+            self._live.update(tables, refresh=True)
         elif not self._quiet:
             words = ", ".join(f"{what} {value}" for what, value in overview(moment))
             self._line(f"{moment.second:.0f} s: {words}")
@@ -76,6 +79,16 @@ class Live:
         for what, value in overview(moment):
             table.add_row(what, value)
         return table
+
+
+def _by_operation(operations: Sequence[Recent]) -> Table:
+    table = Table()
+    for heading in ("operation", "calls", "p50 ms", "p99 ms", "slowest"):
+        table.add_column(heading, justify="left" if heading == "operation" else "right")
+    for one in operations:
+        latencies = (f"{ms:.2f}" for ms in (one.p50_ms, one.p99_ms, one.max_ms))
+        table.add_row(Text(one.label), f"{one.calls:,}", *latencies)
+    return table
 
 
 def overview(moment: Moment) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -19,10 +19,16 @@ import holdfast
 from holdfast.bench.load.crew import Crew
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.member import Orders, Round, Told
-from holdfast.bench.load.outcome import Kill, Moment, Operation, Outcome, Settings
+from holdfast.bench.load.outcome import (
+    Kill,
+    Moment,
+    Operation,
+    Outcome,
+    Settings,
+)
 from holdfast.bench.load.profile import Profile
 from holdfast.bench.load.stability import checks
-from holdfast.bench.load.timings import Counted, Histogram, quantile_ms
+from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
 from holdfast.bench.load.watching import Watcher
 from holdfast.bench.load.work import preload
 from holdfast.bench.measure import machine_facts, version_of
@@ -31,7 +37,8 @@ from holdfast.workers.message import Durability
 
 _TEXTS_MAX = 20
 _STARTING_S = 0.2
-Show = Callable[[Moment], None]
+Show = Callable[[Moment, Sequence[Recent]], None]
+"""Gets a moment, and each operation's part in it."""
 Say = Callable[[str], None]
 
 
@@ -175,7 +182,7 @@ class Session:
                 if now > measures:
                     moment = _moment(now - measures, latest, watcher, killer)
                     totals.moments.append(moment)
-                    show(moment)
+                    show(moment, _recent(latest))
                 latest.clear()
 
     def audit(self, totals: Totals) -> None:
@@ -252,6 +259,21 @@ def _moment(
         processes=processes,
         disks=disks,
     )
+
+
+def _recent(latest: dict[int, list[Told]]) -> list[Recent]:
+    parts: dict[str, list[Counted]] = {}
+    for several in latest.values():
+        for one in several:
+            for label, measured in one.operations.items():
+                parts.setdefault(label, []).append(measured.latency)
+    return [
+        Recent(
+            label, sum(part.total for part in counted),
+            *(quantile_ms(counted, share) for share in (0.5, 0.99, 1.0)),
+        )
+        for label, counted in sorted(parts.items())
+    ]  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ digits, and how often each came; the histograms (Gil Tene's HdrHistogram) keep t
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import msgspec
@@ -58,6 +59,17 @@ def merged(parts: Sequence[Counted]) -> tuple[NDArray[np.int64], NDArray[np.int6
     counts = np.concatenate([np.zeros(0, np.int64), *(np.array(p.counts, np.int64) for p in parts)])
     order = np.argsort(values, kind="stable")
     return values[order], counts[order]
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """One operation in a moment, as it is shown while a test runs."""
+
+    label: str
+    calls: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
 
 
 class Tape:

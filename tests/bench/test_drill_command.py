@@ -10,24 +10,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from msgspec import structs
 
-import holdfast
-from holdfast.bench.drill import command, copies, page, report, run, sources, verdicts
+from holdfast.bench.drill import command, page, report, run, verdicts
 from holdfast.bench.drill import replay as replaying
 from holdfast.bench.drill.kept import settled
-from holdfast.bench.drill.live_stores import open_store
-from holdfast.bench.drill.plan import FAULTS, STORES, Clock, FaultKind, Plan, Progress
-from holdfast.bench.drill.run import Done, Outcome, Part
+from holdfast.bench.drill.plan import FAULTS, STORES, Clock, Plan
+from holdfast.bench.drill.run import Done, Outcome
 from holdfast.bench.drill.scene import LOST
 from holdfast.bench.drill.tally import Counts, Failure, Moment, Tally
-from holdfast.formats.errors import InvalidArgument, StoreNotFound
+from tests.bench.drilling import COUNTS, nobody, staged
 from tests.bench.pages import counted, read
-from tests.engine.cli_runner import PROGRAM, Cli, snapshot
+from tests.engine.cli_runner import PROGRAM, Cli
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -35,7 +31,6 @@ DOCUMENTED = {
     "seed", "seconds", "stores", "lost_acknowledged", "wrong_answers", "leaked_processes",
     "recovery_ms", "failures",
 }  # fmt: skip
-COUNTS = {"crash_states", "kill_points", "bit_flips", "torn", "errors_injected"}
 
 
 @pytest.fixture
@@ -51,27 +46,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(directory))
     return directory
-
-
-def nobody(what: str, done: int, of: int | None) -> None:
-    """Who is told of the progress."""
-
-
-class Staged:
-    """A drill that does what a test says."""
-
-    def __init__(self, fault: FaultKind, act: Any) -> None:
-        self.fault: FaultKind = fault
-        self._act = act
-
-    def run(self, plan: Plan, tally: Tally, clock: Clock, progress: Progress) -> None:
-        self._act(tally, clock)
-
-
-def staged(plan: Plan, *acts: Any, seconds: float | None = 1.0) -> Outcome:
-    """A run of drills that do what a test says."""
-    parts = [Part(f"part {n}", Staged("kill", act), 1) for n, act in enumerate(acts)]
-    return run.run(plan, seconds, nobody, parts)
 
 
 def plan_in(tmp_path: Path) -> Plan:
@@ -118,6 +92,14 @@ def test_a_short_run_holds_and_leaves_nothing(cli: Cli, scratch: Path, tmp_path:
         (["--exhaustive", "--seconds", "5"], "exclude each other"),
         (["--report", "/nowhere/at/all.html"], "there is no directory for"),
         (["--replay", "fold always put-small melt@1"], "is no fault"),
+        (["--replay", "fold always put-small kill@17", "--seed", "1"], "no other option"),
+        (["--replay", "fold always put-small kill@99999"], "there is no call 99999"),
+        (["--replay", "fold always put-small fail@99999:EIO"], "calls fails so"),
+        (["--replay", "fold always put-small damage=drill.snap:flip=99999.1"], "not within"),
+        (["--replay", "fold always put-small damage=drill.snap:cut=99999"], "not within"),
+        (["--replay", "fold always put-small damage=drill.snap:stale=99999"], "no call 99999"),
+        (["--replay", "fold always put-small damage=drill.snap:foreign=x"], "no file 'x'"),
+        (["--replay", "fold always put-small damage=other:gone"], "no file 'other'"),
         (["/nowhere/at/all"], "is not a directory"),
     ],
 )
@@ -150,8 +132,9 @@ def test_a_scenario_that_fails_again_says_so(cli: Cli, monkeypatch: pytest.Monke
     assert cli("drill", "--replay", "fold always - kill@1", "--json").json["failure"]["seed"] == 5
 
 
-def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
-    """SIGINT in the middle: the report of what was covered, with exit code 0, as nothing broke."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_report(tmp_path: Path, number: signal.Signals) -> None:
+    """In the middle of a run: the report of what was covered, exit code 0, as nothing broke."""
     process = subprocess.Popen(
         [*PROGRAM, "drill", "--stores", "fold", "--seconds", "600", "--faults", "kill,processes"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -159,7 +142,7 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.stderr is not None
     assert "kill: fold" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=25)
     assert process.returncode == 0
     assert "interrupted" in out
@@ -285,10 +268,21 @@ def test_a_drill_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("field", ["lost_acknowledged", "wrong_answers", "leaked_processes"])
 def test_a_count_alone_breaks_a_run(tmp_path: Path, field: str) -> None:
     """A run is not well because its failures were not kept."""
-    outcome = Outcome(plan_in(tmp_path))
+    outcome = Outcome(plan_in(tmp_path), parts=[Done("part", "kill", 1.0, 1)])
     assert outcome.ok
     setattr(outcome.tally, field, 1)
     assert not outcome.ok
+
+
+def test_a_run_that_tried_nothing_is_not_held(tmp_path: Path) -> None:
+    """Where there was no time for anything, nobody knows whether promises hold."""
+    outcome = staged(plan_in(tmp_path), lambda tally, clock: None)
+    assert not outcome.ok
+    assert report.lines(report.fields(outcome))[-1].endswith("nothing was tried")
+    plan = Plan(1, str(tmp_path), ("fold",), frozenset({"damage"}))
+    outcome = run.run(plan, 1e-6, nobody)
+    assert not outcome.ok
+    assert "damage on fold: no time" in outcome.tally.not_covered
 
 
 def test_every_fault_kind_has_a_drill() -> None:
@@ -297,119 +291,6 @@ def test_every_fault_kind_has_a_drill() -> None:
     assert {part.drill.fault for part in run.parts_of(plan)} == set(FAULTS)
     chosen = run.parts_of(Plan(seed=1, work="", faults=frozenset({"soak", "time"})))
     assert [part.drill.fault for part in chosen] == ["time", "soak", "time"]
-
-
-# --- a user's directory --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A user's directory with a store of each kind."""
-    where = tmp_path / "user"
-    with holdfast.open(where) as engine:
-        fold = engine.fold("config")
-        for number in range(5):
-            fold.apply([holdfast.Put(f"key {number}", b"value")], holdfast.Cursor.from_u64(number))
-        vectors = engine.vectors("docs", dimension=4, metric="l2")
-        vectors.ingest(np.arange(8), np.eye(8, 4, dtype=np.float32))
-        sensors = engine.warm("sensors", dimension=2)
-        sensors.write(1, 0, np.arange(8), np.ones((8, 2), np.float32))
-        faces = engine.index("faces", kind="flat", dimension=4, metric="euclidean")
-        faces.insert_batch([1, 2], np.eye(2, 4, dtype=np.float32))
-        open_store("registry", engine, "models").write(0, "a text")
-    return where
-
-
-_WATCH = """
-import os, sys
-WATCHED, NOTES = {watched!r}, {notes!r}
-CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-NAMED = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink",
-         "os.chmod", "os.chown", "os.utime")
-
-def watch(event, arguments):
-    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & CHANGES):
-        return
-    paths = arguments[:2] if event in NAMED else arguments[:1] if event == "open" else ()
-    for path in paths:
-        if not isinstance(path, (str, bytes)):
-            continue
-        if os.path.abspath(os.fsdecode(path)).startswith(WATCHED):
-            note = os.open(NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(note, f"{{event}} {{arguments}}\\n".encode())
-
-sys.addaudithook(watch)
-"""
-
-
-def test_a_copy_is_drilled_and_the_original_only_read(tmp_path: Path, directory: Path) -> None:
-    """Every kind of fault befalls a copy of every store, and no process of the run so much as opens
-    a file of the original for writing."""
-    before = snapshot(directory)
-    hook, notes = tmp_path / "hook", tmp_path / "notes"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(_WATCH.format(watched=str(directory), notes=str(notes)))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    done = subprocess.run(
-        [*PROGRAM, "drill", str(directory), "--seconds", "30", "--json"],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(hook)},
-    )  # fmt: skip
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["failures"]) == (0, [])
-    assert not notes.exists(), notes.read_text()
-    assert snapshot(directory) == before
-    assert found["source"] == str(directory)
-    assert found["stores"].keys() == set(STORES)
-    for fault in (*COUNTS, "exchanged", "process_faults"):
-        assert any(counts[fault] for counts in found["stores"].values()), fault
-    assert found["timeline"], "a soak beside the copies"
-    (one,) = [p for p in found["promises"] if p["promise"] == verdicts.ON_COPIES.text]
-    assert one["verdict"] == "held"
-    assert list(scratch.iterdir()) == []
-
-
-def test_an_empty_file_is_no_defect(cli: Cli, tmp_path: Path) -> None:
-    """A log without a byte, as a crash may leave it, opens; there is nothing to damage."""
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "empty.snap").touch()
-    done = cli("drill", source, "--faults", "damage,kill", "--seconds", "3", "--json")
-    assert (done.code, done.json["failures"]) == (0, [])
-    assert "damage on empty.snap: its files are empty" in done.json["not_covered"]
-    assert (source / "empty.snap").read_bytes() == b""
-
-
-def test_a_store_that_loses_a_row_on_the_way_is_told(directory: Path) -> None:
-    """A copy that holds less after a crash than before is a failure."""
-    store = next(one for one in sources.stores_in(str(directory)) if one.kind == "fold")
-    rehearsal = copies.Rehearsal(store, sources.in_memory(str(directory)))
-    assert rehearsal.broken_after(rehearsal.disk.crash()) is None
-    less = rehearsal.disk.crash()
-    content = less.content(rehearsal.path)
-    assert content is not None
-    less.place(rehearsal.path, content[:-20])
-    assert rehearsal.broken_after(less) == "it holds something else"
-
-
-def test_a_source_that_changes_is_told(tmp_path: Path, directory: Path) -> None:
-    """If a file of the original has another size or time at the end, the run says so."""
-    plan = Plan(seed=1, work=str(tmp_path), source=str(directory))
-
-    def meddle(tally: Tally, clock: Clock) -> None:
-        (directory / "config.snap").write_bytes(b"other")
-
-    outcome = staged(plan, meddle)
-    assert [failure.promise for failure in outcome.tally.failures] == [sources.ORIGINAL]
-
-
-def test_a_directory_in_use_or_without_stores_is_refused(tmp_path: Path, directory: Path) -> None:
-    """A copy made while an engine writes would not be whole; and there has to be something."""
-    with holdfast.open(directory), pytest.raises(InvalidArgument, match="an engine is running"):
-        sources.check_source(str(directory))
-    with pytest.raises(StoreNotFound, match="there is no store"):
-        sources.check_source(str(tmp_path))
 
 
 # --- the report ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from holdfast.bench.drill import damage
-from holdfast.bench.drill.checking import INVENTED
+from holdfast.bench.drill.checking import INVENTED, LOST, Harm
 from holdfast.bench.drill.damage import DamageDrill, all_damage, check, damaged, exchanges, prepare
 from holdfast.bench.drill.forks import share
 from holdfast.bench.drill.plan import Clock, Plan, StoreKind
@@ -23,6 +23,7 @@ from holdfast.bench.memory_disk import MemoryDisk
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers.actor import Actor
 from holdfast.workers.message import Durability
+from holdfast.workers.standing import Standing
 from tests.bench.planted import TinySubject
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -119,10 +120,13 @@ class _Resetting:
         try:
             return self._subject.open(disk, durability)
         except HoldfastError:
-            for path in list(disk.files()):
-                if path.startswith(f"{HOME}/"):
-                    disk.remove(path)
+            self._clear(disk)
             return self._subject.open(disk, durability)
+
+    def _clear(self, disk: MemoryDisk) -> None:
+        for path in list(disk.files()):
+            if path.startswith(f"{HOME}/"):
+                disk.remove(path)
 
 
 @pytest.mark.parametrize("kind", ["fold", "index", "registry"])
@@ -136,6 +140,62 @@ def test_a_store_that_forgets_all_when_damaged_is_found(kind: StoreKind) -> None
     resetting = cast("Subject", _Resetting(subject))
     assert any(damage.check(prepared, resetting, largest, how) for how in ways)
     assert not any(damage.check(prepared, subject, largest, how) for how in ways)
+
+
+class _Forgetful(_Resetting):
+    """A kind of store that begins anew with nothing whenever it is opened."""
+
+    def open(self, disk: MemoryDisk, durability: Durability) -> Actor:
+        self._clear(disk)
+        return self._subject.open(disk, durability)
+
+
+def test_damage_may_not_cost_what_lies_in_front_of_it() -> None:
+    """A file that is cut, or full of something else, from a record on still has those before."""
+    subject = subject_of("fold")
+    scenario = Scenario("fold", "always", ("put-small", "put-large", "batch"), Damaged("", ""))
+    prepared = damage.prepare(scenario)
+    (log,) = prepared.files
+    spans, states = prepared.spans[log], prepared.states
+    assert [span.offset for span in spans] == [0, 6, 48, 1515]
+    for start, place in ((0, 0), (48, 2), (1515, 4), (len(prepared.files[log]), -1)):
+        assert prepared.since(log, start) == states[place:]
+    late = f"stale={prepared.moments[-1].number}"
+    forgetful = cast("Subject", _Forgetful(subject))
+    for how in ("noise=48+2053", "zero=48+2053", "cut=50", late):
+        assert damage.check(prepared, subject, log, how) is None, how
+        broken = damage.check(prepared, forgetful, log, how)
+        assert broken is not None, how
+        assert (broken.promise, broken.harm) == (LOST, Harm.LOST)
+
+
+class _Content:
+    """A kind of store whose files are always called clean."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._subject, name)
+
+    def verify(self, disk: MemoryDisk) -> Standing:
+        return Standing.CLEAN
+
+
+@pytest.mark.parametrize("kind", ["fold", "vectors", "warm", "index", "registry"])
+def test_a_verify_that_is_content_with_everything_is_found(kind: StoreKind) -> None:
+    """Files that opening refuses, or that hold something else, may not be called clean."""
+    subject = subject_of(kind)
+    names = tuple(name for name in subject.alphabet if name not in ("branch", "die"))[:4]
+    prepared = damage.prepare(Scenario(kind, "always", names, Damaged("", "")))
+    content = cast("Subject", _Content(subject))
+    for name in prepared.files:
+        ways = [*damage.flips(prepared.files[name])][::31]
+        broken = [found for how in ways if (found := damage.check(prepared, content, name, how))]
+        if broken:
+            assert {found.promise for found in broken} == {damage.TOLD}
+            return
+    pytest.fail("no flipped bit gave it away")
 
 
 def _work(act: Callable[[int], None]) -> Callable[[int, Tally, Callable[[str], None]], bool]:

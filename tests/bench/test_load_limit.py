@@ -108,7 +108,7 @@ def found(patch: pytest.MonkeyPatch, fake: Fake) -> Outcome:
     wish = Wish(
         profiles.load("telemetry"), 1, 1, 100.0, 3.0, 0.5, "always", None, 0, False
     )  # fmt: skip
-    return find_limit(wish, 50.0, lambda text: None, lambda moment: None)
+    return find_limit(wish, 50.0, lambda text: None, lambda moment, operations: None)
 
 
 def test_the_outcome_is_the_best_steps_with_the_failures_of_all(

@@ -5,7 +5,7 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from holdfast.bench.load.member import Member, Orders, Round, Told
 from holdfast.bench.load.outcome import Moment
 from holdfast.bench.load.profile import OPERATIONS, Profile
 from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.timings import Recent
 from holdfast.bench.load.work import preload, work_of
 from holdfast.formats.errors import InvalidArgument
 from tests.bench.load_profiles import small, tiny
@@ -31,6 +32,10 @@ FACES = pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "
 
 def silent(text: str) -> None:
     """Who is told of the progress."""
+
+
+def unseen(moment: Moment, operations: Sequence[Recent]) -> None:
+    """Who is shown the moments."""
 
 
 def wish(profile: Profile, **changes: Any) -> Wish:
@@ -51,8 +56,14 @@ def test_no_call_fails_and_no_read_is_wrong_while_workers_are_killed(
     answered, every read is right, all is there at the end, and nothing is left behind."""
     monkeypatch.chdir(tmp_path)
     moments: list[Moment] = []
+    shown: list[int] = []
     profile = small(name)
-    outcome = run(wish(profile, asynchronous=asynchronous), silent, moments.append)
+
+    def show(moment: Moment, operations: Sequence[Recent]) -> None:
+        moments.append(moment)
+        shown.append(sum(operation.calls for operation in operations))
+
+    outcome = run(wish(profile, asynchronous=asynchronous), silent, show)
     assert (outcome.errors, outcome.wrong_reads, outcome.texts) == (0, 0, [])
     assert outcome.ok
     assert outcome.calls > 0
@@ -61,6 +72,7 @@ def test_no_call_fails_and_no_read_is_wrong_while_workers_are_killed(
     assert 1 <= len(outcome.kills) <= outcome.restarts
     assert all(kill.recovery_ms > 0 for kill in outcome.kills)
     assert moments == outcome.moments
+    assert shown == [sum(moment.stores.values()) for moment in moments]
     assert sum(sum(moment.stores.values()) for moment in moments) == outcome.calls
     assert sum(len(moment.kills) for moment in moments) <= len(outcome.kills)
     names = {process.name for moment in moments for process in moment.processes}
@@ -75,7 +87,7 @@ def test_a_closed_loop_makes_as_many_calls_as_it_can(
     """Without a rate nothing is ever overdue, and no call is left."""
     monkeypatch.chdir(tmp_path)
     closed = wish(tiny("fold"), rate=None, clients=2, processes=1, seconds=1.0, kill_every_s=None)
-    outcome = run(closed, silent, lambda moment: None)
+    outcome = run(closed, silent, unseen)
     assert outcome.ok
     assert outcome.settings.rate is None
     assert outcome.unmade == 0
@@ -90,7 +102,7 @@ def test_calls_that_no_client_came_to_are_told(
     not made."""
     monkeypatch.chdir(tmp_path)
     hurried = wish(tiny("fold"), rate=1e6, clients=2, processes=1, seconds=0.5, kill_every_s=None)
-    outcome = run(hurried, silent, lambda moment: None)
+    outcome = run(hurried, silent, unseen)
     assert outcome.ok
     assert outcome.calls > 0
     assert outcome.calls + outcome.unmade == pytest.approx(500_000, abs=10)
@@ -261,5 +273,5 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
     """More processes than clients, or more clients than keys, are refused by name and number."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidArgument, match=said):
-        run(wish(tiny("fold"), **changes), silent, lambda moment: None)
+        run(wish(tiny("fold"), **changes), silent, unseen)
     assert list(tmp_path.iterdir()) == []

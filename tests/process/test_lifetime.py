@@ -390,6 +390,26 @@ def test_crashes_leak_nothing(tmp_path: Path) -> None:
         until(lambda: (me.num_fds(), supervisor.num_fds()) == before, "there are no more than then")
 
 
+def test_a_burst_of_callers_does_not_keep_its_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that are no longer of use are hung up, here and in the worker."""
+    with holdfast.open(tmp_path) as engine:
+        fold = engine.fold("a")
+        put(fold, "k")
+        pool = engine._coordinator.pool(fold._spec)
+        worker = psutil.Process(worker_pid(engine, "a"))
+        before = worker.num_fds()
+        burst = [pool.take(0, time.monotonic() + 60.0) for _ in range(5)]
+        for session in burst:
+            pool.give_back(session)
+        assert worker.num_fds() == before + 4, "they are kept for the next burst"
+        monkeypatch.setattr("holdfast.coordinator._UNUSED_S", 0.0)
+        for _ in burst:
+            assert value_of(fold, "k") == b"value"
+        until(lambda: worker.num_fds() == before, "the worker hangs up, too")
+
+
 def test_waiting_for_a_host_to_go(tmp_path: Path) -> None:
     """A host that keeps the engine open in another process is served to its end."""
     with running(HOST, str(tmp_path)) as host:

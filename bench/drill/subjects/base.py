@@ -88,7 +88,8 @@ class Subject(Protocol):
     def undetectable(self, word: str, found: State, states: Sequence[State]) -> bool:
         """Whether the format cannot tell this, which never was, from what was.
 
-        ``word`` is the sort of damage, ``found`` what the store holds after it.
+        ``word`` is the sort of damage, ``found`` what the store holds after it. It is asked about
+        files that are cut, or full of something else, if they were written anew as a whole.
         """
         ...
 
