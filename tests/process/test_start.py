@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import holdfast
@@ -376,3 +377,28 @@ def test_python_is_found_by_what_runs_it(tmp_path: Path) -> None:
     with holdfast.open(tmp_path) as engine:
         pid = harness.supervisor_pid(engine)
         assert os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(sys.executable)
+
+
+FIRST_ANSWER = """
+import holdfast.bench.drill.subjects.base as base
+from holdfast.workers import warm_messages as wm
+from holdfast.workers.actor import Caller
+from holdfast.workers.disk import OsDisk
+from holdfast.workers.messages import StoreSpec
+from holdfast.workers.worker import opener
+
+open_warm = opener("warm")
+before = set(sys.modules)
+actor = open_warm(OsDisk(), StoreSpec("a", "warm", sys.argv[1], create=False), base.tick)
+point = base.finished(actor.handle(wm.WarmGet(0, 1, 5), Caller(1, 1)))
+print(bytes(point.vector) == bytes(8), sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_worker_s_first_answer_loads_nothing(tmp_path: Path) -> None:
+    """What answers from a chunk was loaded by the supervisor: later it would cost every restart."""
+    with holdfast.open(tmp_path) as engine:
+        store = engine.warm("a", dimension=2)
+        store.write(1, 0, range(10), np.zeros((10, 2), np.float32))
+        store.flush()
+    assert run(["-c", script(FIRST_ANSWER), str(tmp_path / "a.warm")]) == "True []\n"
