@@ -391,7 +391,8 @@ open_warm = opener("warm")
 before = set(sys.modules)
 actor = open_warm(OsDisk(), StoreSpec("a", "warm", sys.argv[1], create=False), base.tick)
 point = base.finished(actor.handle(wm.WarmGet(0, 1, 5), Caller(1, 1)))
-print(bytes(point.vector) == bytes(8), sorted(set(sys.modules) - before))
+late = [name for name in set(sys.modules) - before if not name.startswith("encodings.")]
+print(bytes(point.vector) == bytes(8), late)
 """
 
 
