@@ -20,11 +20,14 @@ _PATIENCE = (
 """Drills wait a minute for what should come at once; for what never comes that is long."""
 
 
-def drilled(mutation: Mutation, directory: Path) -> tuple[int, dict[str, Any]]:
-    """Exit code and report of the drill that is to notice the mutation."""
+def drilled(
+    mutation: Mutation, directory: Path, *, mutated: bool = True
+) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of the drill that is to notice the mutation, if it is there."""
     package = directory / "holdfast"
     shutil.copytree(Path(str(holdfast.__file__)).parent, package)
-    edit(package, mutation.module, mutation.old, mutation.new)
+    if mutated:
+        edit(package, mutation.module, mutation.old, mutation.new)
     for patience in _PATIENCE:
         edit(package, *patience)
     done = subprocess.run(

@@ -15,6 +15,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "drills.md"
 ALWAYS = ("a rename without a sync of its directory", "a torn tail not trimmed",
           "a checksum that is not verified")  # fmt: skip
 CHOSEN = [one for one in MUTATIONS if one.name in ALWAYS or "HOLDFAST_DRILL" in os.environ]
+CONTROLS = {(one.faults, one.store): one for one in CHOSEN}
+"""One for each drill that the chosen ones are to be noticed by."""
 
 
 @pytest.mark.parametrize("mutation", CHOSEN, ids=lambda one: one.name.replace(" ", "-"))
@@ -24,6 +26,13 @@ def test_a_mutation_is_caught(tmp_path: Path, mutation: Mutation) -> None:
     assert (code, found["ok"]) == (1, False)
     broken = {one["promise"] for one in found["failures"]}
     assert broken - {"every drill runs to its end"}, "a drill that breaks down notices nothing"
+
+
+@pytest.mark.parametrize("mutation", CONTROLS.values(), ids=lambda one: f"{one.faults}-{one.store}")
+def test_without_it_all_is_well(tmp_path: Path, mutation: Mutation) -> None:
+    """The same drill on the same copy without the defect finds nothing: what it found was that."""
+    code, found = drilled(mutation, tmp_path, mutated=False)
+    assert (code, found["failures"], found["ok"]) == (0, [], True)
 
 
 def test_every_mutation_is_documented() -> None:
