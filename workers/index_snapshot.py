@@ -107,7 +107,10 @@ def load_snapshot(
     payload = open_payload(view, header, ratio_max=INDEX_RATIO_MAX if ratio_guard else None)
     payload, stamp = split_stamp(payload)
     index: StoredIndex
-    index = CoreIndex.load(payload, tick) if cls is None else load_foreign(cls, payload)
+    if cls is None:
+        index = CoreIndex.load(payload, tick, consume=True)
+    else:
+        index = load_foreign(cls, payload)
     if isinstance(index, CoreIndex):
         index.index_type = header.index_type
     for what, found, said in (
