@@ -48,7 +48,7 @@ from holdfast.formats.iqdb_values import (
     Parameters,
     canonical_metadata,
 )
-from holdfast.formats.limits import INDEX_DIMENSION_MAX
+from holdfast.formats.limits import INDEX_DIMENSION_MAX, MIB
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +63,7 @@ _SHAPE = struct.Struct("<QBQ")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _NUMBER_ID, _BYTES_ID = 0, 1
-_ROWS_AT_ONCE = 4096
+_RUN_BYTES_MAX = 64 * MIB  # a dictionary is made at once more cheaply than piece by piece
 _MIXED_FLOATS = 1 << 22
 _RUN_MIN = 16  # shorter runs are not worth an array
 
@@ -209,9 +209,10 @@ def decode_rows(
 ) -> Iterator[Batch]:
     """The rows from ``start`` on, some at a time. Raises ``IndexFlaw`` where they end too early."""
     offset, left = start, header.rows
+    most_plain = max(_RUN_MIN, _RUN_BYTES_MAX // _plain_row(header.dimension).itemsize)
     while left:
         tick()
-        batch, stop = _plain_run(payload, offset, min(left, _ROWS_AT_ONCE), header.dimension)
+        batch, stop = _plain_run(payload, offset, min(left, most_plain), header.dimension)
         if batch is None:
             most = min(left, 256, max(1, _MIXED_FLOATS // header.dimension))
             batch, stop = _mixed_rows(payload, offset, most, header.dimension)
@@ -233,7 +234,8 @@ def _plain_run(
     if plain < min(_RUN_MIN, most):
         return None, offset
     rows = rows[:plain]
-    return Batch(rows["id"].tolist(), rows["vector"], None), offset + plain * row.itemsize
+    ids = rows["id"].copy().tolist()  # aligned numbers become a list faster
+    return Batch(ids, rows["vector"], None), offset + plain * row.itemsize
 
 
 def _mixed_rows(payload: memoryview, offset: int, most: int, dimension: int) -> tuple[Batch, int]:

@@ -40,7 +40,6 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import lz4.block
-import numpy as np
 import zstandard
 
 from holdfast.formats.checksum import crc32
@@ -51,6 +50,7 @@ from holdfast.formats.limits import (
     INDEX_TYPE_BYTES_MAX,
     MIB,
 )
+from holdfast.formats.memory import fresh_memory
 
 MAGIC = b"IQDBPRST"
 VERSION = 2
@@ -197,6 +197,7 @@ def open_payload(
 ) -> memoryview:
     """The payload, without a copy where it is not compressed. Raises ``IndexFlaw``.
 
+    One that was compressed lies in memory of its own, which the caller may write to.
     ``ratio_max`` bounds how much longer than its stored bytes a payload may be; None lifts that.
     """
     start = header.header_bytes
@@ -225,7 +226,7 @@ def open_payload(
 
 
 def _unzstd(stored: memoryview, size: int) -> memoryview:
-    payload = _memory(size)
+    payload = fresh_memory(size)
     filled = 0
     try:
         reader = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
@@ -241,14 +242,11 @@ def _unzstd(stored: memoryview, size: int) -> memoryview:
     return payload
 
 
-def _memory(size: int) -> memoryview:
-    """Memory that costs nothing before it is written to; numpy asks for it in large pages."""
-    return np.empty(size, np.uint8).data
-
-
 def _unlz4(stored: memoryview, size: int) -> memoryview:
     try:
-        payload: bytes = lz4.block.decompress(stored, uncompressed_size=size)
+        payload: bytearray = lz4.block.decompress(
+            stored, uncompressed_size=size, return_bytearray=True
+        )
     except (lz4.block.LZ4BlockError, ValueError, OverflowError) as error:
         raise IndexFlaw(Flaw.COMPRESSION, f"LZ4: {error}") from error
     if len(payload) != size:
@@ -272,7 +270,7 @@ class Encoder:
         if compression is Compression.ZSTD:
             self._zstd = zstandard.ZstdCompressor(level=level).compressobj()
         elif compression is Compression.LZ4:
-            self._held = _memory(expected)
+            self._held = fresh_memory(expected)
 
     def add(self, piece: Buffer) -> Buffer:
         """What can be stored once this is added."""
@@ -287,7 +285,7 @@ class Encoder:
     def _hold(self, held: memoryview, piece: Buffer) -> None:
         stop = self._held_bytes + len(piece)
         if stop > len(held):
-            self._held = _memory(max(stop, len(held) * 3 // 2))
+            self._held = fresh_memory(max(stop, len(held) * 3 // 2))
             self._held[: self._held_bytes] = held[: self._held_bytes]
             held = self._held
         held[self._held_bytes : stop] = piece

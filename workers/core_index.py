@@ -36,6 +36,7 @@ from holdfast.workers.persistable import Hit, Reader, Writer
 Floats = NDArray[np.float32]
 
 _CHUNK_BYTES = 1 << 18
+_SPARE_SHARE_MAX = 0.1  # of a payload, ids and metadata, that may stay with its vectors
 
 
 class Found(NamedTuple):
@@ -204,11 +205,21 @@ class CoreIndex:
         return cls.load(memoryview(reader.read()))
 
     @classmethod
-    def load(cls, payload: memoryview, tick: Callable[[], None] = _no_tick) -> Self:
-        """The index in a payload. Raises ``IndexFlaw``."""
+    def load(
+        cls, payload: memoryview, tick: Callable[[], None] = _no_tick, *, consume: bool = False
+    ) -> Self:
+        """The index in a payload. Raises ``IndexFlaw``.
+
+        With ``consume`` the payload's memory becomes that of the vectors, if it is about as large,
+        since fresh memory costs more than all else that loading does; the payload is void then.
+        """
         header, start = iqdb_core.decode_header(payload)
         index = cls(header.dimension, header.metric, header.parameters)
-        index.table.reserve(header.rows)
+        spare = len(payload) - 4 * header.rows * header.dimension
+        if consume and not payload.readonly and spare <= len(payload) * _SPARE_SHARE_MAX:
+            index.table.adopt(payload)
+        else:
+            index.table.reserve(header.rows)
         for batch in iqdb_core.decode_rows(payload, start, header, tick):
             index.put(*batch)
         if len(index) != header.rows:

@@ -37,6 +37,7 @@ from holdfast.workers.persistable import Persistable, type_of
 StoredIndex: TypeAlias = CoreIndex | ForeignIndex
 
 _SYNC_EVERY_BYTES = 16 << 20
+_BEGIN_EVERY_BYTES = 4 << 20
 _AROUND_ROWS_BYTES = 256  # a payload's header and stamp, at most
 CORE_TYPES = (CoreIndex.INDEX_TYPE, "flat")
 """Types whose payload is that of the built-in index; the second one older tools have written."""
@@ -107,7 +108,10 @@ def load_snapshot(
     payload = open_payload(view, header, ratio_max=INDEX_RATIO_MAX if ratio_guard else None)
     payload, stamp = split_stamp(payload)
     index: StoredIndex
-    index = CoreIndex.load(payload, tick) if cls is None else load_foreign(cls, payload)
+    if cls is None:
+        index = CoreIndex.load(payload, tick, consume=True)
+    else:
+        index = load_foreign(cls, payload)
     if isinstance(index, CoreIndex):
         index.index_type = header.index_type
     for what, found, said in (
@@ -198,7 +202,7 @@ class _Writing:
         self.end = self._start + PREAMBLE_BYTES
         self._crc = 0
         self._payload_bytes = 0
-        self._unsynced = 0
+        self._begun = self._synced = self.end
 
     def steps(self) -> Generator[Progress | None, None, None]:
         for piece in self._index.payload():
@@ -224,15 +228,18 @@ class _Writing:
             self._store(self._encoder.add(piece))
 
     def _store(self, data: Buffer) -> None:
-        if not len(data):
-            return
-        self._file.write_at(self.end, data)
-        self._crc = crc32(data, self._crc)
-        self.end += len(data)
-        self._unsynced += len(data)
-        if self._unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync keeps callers waiting
-            self._file.sync()
-            self._unsynced = 0
+        view = memoryview(data)
+        for start in range(0, len(view), _BEGIN_EVERY_BYTES):
+            piece = view[start : start + _BEGIN_EVERY_BYTES]
+            self._file.write_at(self.end, piece)
+            self.end += len(piece)
+            if self.end - self._begun >= _BEGIN_EVERY_BYTES:  # so that the disk is never idle
+                self._file.begin_sync(self._begun, self.end - self._begun)
+                self._begun = self.end
+            self._crc = crc32(piece, self._crc)
+            if self.end - self._synced >= _SYNC_EVERY_BYTES:  # so that no sync keeps callers long
+                self._file.sync()
+                self._synced = self.end
 
     def too_long(self) -> bool:
         """Whether there is more than the codec takes."""

@@ -15,10 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.iqdb_values import Id
+from holdfast.formats.memory import fresh_memory
 
 Floats = NDArray[np.float32]
 _ROWS_MIN = 256
 _FLOATS_MIN = 1 << 20
+# Vectors that come from the memory they go to are copied twice; so much of that is cached.
+_COPY_FLOATS = 1 << 17
+
+
+def _room(rows: int, dimension: int) -> Floats:
+    return _matrix(fresh_memory(4 * rows * dimension), rows, dimension)
+
+
+def _matrix(memory: memoryview, rows: int, dimension: int) -> Floats:
+    return np.frombuffer(memory, np.float32, rows * dimension).reshape(rows, dimension)
 
 
 class Watcher(Protocol):
@@ -45,7 +56,7 @@ class IndexTable:
         self.version = 0
         """Counts changes, for those who remember what they worked out."""
         rows = min(_ROWS_MIN, max(1, _FLOATS_MIN // dimension))
-        self._vectors = np.empty((rows, dimension), np.float32)
+        self._vectors = _room(rows, dimension)
         self._frozen: Frozen | None = None
 
     def __len__(self) -> int:
@@ -71,7 +82,10 @@ class IndexTable:
         if self.slots.keys().isdisjoint(ids):
             fresh = dict(zip(ids, range(first, first + len(ids)), strict=True))
             if len(fresh) == len(ids):
-                self.slots.update(fresh)
+                if self.slots:
+                    self.slots.update(fresh)
+                else:
+                    self.slots = fresh
                 self._append(ids, vectors, entries)
                 return 0
         replaced = 0
@@ -92,7 +106,10 @@ class IndexTable:
         first, stop = len(self.ids), len(self.ids) + len(ids)
         if stop > len(self._vectors):
             self.reserve(max(stop, len(self._vectors) * 3 // 2))
-        self._vectors[first:stop] = vectors
+        step = max(1, _COPY_FLOATS // self.dimension)
+        for start in range(0, len(ids), step):
+            part = vectors[start : start + step]
+            self._vectors[first + start : first + start + len(part)] = part
         self.ids += ids
         self.metadata += metadata
         self._tell(range(first, stop))
@@ -100,9 +117,18 @@ class IndexTable:
     def reserve(self, rows: int) -> None:
         """Have room for so many rows, which costs memory only once they are there."""
         if rows > len(self._vectors):
-            grown = np.empty((rows, self.dimension), np.float32)
+            grown = _room(rows, self.dimension)
             grown[: len(self.ids)] = self.vectors
             self._vectors = grown
+
+    def adopt(self, memory: memoryview) -> None:
+        """Keep the vectors in ``memory`` from here on, as far as it goes; the table is empty.
+
+        It may be that which the rows are read from, if a row there is longer than its vector and
+        what was read is put at once: then no row is written over before it was read.
+        """
+        assert not self.ids
+        self._vectors = _matrix(memory, len(memory) // (4 * self.dimension), self.dimension)
 
     def remove(self, id_: Id) -> bool:
         """Delete a row; False when it is not there."""

@@ -396,3 +396,62 @@ def test_frozen_rows_do_not_change(data: st.DataObject, size: int, chunk: int) -
                 table.remove(id_)
         table.check_invariants()
     assert read == [(n, float(n), b"%d" % n) for n in range(size)]
+
+
+class TestConsumedPayload:
+    """Vectors that stay in the memory of the payload which they came in."""
+
+    def rows(self, count: int, *, mixed: bool) -> CoreIndex:
+        """Long rows, so that ids and metadata are a small part of the payload."""
+        index = CoreIndex(64, "euclidean")
+        ids: list[Id] = [b"id-%d" % n if mixed and n % 7 == 3 else n for n in range(count)]
+        some = encode_metadata({"n": 1})
+        entries = [some if mixed and n % 5 == 0 else None for n in range(count)]
+        index.put(ids, random_rows(count, 64), entries)
+        return index
+
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_the_rows_are_those_of_a_payload_that_is_kept(self, mixed: bool) -> None:
+        """More of them than are read at once, of equal length and not."""
+        index = self.rows(9000, mixed=mixed)
+        payload = b"".join(bytes(piece) for piece in index.payload())
+        own = bytearray(payload)
+        loaded = CoreIndex.load(memoryview(own), consume=True)
+        assert np.shares_memory(loaded.table.vectors, np.frombuffer(own, np.uint8))
+        assert loaded.table.ids == index.table.ids
+        assert loaded.table.metadata == index.table.metadata
+        assert np.array_equal(loaded.table.vectors, index.table.vectors)
+        loaded.check_invariants()
+        kept = CoreIndex.load(memoryview(payload), consume=True)  # it cannot be written to
+        assert np.array_equal(kept.table.vectors, index.table.vectors)
+
+    def test_it_goes_on_as_any_other(self) -> None:
+        """Rows are added beyond the memory, replaced and removed."""
+        index = self.rows(300, mixed=False)
+        own = bytearray(b"".join(bytes(piece) for piece in index.payload()))
+        loaded = CoreIndex.load(memoryview(own), consume=True)
+        for changed in (index, loaded):
+            changed.put(list(range(290, 900)), random_rows(610, 64, 1), None)
+            changed.remove([0, 5, 899])
+        assert loaded.table.ids == index.table.ids
+        assert np.array_equal(loaded.table.vectors, index.table.vectors)
+        loaded.check_invariants()
+
+    def test_memory_that_is_mostly_metadata_is_not_kept(self) -> None:
+        """It would be there for as long as the index is."""
+        index = CoreIndex(4)
+        index.put([1, 2], random_rows(2, 4), [encode_metadata({"text": "x" * 1000}), None])
+        own = bytearray(b"".join(bytes(piece) for piece in index.payload()))
+        loaded = CoreIndex.load(memoryview(own), consume=True)
+        assert not np.shares_memory(loaded.table.vectors, np.frombuffer(own, np.uint8))
+        assert np.array_equal(loaded.table.vectors, index.table.vectors)
+
+
+def test_a_batch_of_new_ids_that_come_twice() -> None:
+    """The last one of each counts, in the place of the first."""
+    index = CoreIndex(2)
+    vectors = random_rows(4, 2)
+    assert index.put([7, 8, 7, 9], vectors, None) == 1
+    assert index.table.ids == [7, 8, 9]
+    assert np.array_equal(index.table.vectors, vectors[[2, 1, 3]])
+    index.check_invariants()

@@ -86,6 +86,19 @@ class TestFile:
         file.close()
         assert _get(disk, f"{home}/f") == b"Jello world"
 
+    def test_a_sync_may_begin_early(self, place: Place) -> None:
+        """It changes nothing that can be read, wherever it is told to begin."""
+        disk, home = place
+        file = disk.open(f"{home}/f", write=True, create=True)
+        file.begin_sync(0, 100)
+        file.append(b"hello")
+        file.begin_sync(1, 3)
+        file.append(b" world")
+        file.begin_sync(5, 1 << 20)
+        file.sync()
+        file.close()
+        assert _get(disk, f"{home}/f") == b"hello world"
+
     def test_gaps_are_zeros(self, place: Place) -> None:
         """Writing behind the end, or extending, fills with zeros, also where data had been."""
         disk, home = place
