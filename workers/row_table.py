@@ -40,11 +40,17 @@ class RowTable:
     # --- changing --------------------------------------------------------------------------
 
     def add(
-        self, ids: NDArray[np.uint64], vectors: NDArray[np.float32], *, lasting: bool = False
+        self,
+        ids: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        norms: NDArray[np.float32] | None = None,
+        *,
+        lasting: bool = False,
     ) -> int:
         """Append rows, (n,) and (n, d); older rows of these ids die. Returns how many did.
 
-        ``lasting`` vectors are referred to where they are; others are copied.
+        ``norms`` are their squared norms, if known. ``lasting`` vectors are referred to where they
+        are; others are copied.
         """
         count = len(ids)
         if not count:
@@ -52,7 +58,7 @@ class RowTable:
         first = self.rows
         self._make_room(first + count)
         self._ids[first : first + count] = ids
-        self._norms[first : first + count] = squared_norms(vectors)
+        self._norms[first : first + count] = squared_norms(vectors) if norms is None else norms
         self._live[first : first + count] = True
         replaced = self.kill(self.find_live(ids))
         if lasting:
