@@ -28,8 +28,13 @@ class IdMap:
     def find(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The row of each id, ``ABSENT`` where there is none."""
         rows = np.full(len(ids), ABSENT, np.int64)
+        if not len(ids):
+            return rows
+        low, high = ids.min(), ids.max()
         open_: NDArray[np.int64] | None = None  # which of them are not found yet; None: all
         for run in reversed(self._runs):
+            if high < run.ids[0] or low > run.ids[-1]:  # as for ids that go on ascending
+                continue
             wanted = ids if open_ is None else ids[open_]
             places = np.searchsorted(run.ids, wanted)
             places[places == len(run.ids)] = 0
@@ -52,7 +57,7 @@ class IdMap:
         if not len(ids):
             return 0
         rows = np.arange(first_row, first_row + len(ids), dtype=np.int64)
-        run = _sorted_run(ids, rows)
+        run = _sorted_run(ids.copy(), rows)
         self._runs.append(run)
         while len(self._runs) > 1 and len(self._runs[-2].ids) <= 2 * len(self._runs[-1].ids):
             self._merge_last()
@@ -84,7 +89,14 @@ class IdMap:
             assert len(older.ids) > 2 * len(newer.ids)
 
 
+def ascends(ids: NDArray[np.uint64]) -> bool:
+    """Whether each id is greater than the one before, and so none comes again."""
+    return bool(np.all(ids[1:] > ids[:-1]))
+
+
 def _sorted_run(ids: NDArray[np.uint64], rows: NDArray[np.int64]) -> Run:
+    if ascends(ids):
+        return Run(ids, rows)
     order = np.argsort(ids, kind="stable")
     ids, rows = ids[order], rows[order]
     last = np.empty(len(ids), np.bool_)

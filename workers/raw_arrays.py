@@ -9,6 +9,26 @@ from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument
 
+_SCRATCH_BYTES_MAX = 4 << 20  # that are kept
+
+
+class Scratch:
+    """Memory for what is done with by the next ``take``.
+
+    Taken anew from the system each time, a large piece costs more than the copy that fills it.
+    """
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+
+    def take(self, size: int) -> memoryview:
+        """So many bytes, which say anything. What was taken before is void."""
+        if size > _SCRATCH_BYTES_MAX:
+            return np.empty(size, np.uint8).data
+        if len(self._memory) < size:
+            self._memory = np.empty(1 << (size - 1).bit_length(), np.uint8).data
+        return self._memory[:size]
+
 
 def ids_of(data: memoryview, what: str = "ids") -> NDArray[np.uint64]:
     """Ids, (n,), in memory of their own."""
@@ -24,8 +44,10 @@ def times_of(data: memoryview) -> NDArray[np.int64]:
     return np.frombuffer(data, "<i8").copy()
 
 
-def matrix(data: memoryview, rows: int, dimension: int, what: str) -> NDArray[np.float32]:
-    """Vectors, (rows, dimension), in memory of their own."""
+def matrix(
+    data: memoryview, rows: int, dimension: int, what: str, scratch: Scratch | None = None
+) -> NDArray[np.float32]:
+    """Vectors, (rows, dimension), in memory of their own, or in ``scratch``."""
     if len(data) != rows * dimension * 4:
         got = len(data) // (4 * rows) if rows else 0
         raise InvalidArgument(
@@ -33,7 +55,11 @@ def matrix(data: memoryview, rows: int, dimension: int, what: str) -> NDArray[np
             if rows and not len(data) % (4 * rows)
             else f"{what} of {len(data)} bytes are not {rows} rows of dimension {dimension}"
         )
-    return np.frombuffer(data, "<f4").reshape(rows, dimension).copy()
+    if scratch is None:
+        return np.frombuffer(data, "<f4").reshape(rows, dimension).copy()
+    memory = scratch.take(len(data))
+    memory[:] = data
+    return np.frombuffer(memory, "<f4").reshape(rows, dimension)
 
 
 def raw(array: NDArray[np.generic]) -> memoryview:

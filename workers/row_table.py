@@ -40,11 +40,17 @@ class RowTable:
     # --- changing --------------------------------------------------------------------------
 
     def add(
-        self, ids: NDArray[np.uint64], vectors: NDArray[np.float32], *, lasting: bool = False
+        self,
+        ids: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        norms: NDArray[np.float32] | None = None,
+        *,
+        lasting: bool = False,
     ) -> int:
         """Append rows, (n,) and (n, d); older rows of these ids die. Returns how many did.
 
-        ``lasting`` vectors are referred to where they are; others are copied.
+        ``norms`` are their squared norms, if known. ``lasting`` vectors are referred to where they
+        are; others are copied.
         """
         count = len(ids)
         if not count:
@@ -52,7 +58,7 @@ class RowTable:
         first = self.rows
         self._make_room(first + count)
         self._ids[first : first + count] = ids
-        self._norms[first : first + count] = squared_norms(vectors)
+        self._norms[first : first + count] = squared_norms(vectors) if norms is None else norms
         self._live[first : first + count] = True
         replaced = self.kill(self.find_live(ids))
         if lasting:
@@ -171,7 +177,7 @@ class RowTable:
         """The vectors of these rows, (n, d), copied; fastest if the rows ascend."""
         blocks = self.blocks()
         if len(blocks) == 1:
-            return blocks[0].vectors[rows]
+            return _at(blocks[0].vectors, rows)
         out = np.empty((len(rows), self.dimension), np.float32)
         order = None
         if np.any(rows[1:] < rows[:-1]):
@@ -183,7 +189,7 @@ class RowTable:
             if start < stop:
                 block = blocks[owners[start]]
                 here = slice(start, stop) if order is None else order[start:stop]
-                out[here] = block.vectors[rows[start:stop] - block.first_row]
+                out[here] = _at(block.vectors, rows[start:stop] - block.first_row)
         return out
 
     def check_invariants(self) -> None:
@@ -198,3 +204,10 @@ class RowTable:
             assert len(block.ids) == len(block.vectors) == len(block.squared_norms) > 0
             position += len(block.ids)
         assert position == self.rows
+
+
+def _at(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Some rows of a block, copied."""
+    if vectors.flags.c_contiguous:  # or else numpy would copy the whole block first
+        return vectors.take(rows, axis=0)  # twice as fast as an index
+    return vectors[rows]

@@ -31,6 +31,7 @@ COSINE_LEAST_ROOT = 2.0**-23
 """Where sqrt(|x|^2 |y|^2) is below this, the cosine distance is 1 (RVF 8)."""
 
 _DOUBLES_AT_ONCE = 1 << 17  # what is measured together stays in the L2 cache
+_NORMS_AT_ONCE = 1 << 15  # doubles: more would be memory taken anew from the system each time
 _SCORES_AT_ONCE = 1 << 21  # 8 MiB
 _GATHERED_AT_ONCE = 1 << 22  # floats, 16 MiB
 _WORK_AT_ONCE = 1 << 30  # multiplications, between two ticks: some 20 ms
@@ -149,10 +150,12 @@ def _steps(length: int, dimension: int) -> Iterator[slice]:
 def squared_norms(vectors: Floats) -> Floats:
     """|x|^2 of each row, (n, d) -> (n,), computed in float64; overflow gives inf."""
     norms = np.empty(len(vectors), np.float32)
+    step = max(1, _NORMS_AT_ONCE // vectors.shape[1])
     with np.errstate(all="ignore"):
-        for here in _steps(*vectors.shape):
-            doubles = vectors[here].astype(np.float64, order="C")
-            norms[here] = _sums(np.multiply(doubles, doubles, out=doubles))
+        for start in range(0, len(vectors), step):
+            doubles = vectors[start : start + step].astype(np.float64, order="C")
+            products = np.matmul(doubles[:, None, :], doubles[:, :, None])
+            norms[start : start + step] = products[:, 0, 0]
     return norms
 
 

@@ -30,6 +30,7 @@ from holdfast.formats.rvf.segment import (
 )
 from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.rvf.witness import Witness
+from holdfast.workers.raw_arrays import Scratch
 
 Buffer = bytes | bytearray | memoryview
 
@@ -127,12 +128,16 @@ class Commit:
         self.start = start
         self.end = start
         self.first_header = start
+        self.first_hash = b""
+        """Content hash of the first segment."""
         self.parts: list[Buffer] = []
 
     def _segment(self, kind: int, payload: Buffer, segment_id: int | None = None) -> Entry:
         if segment_id is None:
             segment_id = self._take_id()
-        header = encode_header(kind, segment_id, len(payload), content_hash(payload))
+        digest = content_hash(payload)
+        self.first_hash = self.first_hash or digest
+        header = encode_header(kind, segment_id, len(payload), digest)
         entry = Entry(segment_id, self.end, len(payload), kind)
         self.parts += (header, payload)
         self.end += len(header) + len(payload)
@@ -143,9 +148,16 @@ class Commit:
         return self.catalog.next_segment_id - 1
 
     def vectors(
-        self, ids: NDArray[np.uint64], vectors: NDArray[np.float32], first_row: int
+        self,
+        ids: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        first_row: int,
+        scratch: Scratch | None = None,
     ) -> None:
-        """Rows, in as many VEC segments as their limit asks for."""
+        """Rows, in as many VEC segments as their limit asks for.
+
+        Those of a single segment may lie in ``scratch`` until they are written.
+        """
         step = vec.rows_per_segment(self.catalog.dimension)
         for start in range(0, len(ids), step):
             # Aligned, the vectors can be searched in the mapped file, without a copy.
@@ -155,9 +167,11 @@ class Commit:
             self.parts.append(bytes(padding))
             self.end += padding
             part = ids[start : start + step]
-            entry = self._segment(
-                SegmentType.VEC, vec.encode_vec(part, vectors[start : start + step])
-            )
+            room = None
+            if scratch is not None and len(part) == len(ids):
+                room = scratch.take(vec.vec_payload_bytes(len(part), self.catalog.dimension))
+            payload = vec.encode_vec(part, vectors[start : start + step], room)
+            entry = self._segment(SegmentType.VEC, payload)
             self.catalog.vecs.append(VecSegment(entry, first_row + start, len(part)))
 
     def other(self, kind: SegmentType, payload: Buffer) -> None:
@@ -209,6 +223,11 @@ class Commit:
 
     def finish(self, own_live_rows: int) -> bytes:
         """Add the manifest; returns all bytes of the commit."""
+        self.close(own_live_rows)
+        return self.drain()
+
+    def close(self, own_live_rows: int) -> None:
+        """Add the manifest to ``parts``."""
         catalog = self.catalog
         # An index of the original's would not know of this commit, and may be believed.
         catalog.drop(SegmentType.INDEX)
@@ -218,4 +237,3 @@ class Commit:
             SegmentType.MANIFEST, encode_manifest(catalog.manifest(own_live_rows)), segment_id
         )
         catalog.manifest_at = at
-        return self.drain()

@@ -29,6 +29,7 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.lock import Lock
 from holdfast.workers.log_file import LogFile
+from holdfast.workers.raw_arrays import Scratch
 from holdfast.workers.row_table import RowTable
 from holdfast.workers.vector_catalog import MANIFEST_BYTES_MAX, Catalog, Commit, VecSegment
 from holdfast.workers.vector_loading import Ancestor, Loaded, payload_at
@@ -68,6 +69,9 @@ class VectorStore:
         self.ledger = ledger
         self.tick = tick
         self._lock = lock
+        self.vectors_scratch = Scratch()
+        self.payload_scratch = Scratch()
+        """For a batch while it is written, as it came and as the file has it."""
         self.catalog: Catalog
         self.table: RowTable
         self.columns: Columns
@@ -161,16 +165,16 @@ class VectorStore:
             raise RuntimeError(f"the lock file of {self.path} was removed or replaced")
         if not self.log.is_in_place():
             raise RuntimeError(f"{self.path} was removed or replaced")
-        data = commit.finish(own_live_rows)
+        commit.close(own_live_rows)
         if caller is not None:
             start = commit.first_header + _HASH_AT
-            first = int.from_bytes(data[start - commit.start : start - commit.start + 4], "little")
+            first = int.from_bytes(commit.first_hash[:4], "little")
             try:
                 ledger.note(*caller, start, commit.end, first, counted)
             except OSError as error:
                 raise self.log.error(error, "note a write to") from error
         try:
-            self.log.append(data)
+            self.log.append(*commit.parts)
         except HoldfastError:
             if caller is not None:
                 ledger.void()

@@ -8,8 +8,9 @@ from holdfast.formats.tables import ipc_to_table
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as messages
 from holdfast.workers.actor import Caller
-from holdfast.workers.id_map import ABSENT
+from holdfast.workers.id_map import ABSENT, ascends
 from holdfast.workers.raw_arrays import ids_of, matrix
+from holdfast.workers.search import squared_norms
 from holdfast.workers.vector_branches import hide
 from holdfast.workers.vector_messages import RejectedRow
 from holdfast.workers.vector_queries import select
@@ -24,9 +25,10 @@ def ingest(
 ) -> messages.Ingested:
     """Insert or replace rows. On an error nothing has changed."""
     ids = ids_of(request.ids)
-    vectors = matrix(request.vectors, len(ids), store.dimension, "vectors")
+    vectors = matrix(request.vectors, len(ids), store.dimension, "vectors", store.vectors_scratch)
+    norms = squared_norms(vectors)
     metadata = None if request.metadata is None else ipc_to_table(request.metadata)
-    rejected = _rejected(ids, vectors, accept_non_finite=request.accept_non_finite)
+    rejected = _rejected(ids, vectors, norms, accept_non_finite=request.accept_non_finite)
     if rejected and not request.skip_invalid:
         first = rejected[0]
         raise InvalidArgument(
@@ -40,7 +42,7 @@ def ingest(
     if rejected:
         kept = np.ones(len(ids), np.bool_)
         kept[[row.row for row in rejected]] = False
-        ids, vectors = ids[kept], vectors[kept]
+        ids, vectors, norms = ids[kept], vectors[kept], norms[kept]
         metadata = None if metadata is None else metadata.filter(kept)
     if not len(ids):
         return messages.Ingested(0, 0, rejected, store.catalog.epoch)
@@ -49,10 +51,9 @@ def ingest(
     own_live = store.own_live_rows() - int(np.count_nonzero(old >= store.inherited_rows))
     commit = store.begin()
     commit.catalog.epoch += 1
-    given = ids.tolist()
     if commit.catalog.deleted:
-        commit.catalog.deleted.difference_update(given)
-    commit.vectors(ids, vectors, store.table.rows)
+        commit.catalog.deleted.difference_update(ids.tolist())
+    commit.vectors(ids, vectors, store.table.rows, store.payload_scratch)
     if metadata is not None and metadata.num_columns:
         store.add_metadata(commit, ids, metadata)
     elif store.columns.has_columns:
@@ -61,27 +62,33 @@ def ingest(
     commit.witness(f"ingest:count={len(ids)},epoch={commit.catalog.epoch}")
     counted = (len(old), commit.catalog.epoch)
     store.write(commit, own_live + len(ids), caller, counted)
-    store.table.add(ids, vectors)
+    store.table.add(ids, vectors, norms)
     store.columns.append(metadata, len(ids))
     if store.deleted_since is not None:
-        store.deleted_since.difference_update(given)
+        store.deleted_since.difference_update(ids.tolist())
     store.shorten_manifest()
     return messages.Ingested(len(ids), len(old), rejected, commit.catalog.epoch)
 
 
 def _rejected(
-    ids: NDArray[np.uint64], vectors: NDArray[np.float32], *, accept_non_finite: bool
+    ids: NDArray[np.uint64],
+    vectors: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    *,
+    accept_non_finite: bool,
 ) -> list[RejectedRow]:
     """The rows of a batch that cannot be taken, in order."""
     reasons: dict[int, str] = {}
-    # One pass: a sum is finite unless a term is not, or it overflows, which is looked into.
-    if not accept_non_finite and not np.isfinite(np.dot(vectors.reshape(-1), vectors.reshape(-1))):
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if not accept_non_finite:
+        # A norm is finite unless a number is not, or it is too large, which is looked into.
+        doubtful = np.flatnonzero(~np.isfinite(norms))
+        bad = doubtful[~np.isfinite(vectors[doubtful]).all(axis=1)]
         reasons.update(dict.fromkeys(bad.tolist(), _NOT_FINITE))
-    order = np.argsort(ids, kind="stable")
-    again = order[:-1][ids[order[1:]] == ids[order[:-1]]]
-    for row in again.tolist():
-        reasons.setdefault(row, _REPEATED)
+    if not ascends(ids):
+        order = np.argsort(ids, kind="stable")
+        again = order[:-1][ids[order[1:]] == ids[order[:-1]]]
+        for row in again.tolist():
+            reasons.setdefault(row, _REPEATED)
     return [RejectedRow(row, int(ids[row]), reasons[row]) for row in sorted(reasons)]
 
 

@@ -74,9 +74,12 @@ def check_vec(payload: Buffer) -> tuple[int, int]:
     return dimension, rows
 
 
-def encode_vec(ids: NDArray[np.uint64], vectors: NDArray[np.float32]) -> bytearray:
+def encode_vec(
+    ids: NDArray[np.uint64], vectors: NDArray[np.float32], room: memoryview | None = None
+) -> bytearray | memoryview:
     """The payload for ids (n,) and vectors (n, dimension), in that order.
 
+    ``room``, if given, is of ``vec_payload_bytes`` and becomes the payload.
     Raises ``LimitExceeded`` for a payload that no reader would take: see ``rows_per_segment``.
     """
     if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
@@ -89,7 +92,7 @@ def encode_vec(ids: NDArray[np.uint64], vectors: NDArray[np.float32]) -> bytearr
             f"{rows} rows of dimension {dimension} are over the limit of "
             f"{rows_per_segment(dimension)} rows in a segment"
         )
-    payload = bytearray(vec_payload_bytes(rows, dimension))
+    payload = bytearray(vec_payload_bytes(rows, dimension)) if room is None else room
     _HEAD.pack_into(payload, 0, dimension, rows)
     # Bytes, since numpy copies unaligned floats one by one.
     table = np.frombuffer(payload, np.uint8, offset=_HEAD.size)

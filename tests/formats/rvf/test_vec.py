@@ -78,6 +78,14 @@ def test_inputs_of_any_layout() -> None:
         assert encode_vec(rows, part) == encode_vec(rows.copy(), np.ascontiguousarray(part))
 
 
+def test_room_that_is_given() -> None:
+    """The payload fills the room it is given, whatever that held before."""
+    ids, vectors = _rows((5, 3), 2)
+    room = memoryview(bytearray(b"\xff" * vec_payload_bytes(5, 3)))
+    assert encode_vec(ids, vectors, room) is room
+    assert room == encode_vec(ids, vectors)
+
+
 @given(st.integers(0, 1 << 40))
 def test_padding(offset: int) -> None:
     """A header behind the padding has the offset whose vectors are aligned."""
