@@ -86,6 +86,18 @@ class TestFile:
         file.close()
         assert _get(disk, f"{home}/f") == b"Jello world"
 
+    def test_writing_behind_changes_nothing(self, place: Place) -> None:
+        """It is for the disk only, also at the beginning, over nothing, and behind the end."""
+        disk, home = place
+        file = disk.open(f"{home}/f", write=True, create=True)
+        file.append(b"abcdef" * 5000)
+        for offset, length in ((0, 0), (0, 9), (5, 4096), (4096, 0), (100_000, 3)):
+            file.write_behind(offset, length)
+        assert file.read_at(0, file.size()) == b"abcdef" * 5000
+        file.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            file.write_behind(0, 1)
+
     def test_gaps_are_zeros(self, place: Place) -> None:
         """Writing behind the end, or extending, fills with zeros, also where data had been."""
         disk, home = place
