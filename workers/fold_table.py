@@ -155,13 +155,18 @@ class FoldTable:
         self.entries, self.live_bytes = entries, live_bytes
 
     def adopt(self, items: dict[bytes, int]) -> None:
-        """Take over the result of a whole log's replay, as ``apply`` would, but at once."""
+        """Take over the result of a whole log's replay, as ``apply`` would, but at once.
+
+        ``items`` becomes the table's own: a copy would be all of it again.
+        """
         assert not self.overlay
         assert not len(self.base)
-        self.overlay = {key: span for key, span in items.items() if span}
-        self.entries = len(self.overlay)
-        self.live_bytes = sum(span & SPAN_LENGTH_MASK for span in self.overlay.values())
-        self._unordered = list(self.overlay)
+        if DELETED in items.values():
+            items = {key: span for key, span in items.items() if span}
+        self.overlay = items
+        self.entries = len(items)
+        self.live_bytes = sum(map(SPAN_LENGTH_MASK.__and__, items.values()))
+        self._unordered = list(items)
 
     def settle(self) -> None:
         """Bring the overlay's new keys into order, as a range would have to."""
