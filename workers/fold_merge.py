@@ -20,13 +20,13 @@ _SAMPLES_PER_RUN = 64
 def merged_spans(
     base: Base, overlay: dict[bytes, int], ordinals: dict[bytes, int]
 ) -> Generator[None, None, memoryview]:
-    """All live spans in key order: the base under ``overlay``, which must not change meanwhile.
+    """All live spans in key order: the base under ``overlay``; raises ``DamagedRecord``.
 
-    ``ordinals`` says where in the base some of the keys are. Raises ``DamagedRecord``.
+    ``ordinals`` says where the base has some of the overlay's keys. Neither may change meanwhile.
     """
     spans: Spans = np.array(base.spans, np.uint64)
     yield from _replace_known(base, spans, overlay, ordinals)
-    keys = yield from sorted_keys(overlay.keys() - ordinals.keys())
+    keys = yield from sorted_keys(key for key in overlay if key not in ordinals)
     new = np.fromiter(map(overlay.__getitem__, keys), np.uint64, len(keys))
     if not len(base):
         spans = new
@@ -46,7 +46,7 @@ def _replace_known(
     base: Base, spans: Spans, overlay: dict[bytes, int], ordinals: dict[bytes, int]
 ) -> Generator[None, None, None]:
     """Put the overlay's spans where the base has the same keys."""
-    keys = list(overlay.keys() & ordinals.keys())
+    keys = list(ordinals)  # as they were written, so not at random places of the overlay
     for start in range(0, len(keys), _KEYS_PER_SORT):
         part = keys[start : start + _KEYS_PER_SORT]
         places = np.fromiter(map(ordinals.__getitem__, part), np.int64, len(part))

@@ -206,7 +206,7 @@ class FoldTable:
     def _merged(self, taken: dict[bytes, int]) -> Generator[None, None, memoryview]:
         from holdfast.workers.fold_merge import merged_spans
 
-        return merged_spans(self.base, taken, self._ordinals)
+        return merged_spans(self.base, taken, self._ordinals.copy())
 
     def rebase(self, view: memoryview) -> Generator[None, None, None]:
         """Fold the overlay into a new base over ``view``, in slices; writes may come in between."""
