@@ -56,6 +56,7 @@ GROWING = frozenset(
         "write_at",
         "truncate",
         "sync",
+        "write_behind",
         "make_directory",
         "link",
         "rename",
@@ -299,8 +300,8 @@ class FaultyFile:
     def sync(self) -> None:
         self._disk.do(("sync", self._path), self.inner.sync, file=self.inner)
 
-    def begin_sync(self, offset: int, length: int) -> None:
-        self.inner.begin_sync(offset, length)  # it cannot fail, and changes nothing that is seen
+    def write_behind(self, offset: int, length: int) -> None:
+        self._disk.do(("write_behind", self._path), lambda: self.inner.write_behind(offset, length))
 
     def map(self) -> memoryview:
         return self._disk.do(("map", self._path), self.inner.map)

@@ -147,8 +147,8 @@ class MemoryFile:
     def sync(self) -> None:
         self._checked().sync()
 
-    def begin_sync(self, offset: int, length: int) -> None:
-        self._checked()  # any change may become durable at any time as it is
+    def write_behind(self, offset: int, length: int) -> None:
+        self._checked()  # what is on its way to the disk may be lost as what is not
 
     def fail_sync(self, choice: Choice, *, evict: bool) -> None:
         """What a failing sync leaves: pages counted as written that may not be on the disk.

@@ -5,24 +5,22 @@ record, unless the cursor is none. The same state always gives the same bytes. R
 as they are, since nothing in a record depends on its place.
 """
 
-import struct
 from array import array
 from collections.abc import Generator, Sequence
 
-from holdfast.formats.checksum import crc32
+import numpy as np
+
 from holdfast.formats.fold_log import (
     HEADER,
     HEADER_BYTES,
     SPAN_LENGTH_BITS,
-    SPAN_LENGTH_MASK,
     DamagedRecord,
     encode_cursor,
-    sliceable,
 )
+from holdfast.formats.fold_spans import Integers, first_damaged, split_spans
 from holdfast.formats.values import Cursor
 
 _CHUNK_BYTES = 1 << 20
-_U32 = struct.Struct("<I")
 
 
 def canonical_log(
@@ -36,30 +34,40 @@ def canonical_log(
     ``spans`` are in order of key. Where each record comes to lie is appended to ``placed``. Raises
     ``DamagedRecord``: damage must not be copied into a file that looks whole.
     """
-    log, read_u32 = sliceable(view), _U32.unpack_from
-    pieces: list[bytes | memoryview] = [HEADER]
-    lies_at = HEADER_BYTES
-    chunk_end = lies_at + _CHUNK_BYTES
-    run_start = run_stop = 0  # neighbours in the log are copied as one piece
-    for span in spans:
-        offset, length = span >> SPAN_LENGTH_BITS, span & SPAN_LENGTH_MASK
-        stop = offset + length
-        if crc32(log[offset + 4 : stop]) != read_u32(view, offset)[0]:
-            raise DamagedRecord(offset)
-        if offset != run_stop:
-            pieces.append(view[run_start:run_stop])
-            run_start = offset
-        run_stop = stop
+    offsets, lengths = split_spans(np.asarray(spans, np.uint64))
+    ends = HEADER_BYTES + np.cumsum(lengths)
+    starts = ends - lengths
+    head = HEADER
+    tail = b"" if cursor.is_none else encode_cursor(cursor.token)
+    first, count = 0, len(offsets)
+    while first < count:
+        lies_at = int(starts[first])
+        last = min(int(np.searchsorted(ends, lies_at + _CHUNK_BYTES)) + 1, count)
+        part = slice(first, last)
+        chunk = _copied(view, offsets[part], lengths[part])
+        # What was copied is checked, not what it was copied from.
+        damaged = first_damaged(chunk, starts[part] - lies_at, lengths[part])
+        if damaged is not None:
+            raise DamagedRecord(int(offsets[first + damaged]))
         if placed is not None:
-            placed.append(lies_at << SPAN_LENGTH_BITS | length)
-        lies_at += length
-        if lies_at >= chunk_end:
-            pieces.append(view[run_start:run_stop])
-            yield b"".join(pieces)
-            pieces = []
-            run_start = run_stop = 0
-            chunk_end = lies_at + _CHUNK_BYTES
-    pieces.append(view[run_start:run_stop])
-    if not cursor.is_none:
-        pieces.append(encode_cursor(cursor.token))
-    yield b"".join(pieces)
+            lie = starts[part] << SPAN_LENGTH_BITS | lengths[part]
+            placed.frombytes(lie.astype(np.uint64).tobytes())
+        first = last
+        if first < count:
+            yield head + chunk if head else chunk
+            head = b""
+        else:
+            tail = chunk + tail
+    yield head + tail
+
+
+def _copied(view: memoryview, offsets: Integers, lengths: Integers) -> bytes:
+    """The records at these offsets, back to back; neighbours are copied as one piece."""
+    stops = offsets + lengths
+    beyond = np.flatnonzero(stops > len(view))
+    if len(beyond):  # a slice would be shorter, and records behind it would be taken for damaged
+        raise DamagedRecord(int(offsets[beyond[0]]))
+    apart = np.flatnonzero(offsets[1:] != stops[:-1])
+    run_starts = offsets[np.concatenate(([0], apart + 1))]
+    run_stops = stops[np.concatenate((apart, [len(stops) - 1]))]
+    return b"".join(map(view.__getitem__, map(slice, run_starts.tolist(), run_stops.tolist())))

@@ -7,6 +7,8 @@ import signal
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from holdfast.workers import fold_compaction
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -35,3 +37,9 @@ settings.load_profile(os.environ.get("HOLDFAST_HYPOTHESIS", "quick"))
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     """No log lines: thousands of recoveries would each tell of the tail they cut."""
     caplog.set_level(logging.CRITICAL, "holdfast")
+
+
+@pytest.fixture
+def written_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small fold's compaction has as many calls of the file layer as a large one's."""
+    monkeypatch.setattr(fold_compaction, "_WRITE_EVERY_BYTES", 1)

@@ -26,6 +26,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _SYNC_EVERY_BYTES = 16 * 1024 * 1024
 _PIECES_MAX = 1024  # that one call writes
 _SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_ALL = 1 | 2 | 4  # wait for what is being written, write the rest, wait for that
 
 
 class File(Protocol):
@@ -64,10 +65,10 @@ class File(Protocol):
         """Return once data and length are on stable storage. A failure is final: never retry."""
         ...
 
-    def begin_sync(self, offset: int, length: int) -> None:
-        """Have the disk begin with what was written there, so that a sync later takes less long.
+    def write_behind(self, offset: int, length: int) -> None:
+        """Begin to bring a range to the disk, and wait for what lies before it.
 
-        It does not wait, promises nothing and never fails.
+        So that a later ``sync``, which this never stands in for, takes less time.
         """
         ...
 
@@ -187,9 +188,12 @@ class OsFile:
         else:
             os.fdatasync(self._descriptor)
 
-    def begin_sync(self, offset: int, length: int) -> None:
-        if (begin := _sync_file_range()) is not None:
-            begin(self._descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
+    def write_behind(self, offset: int, length: int) -> None:
+        if sys.platform == "linux":
+            write_range(self._descriptor, 0, offset, wait=True)
+            write_range(self._descriptor, offset, length, wait=False)
+        else:
+            os.fsync(self._descriptor)  # which does not wait for the drive's own cache here
 
     def map(self) -> memoryview:
         size = self.size()
@@ -212,19 +216,6 @@ class OsFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-@functools.cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Linux's call to begin writing, of which Python knows nothing. Its errors are the sync's."""
-    if sys.platform != "linux":
-        return None
-    try:
-        call = ctypes.CDLL(None).sync_file_range
-    except AttributeError:  # not every C library has it
-        return None
-    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return call
 
 
 class OsDisk:
@@ -310,6 +301,29 @@ def unwritten(pieces: Sequence[Buffer], written: int) -> list[Buffer]:
             left.append(memoryview(piece)[written:] if written else piece)
         written = max(0, written - len(piece))
     return left
+
+
+def write_range(descriptor: int, offset: int, length: int, *, wait: bool) -> None:
+    """Have Linux begin to write a range of a file to the disk, and with ``wait`` finish it."""
+    call = _sync_file_range()
+    if call is None or not length:  # which would mean all of the file
+        return
+    flags = _SYNC_FILE_RANGE_ALL if wait else _SYNC_FILE_RANGE_WRITE
+    if call(descriptor, offset, length, flags):
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.ESPIPE):  # the file system may not know of it
+            raise OSError(code, os.strerror(code))
+
+
+@functools.cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """A call of which Python knows nothing."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except AttributeError:  # not every C library has it
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
 
 
 def anonymous_memory(size: int) -> memoryview:

@@ -102,6 +102,7 @@ class FoldActor:
         self._indexed_to = recovered.indexed_to
         self._tick = tick
         self._compactions = 0
+        self._replaced: memoryview | None = None
         self._upkeep: Generator[object, None, None] | None = None
         self._urgent = False
         self._rewriting = False
@@ -299,6 +300,7 @@ class FoldActor:
         finally:
             self._rewriting = False
         self._compactions += 1
+        self._replaced = compaction.replaced  # until the reply has left
         self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
         self._indexed_to = 0
 
@@ -350,6 +352,7 @@ class FoldActor:
         return self._group.due_in()
 
     def step(self, *, idle: bool) -> bool:
+        self._replaced = None
         if self._upkeep is None and not self._rewriting:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_MAX)
         if self._upkeep is None:

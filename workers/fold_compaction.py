@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from holdfast.formats.fold_canonical import canonical_log
+from holdfast.formats.fold_index import FENCE_EVERY
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     DELETED,
@@ -27,18 +27,13 @@ from holdfast.workers.disk import (
     remove_if_there,
 )
 from holdfast.workers.fold_cache import INDEX_SUFFIX
-from holdfast.workers.fold_table import (
-    Base,
-    FoldTable,
-    fences_of,
-    merged_spans,
-)
+from holdfast.workers.fold_table import Base, FoldTable
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
 from holdfast.workers.messages import Progress
 
 _CHUNK_BYTES = 1 << 20
-_SYNC_EVERY_BYTES = 16 << 20
+_WRITE_EVERY_BYTES = 16 << 20
 _CATCH_UP_BYTES = 1 << 16
 
 
@@ -47,7 +42,7 @@ class Snapshot:
     """The state at one moment: spans in key order over a view of the log, and the cursor."""
 
     view: memoryview
-    spans: "array[int]"
+    spans: memoryview
     cursor: Cursor
     log_end: int
     live_bytes: int
@@ -62,9 +57,8 @@ def take_snapshot(
     table: FoldTable, log: LogFile, cursor: Cursor
 ) -> Generator[None, None, Snapshot]:
     """Fix the state as it is when this starts; later writes do not show in it."""
-    view, end, live_bytes, base = log.remap(), log.end, table.live_bytes, table.base
-    items = yield from table.sorted_items()  # which copies the overlay before it first pauses
-    spans = yield from merged_spans(base, items)
+    view, end, live_bytes = log.remap(), log.end, table.live_bytes
+    spans = yield from table.merged_spans()
     return Snapshot(view, spans, cursor, end, live_bytes)
 
 
@@ -72,6 +66,8 @@ def canonical_chunks(
     snapshot: Snapshot, placed: "array[int] | None" = None
 ) -> Generator[bytes, None, None]:
     """The canonical log of a snapshot; see ``formats.fold_canonical``."""
+    from holdfast.formats.fold_canonical import canonical_log  # and numpy: see fold_merge
+
     return canonical_log(snapshot.view, snapshot.spans, snapshot.cursor, placed)
 
 
@@ -84,6 +80,8 @@ class Compaction:
         self._ledger = ledger
         self._table = table
         self._changes: dict[bytes, int] = {}
+        self.replaced: memoryview | None = None
+        """The old log. Letting go of it frees its space, which takes a while when it is large."""
 
     def steps(self, cursor: Cursor, last_record: Callable[[], int]) -> Generator[
         Progress | None, None, int
@@ -103,9 +101,9 @@ class Compaction:
             held = guard(self._disk, temporary)
             snapshot = yield from take_snapshot(self._table, self._log, cursor)
             spans = array("Q")
-            size = yield from self._copy(snapshot, file, spans)
+            fences: list[bytes] = []
+            size = yield from self._copy(snapshot, file, spans, fences)
             view = file.map()
-            fences = yield from fences_of(view, spans)
             copied_to = yield from self._catch_up(snapshot.log_end, file)
             file.append(self._log.read(copied_to, self._log.end - copied_to))
             file.sync()
@@ -128,17 +126,21 @@ class Compaction:
         return _last_record(snapshot, spans, size)
 
     def _copy(
-        self, snapshot: Snapshot, file: File, placed: "array[int]"
+        self, snapshot: Snapshot, file: File, placed: "array[int]", fences: list[bytes]
     ) -> Generator[Progress, None, int]:
-        size = unsynced = 0
+        """Write the canonical log; says where its records lie, their fences, and its length."""
+        from holdfast.formats.fold_spans import put_keys
+
+        size = begun = 0
         total = snapshot.total_bytes()
         for chunk in canonical_chunks(snapshot, placed):
             file.append(chunk)
+            fenced = placed[len(fences) * FENCE_EVERY :: FENCE_EVERY]
+            fences += put_keys(chunk, fenced, size)
             size += len(chunk)
-            unsynced += len(chunk)
-            if unsynced >= _SYNC_EVERY_BYTES:  # so that no single sync keeps callers waiting
-                file.sync()
-                unsynced = 0
+            if size - begun >= _WRITE_EVERY_BYTES:  # so that no single sync keeps callers waiting
+                file.write_behind(begun, size - begun)
+                begun = size
             yield Progress("compact", size, total)
         file.sync()
         return size
@@ -159,6 +161,7 @@ class Compaction:
         """
         log = self._log
         end = log.end - shift
+        self.replaced = log.view
         try:
             put_in_place(self._disk, log.path)
             file.path = log.path

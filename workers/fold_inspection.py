@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from holdfast.formats import fold_log
 from holdfast.formats.artifact import BACKEND, BACKEND_VERSION, PAYLOAD_PATH
 from holdfast.formats.artifact import SCHEMA_VERSION as ARTIFACT_SCHEMA_VERSION
-from holdfast.formats.fold_canonical import canonical_log
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, MAGIC, Ending, Scan, Verdict
 from holdfast.formats.values import Cursor, KvEntry
 from holdfast.workers.artifacts import ArtifactReport, inspect_artifact
@@ -54,6 +53,10 @@ class LogReport:
 
     def canonical(self) -> Iterator[bytes]:
         """The log that compaction would make of the entries; raises ``DamagedRecord``."""
+        from holdfast.formats.fold_canonical import (
+            canonical_log,
+        )  # numpy, which a check can do without
+
         spans = [self._spans[key] for key in sorted(self._spans)]
         live = [span for span in spans if span != DELETED]
         return canonical_log(self._view, live, self.cursor)

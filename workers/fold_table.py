@@ -6,10 +6,9 @@ built from the layer above; keys are not held in memory but read from the mapped
 span, or ``DELETED``. Both live writes and replay go through ``apply``.
 """
 
-import heapq
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 from sortedcontainers import SortedList
 
@@ -23,8 +22,8 @@ from holdfast.formats.fold_log import (
     sliceable,
 )
 
-_ITEMS_PER_STEP = 1024
-_KEYS_PER_SORT = 1 << 13
+_FENCES_PER_STEP = 1024
+_ABSENT = -1
 
 
 class Base:
@@ -84,10 +83,13 @@ class Base:
 
     def find(self, key: bytes) -> int:
         """The span of ``key``, or ``DELETED``."""
-        if not self.fences:
-            return DELETED
+        ordinal = self.ordinal_of(key)
+        return DELETED if ordinal == _ABSENT else self.spans[ordinal]
+
+    def ordinal_of(self, key: bytes) -> int:
+        """Which entry ``key`` is, -1 if none; the record that was found is not checked."""
         ordinal, found = self.locate(key, hit_checked=False)
-        return self.spans[ordinal] if found else DELETED
+        return ordinal if found else _ABSENT
 
 
 def empty_base() -> Base:
@@ -112,6 +114,7 @@ class FoldTable:
         self._ordered: SortedList[bytes] = SortedList()
         self._unordered: list[bytes] = []
         self._changes: dict[bytes, int] | None = None
+        self._ordinals: dict[bytes, int] = {}  # where the base has keys of the overlay, if known
 
     def find(self, key: bytes) -> int:
         """The span of the live record of ``key``, or ``DELETED``."""
@@ -119,14 +122,14 @@ class FoldTable:
         return self.base.find(key) if span is None else span
 
     def look_up(self, items: Collection[tuple[bytes, int]]) -> dict[bytes, int]:
-        """What the base has for these keys, where the overlay says nothing.
+        """Where the base has these keys, of which the overlay says nothing.
 
         Raises ``DamagedRecord``, as ``apply`` with the result never does.
         """
         if not len(self.base):
             return {}
-        overlay, find = self.overlay, self.base.find
-        return {key: find(key) for key, _ in items if key not in overlay}
+        overlay, ordinal_of = self.overlay, self.base.ordinal_of
+        return {key: ordinal_of(key) for key, _ in items if key not in overlay}
 
     def apply(self, items: Collection[tuple[bytes, int]], based: dict[bytes, int]) -> None:
         """Take over where records of these keys lie now, in order; ``based`` is by ``look_up``."""
@@ -138,7 +141,10 @@ class FoldTable:
             old = overlay.get(key)
             if old is None:
                 unordered.append(key)
-                old = based.get(key, DELETED) if based else DELETED
+                old = DELETED
+                if based and (ordinal := based[key]) != _ABSENT:
+                    self._ordinals[key] = ordinal
+                    old = self.base.spans[ordinal]
             overlay[key] = span
             if old:
                 entries -= 1
@@ -149,13 +155,18 @@ class FoldTable:
         self.entries, self.live_bytes = entries, live_bytes
 
     def adopt(self, items: dict[bytes, int]) -> None:
-        """Take over the result of a whole log's replay, as ``apply`` would, but at once."""
+        """Take over the result of a whole log's replay, as ``apply`` would, but at once.
+
+        ``items`` becomes the table's own: a copy would be all of it again.
+        """
         assert not self.overlay
         assert not len(self.base)
-        self.overlay = {key: span for key, span in items.items() if span}
-        self.entries = len(self.overlay)
-        self.live_bytes = sum(span & SPAN_LENGTH_MASK for span in self.overlay.values())
-        self._unordered = list(self.overlay)
+        if DELETED in items.values():
+            items = {key: span for key, span in items.items() if span}
+        self.overlay = items
+        self.entries = len(items)
+        self.live_bytes = sum(map(SPAN_LENGTH_MASK.__and__, items.values()))
+        self._unordered = list(items)
 
     def settle(self) -> None:
         """Bring the overlay's new keys into order, as a range would have to."""
@@ -188,33 +199,23 @@ class FoldTable:
         if ordinal < stop:
             yield from base.spans[ordinal:stop]
 
-    def sorted_items(self) -> Generator[None, None, list[tuple[bytes, int]]]:
-        """The overlay's items in key order, sorted in slices with a pause after each."""
-        items = list(self.overlay.items())
-        runs = []
-        for start in range(0, len(items), _KEYS_PER_SORT):
-            runs.append(sorted(items[start : start + _KEYS_PER_SORT]))
-            yield
-        if len(runs) <= 1:
-            return runs[0] if runs else []
-        merged: list[tuple[bytes, int]] = []
-        for item in heapq.merge(*runs):
-            merged.append(item)
-            if not len(merged) % _ITEMS_PER_STEP:
-                yield
-        return merged
+    def merged_spans(self) -> Generator[None, None, memoryview]:
+        """The live spans at this moment, in key order; writes may come in between the slices."""
+        return self._merged(self.overlay.copy())
+
+    def _merged(self, taken: dict[bytes, int]) -> Generator[None, None, memoryview]:
+        from holdfast.workers.fold_merge import merged_spans
+
+        return merged_spans(self.base, taken, self._ordinals.copy())
 
     def rebase(self, view: memoryview) -> Generator[None, None, None]:
         """Fold the overlay into a new base over ``view``, in slices; writes may come in between."""
-        base = self.base
-        items = yield from self.sorted_items()
-        spans = yield from merged_spans(base, items)
+        taken = self.overlay.copy()
+        spans = yield from self._merged(taken)
         fences = yield from fences_of(view, spans)
-        self.base = Base(view, memoryview(spans), fences)
-        for key, span in items:  # at once: in between, an order of both layers would be wrong
-            if self.overlay.get(key) == span:
-                del self.overlay[key]
-        self._reorder()
+        # At once: in between, an order of both layers would be wrong.
+        left = {key: span for key, span in self.overlay.items() if taken.get(key) != span}
+        self.replace(Base(view, spans, fences), left)
 
     def record_changes(self, changes: dict[bytes, int] | None) -> None:
         """Collect what ``apply`` is given from now on into ``changes``; None ends it."""
@@ -222,10 +223,7 @@ class FoldTable:
 
     def replace(self, base: Base, overlay: dict[bytes, int]) -> None:
         """Take over a new base and overlay that say the same of another log."""
-        self.base, self.overlay = base, overlay
-        self._reorder()
-
-    def _reorder(self) -> None:
+        self.base, self.overlay, self._ordinals = base, overlay, {}
         self._ordered = SortedList()
         self._unordered = list(self.overlay)
 
@@ -240,36 +238,15 @@ class FoldTable:
         assert self.overlay.keys() == set(self._ordered)
 
 
-def merged_spans(base: Base, items: list[tuple[bytes, int]]) -> Generator[None, None, "array[int]"]:
-    """All live spans in key order: the base under these sorted overlay items, in slices."""
-    if not len(base):
-        return array("Q", [span for _, span in items if span])
-    spans = array("Q")
-    ordinal = 0
-    for number, (key, span) in enumerate(items, 1):
-        there, found = base.locate(key)
-        _extend(spans, base.spans[ordinal:there])
-        if span:
-            spans.append(span)
-        ordinal = there + found
-        if not number % _ITEMS_PER_STEP:
-            yield
-    _extend(spans, base.spans[ordinal:])
-    return spans
-
-
-def _extend(spans: "array[int]", more: memoryview) -> None:
-    if len(more):  # an empty view cannot be cast
-        spans.frombytes(more.cast("B"))
-
-
-def fences_of(view: memoryview, spans: "array[int]") -> Generator[None, None, list[bytes]]:
+def fences_of(
+    view: memoryview, spans: Sequence[int] | memoryview
+) -> Generator[None, None, list[bytes]]:
     """Every 32nd key, read from the log in slices; raises ``DamagedRecord``."""
     fences = []
     log = sliceable(view)
     for ordinal in range(0, len(spans), FENCE_EVERY):
         check_put(log, spans[ordinal])  # a wrong fence would hide the keys behind it
         fences.append(put_key(log, spans[ordinal] >> SPAN_LENGTH_BITS))
-        if not len(fences) % _ITEMS_PER_STEP:
+        if not len(fences) % _FENCES_PER_STEP:
             yield
     return fences

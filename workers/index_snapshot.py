@@ -36,8 +36,7 @@ from holdfast.workers.persistable import Persistable, type_of
 
 StoredIndex: TypeAlias = CoreIndex | ForeignIndex
 
-_SYNC_EVERY_BYTES = 16 << 20
-_BEGIN_EVERY_BYTES = 4 << 20
+_WRITE_EVERY_BYTES = 4 << 20
 _AROUND_ROWS_BYTES = 256  # a payload's header and stamp, at most
 CORE_TYPES = (CoreIndex.INDEX_TYPE, "flat")
 """Types whose payload is that of the built-in index; the second one older tools have written."""
@@ -202,7 +201,7 @@ class _Writing:
         self.end = self._start + PREAMBLE_BYTES
         self._crc = 0
         self._payload_bytes = 0
-        self._begun = self._synced = self.end
+        self._begun = self.end
 
     def steps(self) -> Generator[Progress | None, None, None]:
         for piece in self._index.payload():
@@ -229,17 +228,14 @@ class _Writing:
 
     def _store(self, data: Buffer) -> None:
         view = memoryview(data)
-        for start in range(0, len(view), _BEGIN_EVERY_BYTES):
-            piece = view[start : start + _BEGIN_EVERY_BYTES]
+        for start in range(0, len(view), _WRITE_EVERY_BYTES):
+            piece = view[start : start + _WRITE_EVERY_BYTES]
             self._file.write_at(self.end, piece)
             self.end += len(piece)
-            if self.end - self._begun >= _BEGIN_EVERY_BYTES:  # so that the disk is never idle
-                self._file.begin_sync(self._begun, self.end - self._begun)
+            if self.end - self._begun >= _WRITE_EVERY_BYTES:  # so that no sync keeps callers long
+                self._file.write_behind(self._begun, self.end - self._begun)
                 self._begun = self.end
             self._crc = crc32(piece, self._crc)
-            if self.end - self._synced >= _SYNC_EVERY_BYTES:  # so that no sync keeps callers long
-                self._file.sync()
-                self._synced = self.end
 
     def too_long(self) -> bool:
         """Whether there is more than the codec takes."""

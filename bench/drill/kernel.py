@@ -24,7 +24,7 @@ from holdfast.bench.drill.serving import kill, serving, title_of
 PROMISE = "every file a worker touches, it touches through the one file layer"
 TRACED = (
     "openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"
-    "fdatasync,sync_file_range,msync,mmap,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
+    "fdatasync,msync,mmap,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,"
     "copy_file_range,sendfile,splice,utimensat,setxattr,fsetxattr"
 )

@@ -86,18 +86,17 @@ class TestFile:
         file.close()
         assert _get(disk, f"{home}/f") == b"Jello world"
 
-    def test_a_sync_may_begin_early(self, place: Place) -> None:
-        """It changes nothing that can be read, wherever it is told to begin."""
+    def test_writing_behind_changes_nothing(self, place: Place) -> None:
+        """It is for the disk only, also at the beginning, over nothing, and behind the end."""
         disk, home = place
         file = disk.open(f"{home}/f", write=True, create=True)
-        file.begin_sync(0, 100)
-        file.append(b"hello")
-        file.begin_sync(1, 3)
-        file.append(b" world")
-        file.begin_sync(5, 1 << 20)
-        file.sync()
+        file.append(b"abcdef" * 5000)
+        for offset, length in ((0, 0), (0, 9), (5, 4096), (4096, 0), (100_000, 3)):
+            file.write_behind(offset, length)
+        assert file.read_at(0, file.size()) == b"abcdef" * 5000
         file.close()
-        assert _get(disk, f"{home}/f") == b"hello world"
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            file.write_behind(0, 1)
 
     def test_gaps_are_zeros(self, place: Place) -> None:
         """Writing behind the end, or extending, fills with zeros, also where data had been."""

@@ -23,7 +23,7 @@ from tests.workers.fold_workload import (
     run,
 )
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = pytest.mark.usefixtures("quiet", "written_behind")
 
 QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
 

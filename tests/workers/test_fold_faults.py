@@ -49,7 +49,7 @@ from tests.workers.fold_workload import (
     reopening,
 )
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = pytest.mark.usefixtures("quiet", "written_behind")
 
 # A write of nothing but the log: the ledger has its space from the beginning.
 APPENDING = frozenset({"append", "write_at"})
