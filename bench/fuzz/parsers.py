@@ -344,6 +344,7 @@ OTHERS: dict[str, str] = {
     "flatbuffer": "the reader under expression, tables and warm_chunk, which bound it",
     "fold_canonical": "writes; what it reads was checked by fold_log",
     "limits": "numbers",
+    "memory": "no bytes",
     "values": "values that callers make",
     "warm_terms": "words",
     "rvf.addrot": "a hash",
