@@ -343,6 +343,7 @@ OTHERS: dict[str, str] = {
     "fingerprint": "values, which model_artifact reads",
     "flatbuffer": "the reader under expression, tables and warm_chunk, which bound it",
     "fold_canonical": "writes; what it reads was checked by fold_log",
+    "fold_spans": "numbers; what it reads are spans of fold_log",
     "limits": "numbers",
     "memory": "no bytes",
     "values": "values that callers make",
