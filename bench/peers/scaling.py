@@ -37,6 +37,7 @@ _WINDOW = 100
 _ROW_BYTES = {"fold": 900, "warm": 900, "vectors": 24 * _DIMENSION, "index": 24 * _DIMENSION}
 """What a row takes here and in the worker while it is written, generously."""
 _MEMORY_SHARE = 0.5
+_PATIENCE_S = 600.0
 
 Ladder = Mapping[int, Measurement]
 """What is on the horizontal axis, to the seconds of one operation there."""
@@ -167,8 +168,9 @@ def _fold_rows(drawing: _Drawing) -> None:
             directory = stack.enter_context(drawing.run.fresh())
             drawing.run.say(f"  a fold of {count:,} entries")
             data.write_log(os.path.join(directory, "config.snap"), count)
-            engines[count] = stack.enter_context(holdfast.open(directory))
-            settle(engines[count].fold("config", timeout=600))
+            engine = holdfast.open(directory, timeout=_PATIENCE_S)
+            engines[count] = stack.enter_context(engine)
+            settle(engines[count].fold("config"))
         folds = {count: engine.fold("config") for count, engine in engines.items()}
         over = "entries"
         drawing.draw("fold-get", "fold.get of any entry", over,
@@ -178,8 +180,8 @@ def _fold_rows(drawing: _Drawing) -> None:
                      {n: _repeated(_fold_put(fold, n), sizes.puts) for n, fold in folds.items()},
                      flat=True)  # fmt: skip
         drawing.draw("fold-reopen", "fold: a worker started anew, to its first answer", over,
-                     {n: _reopening(engine, data.key(0)) for n, engine in engines.items()},
-                     flat=False)  # fmt: skip
+                     {n: _reopening(engine, "config", _fold_get(engine.fold("config"), n))
+                      for n, engine in engines.items()}, flat=False)  # fmt: skip
 
 
 def _repeated(work: Callable[[], object], calls: int) -> Measurement:
@@ -205,17 +207,12 @@ def _fold_put(fold: holdfast.Fold, count: int) -> Callable[[], object]:
     return put
 
 
-def _reopening(engine: holdfast.Engine, key: str) -> Measurement:
-    def measure() -> float:
-        fold = engine.fold("config")
+def _reopening(engine: holdfast.Engine, name: str, get: Callable[[], object]) -> Measurement:
+    def reopen() -> None:
+        engine.restart(name, timeout=_PATIENCE_S)
+        get()
 
-        def reopen() -> None:
-            engine.restart("config", timeout=600)
-            assert fold.get(key, timeout=600) is not None, "it is not there"
-
-        return seconds(reopen)
-
-    return measure
+    return lambda: seconds(reopen)
 
 
 def _histories(drawing: _Drawing) -> None:
@@ -242,6 +239,7 @@ def _warm_rows(drawing: _Drawing) -> None:
     ranges: dict[int, Measurement] = {}
     gets: dict[int, Measurement] = {}
     puts: dict[int, Measurement] = {}
+    reopenings: dict[int, Measurement] = {}
     with contextlib.ExitStack() as stack:
         for count in drawing.fitting("warm", sizes.grown):
             drawing.run.say(f"  a warm store of {count:,} points")
@@ -249,17 +247,21 @@ def _warm_rows(drawing: _Drawing) -> None:
             engine = stack.enter_context(holdfast.open(stack.enter_context(drawing.run.fresh())))
             store = engine.warm("points", dimension=WARM_DIMENSION)
             write_all(store, list(given.batches(BATCH, "entity")))
-            store.compact(timeout=600)
+            store.compact(timeout=_PATIENCE_S)
             settle(store)
             windows = itertools.cycle(given.windows(100, min(_WINDOW, given.length)))
             ranges[count] = _repeated(_warm_range(store, windows), sizes.windows)
             points = [given.point(row) for row in range(0, count, max(1, count // 100))]
             gets[count] = _repeated(_warm_get(store, itertools.cycle(points)), sizes.windows)
             puts[count] = _repeated(_warm_put(store, itertools.cycle(points)), sizes.windows)
+            get = _warm_get(store, itertools.cycle(points))
+            reopenings[count] = _reopening(engine, "points", get)
         over = "points"
         drawing.draw("warm-range", f"warm.range of {_WINDOW} points", over, ranges, flat=True)
         drawing.draw("warm-get", "warm.get of any point", over, gets, flat=True)
         drawing.draw("warm-put", "durable warm.put of one point", over, puts, flat=True)
+        drawing.draw("warm-reopen", "warm: a worker started anew, to its first answer", over,
+                     reopenings, flat=True)  # fmt: skip
 
 
 def _warm_range(store: holdfast.Warm, windows: Iterator[Window]) -> Callable[[], object]:

@@ -318,7 +318,7 @@ def test_an_area_has_all_its_rows_with_the_engine_in_each(area: str, tmp_path: P
 def test_every_curve_has_a_point_for_each_step(tmp_path: Path) -> None:
     """On tiny data."""
     found = scaling.curves(Said(tmp_path), TINY)
-    assert len({curve.name for curve in found}) == len(found) == 16 - (not version_of("faiss-cpu"))
+    assert len({curve.name for curve in found}) == len(found) == 17 - (not version_of("faiss-cpu"))
     assert all(len(curve.points) == 2 for curve in found)
     assert list(tmp_path.iterdir()) == []
 
