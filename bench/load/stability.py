@@ -15,8 +15,8 @@ SLOPE_AFTER_S = 900.0
 """Shorter runs say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
 DESCRIPTORS_AFTER_S = 600.0
-"""A process has as many connections to a store as it had calls under way at once within a minute, so
-their number swings until its clients have met often enough."""
+"""A process has as many connections to a store as it had calls under way at once within a minute.
+Their number swings until its clients have met often enough."""
 P99_GROWTH = 1.2
 P99_AFTER_S = 600.0
 P99_SHARE = 1 / 6

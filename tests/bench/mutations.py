@@ -126,6 +126,13 @@ MUTATIONS = (
         "damage",
     ),
     Mutation(
+        "a verify that calls damage clean",
+        "workers/standing.py",
+        "    Ending.CORRUPT: Standing.DAMAGED,\n",
+        "    Ending.CORRUPT: Standing.CLEAN,\n",
+        "damage",
+    ),
+    Mutation(
         "a lock that goes by the pid in its file",
         "workers/lock.py",
         "                if not file.lock():\n",
