@@ -19,7 +19,7 @@ import psutil
 from holdfast.bench.drill.hosts import Host
 from holdfast.bench.drill.live_stores import OPENERS
 from holdfast.bench.drill.plan import STORES, Clock, FaultKind, Plan, Progress
-from holdfast.bench.drill.scene import ANSWERED, NOTHING_LEFT, Scene, Setting
+from holdfast.bench.drill.scene import ANSWERED, Scene, Setting
 from holdfast.bench.drill.serving import bytes_below, kill
 from holdfast.bench.drill.tally import Moment, Tally
 from holdfast.formats.errors import HoldfastError, WorkerCrashed
@@ -34,8 +34,12 @@ _MOMENTS = 60
 """So many samples of a round, if they are not closer or farther apart than that."""
 ROUND_S = 300.0
 _HUNG_AFTER_S = 1.0
-_LEAK_AFTER_S = 30.0
-_LEAKED_DESCRIPTORS = 16  # for each store: more than hosts that come and go account for
+LEAK_AFTER_S = 30.0
+"""A shorter round does not tell whether anything grows."""
+STEADY = "descriptors, memory and disk do not grow while clients work at a steady load"
+_GROWTH = {"descriptors": (1.0, 16.0), "memory_mib": (1.5, 16.0), "disk_mib": (2.0, 16.0)}
+"""From the first third of a round to the last, by a factor, and for each store by so much: more
+than hosts that come and go, caches that fill and files that are due for compaction account for."""
 _MIB = 1 << 20
 
 
@@ -112,8 +116,9 @@ class Round:
                 time.sleep(max(0.0, min(pause, ends - time.monotonic())))
                 progress("soak", int(time.monotonic() - began), int(ends - began))
                 self._strike(self._random.choice(scenes))
-        if time.monotonic() - began >= _LEAK_AFTER_S:
-            self._check_descriptors(scenes)
+        if time.monotonic() - began >= LEAK_AFTER_S:
+            for what in grown(self._sampler.moments, len(scenes)):
+                scenes[0].broke(STEADY, what)
         return not any(scene.broken for scene in scenes)
 
     def _strike(self, scene: Scene) -> None:
@@ -129,13 +134,17 @@ class Round:
         self._tally.fault(name)
         self._tally.of(scene.kind).process_faults += 1
 
-    def _check_descriptors(self, scenes: Sequence[Scene]) -> None:
-        """What a round's processes hold open at its end is about what they held at its start."""
-        held = [moment.descriptors for moment in self._sampler.moments]
-        third = len(held) // 3
+
+def grown(moments: Sequence[Moment], stores: int) -> Iterator[str]:
+    """What grew from the first third of a round to the last, in sentences."""
+    third = len(moments) // 3
+    if not third:
+        return
+    for name, (factor, more) in _GROWTH.items():
+        held: list[float] = [getattr(moment, name) for moment in moments]
         first, last = statistics.median(held[:third]), statistics.median(held[-third:])
-        if last > first + _LEAKED_DESCRIPTORS * len(scenes):
-            scenes[0].broke(NOTHING_LEFT, f"descriptors grew from {first:g} to {last:g}")
+        if last > factor * first + more * stores:
+            yield f"{name} grew from {first:g} to {last:g}"
 
 
 class _Sampler:

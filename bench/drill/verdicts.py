@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from holdfast.bench.drill import bounds, checking, damage, erring, forks, kernel, scene
+from holdfast.bench.drill import bounds, checking, damage, erring, forks, kernel, scene, soak
 from holdfast.bench.drill.plan import FAULTS, FaultKind
-from holdfast.bench.drill.run import Outcome
+from holdfast.bench.drill.run import Done, Outcome
 from holdfast.bench.drill.sources import KEEPS, ORIGINAL
 from holdfast.bench.drill.tally import Failure, Verdict
 
@@ -47,6 +47,8 @@ PROMISES = (
     ),
     Promise("A death costs latency, not an error", frozenset({scene.ANSWERED}), _LIVE),
     Promise("No process is left behind", frozenset({scene.NOTHING_LEFT}), _LIVE),
+    Promise("Descriptors, memory and disk do not grow under a steady load",
+            frozenset({soak.STEADY}), ("soak",)),
     Promise(
         "Damage costs bounded time and memory, and no process",
         frozenset({bounds.BOUNDED, forks.CRASHED}),
@@ -94,7 +96,7 @@ def _judge(promise: Promise, outcome: Outcome) -> Judged:
     failures = [one for one in outcome.tally.failures if one.promise in promise.known_as]
     tried = sum(
         part.tried for part in outcome.parts
-        if part.fault in promise.faults and _looks(promise, part.name)
+        if part.fault in promise.faults and _looks(promise, part)
     )  # fmt: skip
     if failures:
         repeated = sum(outcome.tally.repeated.get(name, 0) for name in promise.known_as)
@@ -102,6 +104,12 @@ def _judge(promise: Promise, outcome: Outcome) -> Judged:
     return Judged(promise.text, "held" if tried else "not covered", tried, failures, 0)
 
 
-def _looks(promise: Promise, part: str) -> bool:
-    """Only the comparison with the kernel tells whether the file layer is passed by."""
-    return part.startswith("file calls under strace") == (promise.known_as == {kernel.PROMISE})
+def _looks(promise: Promise, part: Done) -> bool:
+    """Whether a drill told about a promise.
+
+    Only the comparison with the kernel tells whether the file layer is passed by, and only a long
+    soak whether anything grows.
+    """
+    if promise.known_as == {soak.STEADY} and part.seconds < soak.LEAK_AFTER_S:
+        return False
+    return part.name.startswith("file calls under strace") == (promise.known_as == {kernel.PROMISE})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 import holdfast
 from holdfast.bench.drill import kernel, kernel_kills, limits, wall_clock, worker_faults
@@ -26,9 +27,9 @@ from holdfast.bench.drill.scene import (
     play,
 )
 from holdfast.bench.drill.serving import Stuck
-from holdfast.bench.drill.soak import SoakDrill
+from holdfast.bench.drill.soak import SoakDrill, grown
 from holdfast.bench.drill.subjects.base import Subject
-from holdfast.bench.drill.tally import Tally
+from holdfast.bench.drill.tally import Moment, Tally
 
 SHOWN_KINDS: tuple[StoreKind, ...] = ("fold", "vectors", "warm", "index", "registry")
 
@@ -301,3 +302,19 @@ def test_a_call_past_the_file_layer_is_told() -> None:
     assert differences(layer, {"1": ["write a", "sync a", "write b"]})
     assert differences(layer, {"1": []})
     assert differences(layer, {"1": ["write a", "sync a"], "2": ["write a"]})
+
+
+def test_what_grows_in_a_soak_is_told() -> None:
+    """More descriptors, memory or files in the last third than in the first are told, not fewer."""
+
+    def moments(name: str = "", first: int = 0, last: int = 0) -> list[Moment]:
+        """Thirty moments, in which one figure goes from a value to another."""
+        usual = Moment(1.0, 1, 0, 1.0, 1.0, 0, 0, 100, 100.0, 1.0)
+        values = [first + (last - first) * number // 29 for number in range(30)]
+        return [structs.replace(usual, **({name: value} if name else {})) for value in values]
+
+    assert list(grown(moments(), 1)) == []
+    assert list(grown(moments("descriptors", 100, 50), 1)) == []
+    for name in ("descriptors", "memory_mib", "disk_mib"):
+        (told,) = grown(moments(name, 100, 400), 1)
+        assert told.startswith(f"{name} grew from 1")
