@@ -83,7 +83,8 @@ bench-compare: build/installed ## Run them again, against the figures kept last;
 
 bench-peers: build/peers ## Measure side by side with other stores; PEERS_ARGS='--quick' to try
 	@$(COMPILE)
-	$(BIN)/python -m holdfast.bench.peers $(PEERS_ARGS)
+	@mkdir -p build/beside-others && cp docs/benchmarks.md build/beside-others/
+	$(BIN)/python -m holdfast.bench.peers --page build/beside-others/benchmarks.md $(PEERS_ARGS)
 
 bench-budgets: build/peers ## Measure every budget; BUDGETS_ARGS='--resume --only fold' to choose
 	@$(COMPILE)

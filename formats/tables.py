@@ -6,11 +6,16 @@ memory than the bytes it was given.
 
 import struct
 from collections.abc import Iterable
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceeded
 from holdfast.formats.flatbuffer import FlatTable
+
+N = TypeVar("N", bound=np.generic)
 
 ID = "id"
 """Name of the column of row ids, which no metadata column may have."""
@@ -155,3 +160,17 @@ def _refuse_compression(metadata: pa.Buffer) -> None:
         batch = batch.table(1)
     if kind in (_DICTIONARY_BATCH, _RECORD_BATCH) and batch is not None and batch.has(3):
         raise ValueError("compressed")
+
+
+def numbers_of(column: pa.Array | pa.ChunkedArray, kind: type[N]) -> NDArray[N]:
+    """The values of a column of that kind without nulls, (n,); a view, if they are in one piece.
+
+    Arrow's own ``to_numpy`` loads pandas where that is installed, which takes a worker longer than
+    to open its store.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        pieces = [numbers_of(piece, kind) for piece in column.chunks]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, kind), *pieces])
+    values = column.buffers()[1]
+    start = column.offset * np.dtype(kind).itemsize
+    return np.frombuffer(b"" if values is None else values, kind, len(column), start)

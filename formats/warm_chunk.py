@@ -29,7 +29,7 @@ from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.flatbuffer import FlatTable
 from holdfast.formats.limits import DECOMPRESSED_BYTES_MAX
 from holdfast.formats.points import METADATA, METADATA_TYPE, Points, no_metadata
-from holdfast.formats.tables import ARROW_REFUSALS
+from holdfast.formats.tables import ARROW_REFUSALS, numbers_of
 from holdfast.formats.warm_terms import Compression
 
 _ALIGNMENT = 8  # of the buffers in a file
@@ -167,10 +167,10 @@ def decode(data: pa.Buffer, dimension: int, rows: int) -> Chunk:
     vector = batch.column(VECTOR)
     if any(column.null_count for column in batch.columns) or vector.values.null_count:
         raise _refusal("null values")
-    timestamps = batch.column(TIMESTAMP).to_numpy()
+    timestamps = numbers_of(batch.column(TIMESTAMP), np.int64)
     # Not ``flatten``, which loads pyarrow.compute: more than a tenth of a second for each worker.
     values = vector.values.slice(vector.offset * dimension, rows * dimension)
-    vectors = values.to_numpy().reshape(rows, dimension)
+    vectors = numbers_of(values, np.float32).reshape(rows, dimension)
     return Chunk(batch, timestamps, vectors)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from holdfast.formats.errors import InvalidArgument, LimitExceeded
 from holdfast.formats.limits import MIB
 from holdfast.formats.rvf.meta import FIELD_ID_MAX, field_number, numbered
-from holdfast.formats.tables import ID, check_names, type_name, widened
+from holdfast.formats.tables import ID, check_names, numbers_of, type_name, widened
 from holdfast.workers.where import Condition, prepare, select
 
 T = TypeVar("T")
@@ -316,7 +316,8 @@ def _first_inexact(integers: pa.ChunkedArray, floats: pa.ChunkedArray) -> int | 
     if not len(integers) or integers.null_count == len(integers):
         return None
     low, high = -(1 << 53), 1 << 53
-    values = integers.chunk(0).fill_null(0).to_numpy()
+    kind = np.uint64 if integers.type == pa.uint64() else np.int64
+    values = numbers_of(integers.chunk(0).fill_null(0), kind)
     if low <= int(values.min()) and int(values.max()) <= high:
         return None
     pairs = zip(integers.to_pylist(), floats.to_pylist(), strict=True)

@@ -29,7 +29,7 @@ from holdfast.formats.rvf.segment import (
     type_name,
 )
 from holdfast.formats.rvf.terms import Metric, Profile
-from holdfast.formats.tables import ID
+from holdfast.formats.tables import ID, numbers_of
 from holdfast.workers import sets
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import Disk
@@ -293,7 +293,7 @@ def add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: i
     position = 0
     tables = []
     for _, rows in segments:
-        ids = rows.table.column(ID).to_numpy()
+        ids = numbers_of(rows.table.column(ID), np.uint64)
         places.add(ids, position)
         position += len(ids)
         tables.append(rows.table)

@@ -22,6 +22,7 @@ from holdfast.formats.rvf import meta, record
 from holdfast.formats.rvf.manifest import Entry
 from holdfast.formats.rvf.segment import HEADER_BYTES, SegmentType, decode_header
 from holdfast.formats.rvf.vec import vec_payload_bytes
+from holdfast.formats.tables import numbers_of
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
 from holdfast.workers.columns import Columns
@@ -311,7 +312,7 @@ class VectorStore:
             found = meta.decode_meta(self.payload(entry))
             if found is not None:
                 victims.add(entry)
-                ids.append(found.table.column("id").to_numpy())
+                ids.append(numbers_of(found.table.column("id"), np.uint64))
         if not ids:
             return
         # What these rows have now is the newest there is, so it may take the highest generation.

@@ -15,7 +15,7 @@ from holdfast.formats import dead_rows, warm_chunk, zone_map
 from holdfast.formats.checksum import crc32, file_checksum
 from holdfast.formats.errors import InvalidFormat, StoreCorrupt
 from holdfast.formats.points import METADATA, check_metadata
-from holdfast.formats.tables import ARROW_REFUSALS
+from holdfast.formats.tables import ARROW_REFUSALS, numbers_of
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR, Chunk
 from holdfast.formats.warm_manifest import ChunkEntry, DeadFile
 from holdfast.formats.zone_map import BLOCK_BYTES, Series, ZoneMap
@@ -184,8 +184,8 @@ class ChunkRun:
         except (*ARROW_REFUSALS, InvalidFormat) as error:
             raise self._corrupt(self.path, None, str(error)) from error
         series = zone_map.series_of(
-            batch.column(SPACE).to_numpy(),
-            batch.column(ENTITY).to_numpy(),
+            numbers_of(batch.column(SPACE), np.uint32),
+            numbers_of(batch.column(ENTITY), np.uint64),
             self.chunk.timestamps,
         )
         expected = self.zone.series

@@ -6,8 +6,8 @@ import sys
 import time
 
 BOUNDED = "a damaged file costs bounded time and memory"
-_SECONDS_MAX = 5.0
-_BYTES_MAX = 256 << 20
+_SECONDS_MAX = 1.0
+_BYTES_MAX = 64 << 20
 
 
 class Spending:

@@ -27,6 +27,7 @@ T = TypeVar("T", bound=str)
 SECONDS = 60.0
 """How long a run takes if nothing is said about it."""
 _SECONDS_MAX = 1e7
+_SEED_MAX = (1 << 63) - 1 - (1 << 32)  # drills of engines count on from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ def drill(settings: Settings, *, quiet: bool) -> Outcome:
         raise InvalidArgument(f"there is no directory for {settings.page!r}", path=settings.page)
     if settings.page is not None and os.path.isdir(settings.page):
         raise InvalidArgument(f"{settings.page!r} is a directory", path=settings.page)
+    if settings.seed is not None and not 0 <= settings.seed <= _SEED_MAX:
+        raise InvalidArgument(f"--seed {settings.seed} is not between 0 and {_SEED_MAX}")
     seed = random.SystemRandom().getrandbits(32) if settings.seed is None else settings.seed
     work = scratch()
     plan = Plan(
@@ -70,10 +73,7 @@ def drill(settings: Settings, *, quiet: bool) -> Outcome:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    outcome.tally.failures[:] = settled(outcome.tally.failures, work)
-    if settings.page is not None:
-        with open(settings.page, "w", encoding="utf-8") as file:
-            file.write(page(outcome))
+    outcome.tally.failures[:] = settled(outcome.tally.failures, work, settings.directory)
     return outcome
 
 
@@ -84,6 +84,9 @@ def drill_and_tell(settings: Settings, *, as_json: bool) -> bool:
         print(json.dumps(report.fields(outcome)))
     else:
         show(outcome)
+    if settings.page is not None:  # last, so that what was found is told if it cannot be written
+        with open(settings.page, "w", encoding="utf-8") as file:
+            file.write(page(outcome))
     return outcome.ok
 
 
@@ -115,6 +118,7 @@ def replay(text: str) -> Failure | None:
     try:
         failure = replaying.replay(text, work)
     except ValueError as error:
+        shutil.rmtree(work, ignore_errors=True)
         raise InvalidArgument(f"--replay {text!r}: {error}") from error
     found = settled([] if failure is None else [failure], work)
     return found[0] if found else None

@@ -17,7 +17,7 @@ from holdfast.bench.drill import damage, losses, wall_clock
 from holdfast.bench.drill.bounds import BOUNDED, Spending
 from holdfast.bench.drill.checking import Broken, Harm
 from holdfast.bench.drill.erring import CODES
-from holdfast.bench.drill.findings import harmed, keep
+from holdfast.bench.drill.findings import harmed, is_enough, keep
 from holdfast.bench.drill.forks import Work, run_each
 from holdfast.bench.drill.live import LiveDrill
 from holdfast.bench.drill.plan import STORES, Clock, Drill, FaultKind, Plan, Progress, StoreKind
@@ -57,6 +57,16 @@ _LOSSES_MAX = 6
 _DAMAGES = 40
 _STRETCH_MAX = 256
 _KILLS = 3
+_LEFT_OUT: dict[FaultKind, tuple[str, ...]] = {
+    "errors": (
+        "errors on copies: short writes, syncs whose data is dropped, and real limits; they are "
+        "tried on fresh stores",
+    ),
+    "damage": (
+        "damage on copies: what older files, or others of the store, may show instead of its own, "
+        "since what it once held is not known",
+    ),
+}
 
 
 @dataclass
@@ -68,9 +78,13 @@ class Rehearsal:
     calls: list[Call] = field(default_factory=list)
     moments: list[MemoryDisk] = field(default_factory=list)
     held: Holdings = field(init=False)
+    """What the user's files hold as they lie there."""
+    rewritten: MemoryDisk = field(init=False)
+    """The files afterwards; where stores can be rewritten, nothing overwritten is in them."""
 
     def __post_init__(self) -> None:
         """Do it once undisturbed. Raises what the store raises when it cannot be opened."""
+        self.held = holdings(self.disk.crash(), self.path)
         memory = self.disk.crash()
 
         def keep_moment(call: Call) -> None:
@@ -80,7 +94,7 @@ class Rehearsal:
         recorded = FaultyDisk(memory, on_call=keep_moment)
         self.go_through(recorded)
         self.calls = recorded.calls
-        self.held = holdings(memory, self.path)
+        self.rewritten = memory
 
     @property
     def path(self) -> str:
@@ -102,6 +116,13 @@ class Rehearsal:
         """What is wrong about a store that was left so, if anything is. The disk is used up."""
         try:
             self.go_through(left)
+        except HoldfastError as error:
+            return Broken(KEEPS, Harm.REFUSED, f"{type(error).__name__}: {error}")
+        return self.changed(left)
+
+    def changed(self, left: MemoryDisk) -> Broken | None:
+        """What is wrong about a store's files, closed in good order, if anything is."""
+        try:
             found = holdings(left, self.path)
         except HoldfastError as error:
             return Broken(KEEPS, Harm.REFUSED, f"{type(error).__name__}: {error}")
@@ -147,18 +168,19 @@ class CopyDrill:
             if store.kind != kind:
                 continue
             try:
-                rehearsal = Rehearsal(store, memory)
-                if self.fault == "damage" and not _written(rehearsal):
-                    refused.append(f"{self.fault} on {store.file}: its files are empty")
-                    continue
-                rehearsals.append(rehearsal)
+                rehearsals.append(Rehearsal(store, memory))
             except HoldfastError as error:
                 refused.append(f"{self.fault} on {store.file}: it cannot be opened as it is: "
                                f"{type(error).__name__}")  # fmt: skip
 
         def work(number: int, tally: Tally, about: Callable[[str], None]) -> bool:
             if number == 0:
-                tally.not_covered += refused
+                tally.not_covered += [*refused, *_LEFT_OUT.get(self.fault, ())]
+                for rehearsal in rehearsals:
+                    broken = rehearsal.changed(rehearsal.rewritten)
+                    if broken is not None:
+                        said = "opened, rewritten and closed"
+                        _note(rehearsal, rehearsal.disk, said, broken, self.fault, plan, tally)
             if not rehearsals:
                 return False
             rehearsal = rehearsals[number % len(rehearsals)]
@@ -188,23 +210,32 @@ class CopyDrill:
                 broken = Broken(BOUNDED, Harm.REFUSED, excess)
             tally.fault(said.partition(":")[0])
             if broken is not None:
-                harmed(tally, broken)
-                tally.found(
-                    Failure(
-                        broken.promise, rehearsal.store.kind, said,
-                        f"{rehearsal.store.file}: {broken.detail}",
-                        plan.seed, [], keep(kept, plan.work, f"{rehearsal.store.file} {said}"),
-                        _replay(plan, rehearsal.store.kind, self.fault),
-                    )
-                )  # fmt: skip
+                _note(rehearsal, kept, said, broken, self.fault, plan, tally)
         return True
+
+
+def _note(
+    rehearsal: Rehearsal, left: MemoryDisk, said: str, broken: Broken, fault: FaultKind,
+    plan: Plan, tally: Tally,
+) -> None:  # fmt: skip
+    """Count a broken promise, and keep its files if it is among the first."""
+    kind, file = rehearsal.store.kind, rehearsal.store.file
+    harmed(tally, broken)
+    if is_enough(kind, broken.promise):
+        tally.again(broken.promise)
+        return
+    state = keep(left, plan.work, f"{file} {said}")
+    detail = f"{file}: {broken.detail}"
+    replay = _replay(plan, kind, fault)
+    tally.found(Failure(broken.promise, kind, said, detail, plan.seed, [], state, replay))
 
 
 def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str) -> Broken | None:
     """Damage may be refused, and may cost what it hit; it may not pass for nothing.
 
-    A bit that is flipped is always noticed. A file that is shorter, or an older one, may be as good
-    as the right one, but has nothing that never was.
+    A bit that is flipped is always noticed. A file that is shorter may be as good as the right one,
+    but has nothing that never was. What an older file, or another of the store's, may show instead,
+    its user's history says, which nobody knows here.
     """
     if fault != "damage":
         return rehearsal.broken_after(left)
@@ -220,6 +251,8 @@ def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str)
         return Broken(damage.TOLD, Harm.REFUSED, detail)
     if found.digest == rehearsal.held.digest:
         return None
+    if said.startswith(_OLDER):
+        return None
     if not found.rows <= rehearsal.held.rows:
         return Broken(KEEPS, Harm.WRONG, "it holds what it never held")
     if standing is Standing.CLEAN and said.startswith("bit flipped"):
@@ -227,6 +260,7 @@ def _judged(fault: FaultKind, rehearsal: Rehearsal, left: MemoryDisk, said: str)
     return None
 
 
+_OLDER = ("stale copy", "foreign file", "file removed")
 Try = tuple[MemoryDisk, str]
 
 
@@ -260,7 +294,7 @@ def _written(rehearsal: Rehearsal) -> dict[str, bytes]:
     """The store's files that are not empty, by name."""
     return {
         os.path.relpath(path, HOME): content
-        for path, (_, content) in rehearsal.disk.files().items()
+        for path, (_, content) in rehearsal.rewritten.files().items()
         if content and path.startswith(rehearsal.path)
     }
 
@@ -271,7 +305,7 @@ def _damage(rehearsal: Rehearsal, turn: int, chance: random.Random, tally: Tally
         name = chance.choice(sorted(files))
         path = os.path.join(HOME, name)
         how = _way(sort, name, files, len(rehearsal.moments), chance)
-        left = rehearsal.disk.crash()
+        left = rehearsal.rewritten.crash()
         if how == "gone":
             left.remove(path)
         else:
@@ -349,13 +383,13 @@ class LiveCopyDrill:
     def _kill_around(self, directory: str, store: UserStore, plan: Plan, tally: Tally) -> None:
         path = store.below(directory)
         try:
+            held = holdings(OsDisk(), path).digest
             with holdfast.open(directory) as engine:
                 handle(engine, store).status()
         except HoldfastError as error:
             tally.not_covered.append(f"processes of {store.file} killed: it cannot be opened as "
                                      f"it is: {type(error).__name__}")  # fmt: skip
             return
-        held = holdings(OsDisk(), path).digest
         wrong: str | None = None
         try:
             with holdfast.open(directory) as engine:

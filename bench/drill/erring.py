@@ -107,6 +107,7 @@ class Host:
             turn = functools.partial(self.subject.alphabet[name], number + 1)
             self._persist(functools.partial(self._perform, turn))
         self._persist(self._look)
+        self._check_power_now()
         for _ in range(2):  # the first may have ended the worker before it had synced
             self._persist(lambda: self._perform(lambda state: Turn(ending="close")))
         left = self.memory.power_loss(Nothing())
@@ -140,6 +141,12 @@ class Host:
             self._close()
         if turn.ending:
             self._open()
+
+    def _check_power_now(self) -> None:
+        """Were the power gone now, what was answered is there: nothing has synced it since."""
+        promise = self.doing.promise()
+        left = self.memory.crash().power_loss(Nothing())
+        check_power(self.subject, left, self.doing.durability, promise.after_power_loss(), promise)
 
     def _look(self) -> None:
         """Ask for all of it while calls fail: it is answered rightly or refused."""

@@ -35,9 +35,7 @@ def note(
 ) -> None:
     """Count a broken promise, and if it is among the first, shrink it and keep its files."""
     harmed(tally, broken)
-    kind = scenario.store, broken.promise
-    _kept[kind] = _kept.get(kind, 0) + 1
-    if _kept[kind] > _KEPT_MAX:
+    if is_enough(scenario.store, broken.promise):
         tally.again(broken.promise)
         return
     smallest, what = shrunk(scenario, broken, shrinking)
@@ -54,6 +52,13 @@ def note(
             replay=command(smallest),
         )
     )
+
+
+def is_enough(store: str, promise: str) -> bool:
+    """Count a broken promise; whether enough of its failures are kept already."""
+    kind = store, promise
+    _kept[kind] = _kept.get(kind, 0) + 1
+    return _kept[kind] > _KEPT_MAX
 
 
 def harmed(tally: Tally, broken: Broken) -> None:

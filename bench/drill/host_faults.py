@@ -2,6 +2,7 @@
 files by which they find each other."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -112,10 +113,24 @@ def race(scene: Scene) -> None:
         supervisors = [title for title in titles if "worker of" not in title]
         scene.expect(len(supervisors) == 1, RIGHT, f"they are served by {titles}")
         scene.expect(len(titles) == 2, RIGHT, f"they are served by {titles}")
+        for lock in (Path(scene.directory, _PRIVATE, "supervisor.lock"), _lock_of(scene)):
+            scene.expect(
+                not _can_lock(lock), RIGHT, f"{lock.name} can be locked by another as well"
+            )
         for host in hosts:
             host.tell()
             host.hear("done")
     scene.check_left()
+
+
+def _can_lock(path: Path) -> bool:
+    """Whether another process than its owner gets a file's lock."""
+    with open(path, "rb+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 # --- the files by which they find each other ----------------------------------------------------

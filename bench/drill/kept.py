@@ -10,15 +10,16 @@ from msgspec import structs
 from holdfast.bench.drill.tally import Failure
 
 
-def settled(failures: Sequence[Failure], work: str) -> list[Failure]:
+def settled(failures: Sequence[Failure], work: str, source: str | None = None) -> list[Failure]:
     """The same failures, what they keep below ``work`` moved to a new directory that stays.
 
-    It is made in the working directory; where that cannot be written, all stays where it is.
+    It is made in the working directory, or if that is in ``source``, which is not to be written to,
+    among temporary files; where that cannot be, all stays where it is.
     ``work`` is removed once nothing is kept in it.
     """
     inside = {failure.state for failure in failures if _is_below(failure.state, work)}
     try:
-        places = _moved(sorted(state for state in inside if state is not None))
+        places = _moved(sorted(state for state in inside if state is not None), source)
     except OSError:
         return list(failures)
     shutil.rmtree(work, ignore_errors=True)
@@ -32,11 +33,13 @@ def _is_below(state: str | None, work: str) -> bool:
     return state is not None and state.startswith(work + os.sep) and os.path.isdir(state)
 
 
-def _moved(directories: Sequence[str]) -> dict[str, str]:
+def _moved(directories: Sequence[str], source: str | None) -> dict[str, str]:
     """Where copies of these directories are now."""
     if not directories:
         return {}
-    base = tempfile.mkdtemp(prefix="holdfast-drill-", dir=os.getcwd())
+    here = os.path.realpath(os.getcwd())
+    within = source is not None and os.path.commonpath([here, source]) == source
+    base = tempfile.mkdtemp(prefix="holdfast-drill-", dir=None if within else here)
     places = {}
     for number, directory in enumerate(directories):
         name = f"{number}-{os.path.basename(directory)}"

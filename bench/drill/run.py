@@ -1,8 +1,8 @@
 """A run of drills, one after the other: each with its share of the time, or each to its end.
 
 Ctrl-C or SIGTERM ends a run in good order: what was covered so far is reported. What the
-interrupted drill finds broken from that moment on does not count, since the terminal interrupts its
-processes, too.
+drill of an engine that is interrupted finds broken from that moment on does not count, since the
+terminal interrupts its processes, too.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from holdfast.bench.drill.tally import Failure, Tally
 FINISHES = "every drill runs to its end"
 OVERDUE_S = 200.0
 """A drill that goes on for so long after its time is over waits for what never comes."""
+_INTERRUPTED_TOO = ("soak", "processes", "time")
 SOAK_EXHAUSTIVE_S = 60.0
 """A soak has no end of its own; this is its time when the others have as much as they need."""
 
@@ -186,7 +187,8 @@ def _run_part(
         replay = f"holdfast drill --faults {part.drill.fault} --seed {plan.seed}"
         tally.failures.append(Failure(FINISHES, "", part.name, detail, plan.seed, [], None, replay))
     if interruption.before is not None:
-        _take_back(tally, interruption.before)
+        if part.drill.fault in _INTERRUPTED_TOO:
+            _take_back(tally, interruption.before)
         tally.not_covered.append(f"{part.name}: interrupted, so not all of it")
     seconds = round(time.monotonic() - began, 3)
     outcome.parts.append(Done(part.name, part.drill.fault, seconds, sum(tally.faults.values())))

@@ -18,7 +18,6 @@ from holdfast.bench.load.pace import Pace
 from holdfast.bench.load.timings import Tape
 from holdfast.bench.load.truth import WrongRead
 from holdfast.bench.load.work import Steps, Work
-from holdfast.formats.errors import HoldfastError
 
 _KEPT = 20
 """Texts of errors and wrong reads in each interval; the others are counted."""
@@ -106,12 +105,30 @@ class Client:
 
     def prepared(self) -> Prepared:
         """The next operation."""
-        place = int(np.searchsorted(self._shares, self._generator.random(), "right"))
-        label, handle, operation = self._choices[min(place, len(self._choices) - 1)]
+        label, handle, operation = self._chosen()
         return Prepared(label, handle, operation())
 
+    def _chosen(self) -> tuple[str, Any, Callable[[], Steps]]:
+        place = int(np.searchsorted(self._shares, self._generator.random(), "right"))
+        return self._choices[min(place, len(self._choices) - 1)]
+
+    def count_unmade(self, pace: Pace, span: "Span") -> int:
+        """Count the calls that were due and not made, each as late as it was at the end.
+
+        Their latency would have been longer still; without them, whatever stood still at the end
+        would look fast.
+        """
+        ended, count = min(time.monotonic(), span.ends), 0
+        while pace.waiting(ended):
+            due = pace.due(ended)
+            if span.measures_from <= due < ended:
+                self._meter.tapes[self._chosen()[0]].add(ended - due, None)
+                count += 1
+            pace.taken()
+        return count
+
     def ended(
-        self, prepared: Prepared, answer: Any, error: HoldfastError | None, times: "Times | None"
+        self, prepared: Prepared, answer: Any, error: Exception | None, times: "Times | None"
     ) -> None:
         """Judge an answer; ``times`` are None while nothing is measured yet."""
         if times is not None:
@@ -125,6 +142,9 @@ class Client:
             prepared.judge(answer)
         except WrongRead as wrong:
             self._meter.failed(prepared.label, wrong)
+        except Exception as shapeless:  # an answer with which nothing can be begun is wrong, too
+            told = WrongRead(f"{type(shapeless).__name__}: {shapeless}")
+            self._meter.failed(prepared.label, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +184,13 @@ def run_thread(
                 prepared.give_up()
                 return
             pace.taken()
-            answer, error = None, None
+            answer: Any = None
+            error: Exception | None = None
             meter.under_way(1)
             started = time.monotonic()
             try:
                 answer = prepared.call()
-            except HoldfastError as raised:
+            except Exception as raised:  # whatever it is, the call was not answered
                 error = raised
             ended = time.monotonic()
             meter.under_way(-1)
@@ -189,12 +210,13 @@ async def run_task(
             prepared.give_up()
             return
         pace.taken()
-        answer, error = None, None
+        answer: Any = None
+        error: Exception | None = None
         meter.under_way(1)
         started = time.monotonic()
         try:
             answer = await prepared.call()
-        except HoldfastError as raised:
+        except Exception as raised:
             error = raised
         ended = time.monotonic()
         meter.under_way(-1)

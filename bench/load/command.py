@@ -53,14 +53,14 @@ def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
             outcome = find_limit(wish, settings.objective_ms, live.say, live.show)
         else:
             outcome = run(wish, live.say, live.show)
-    if settings.page is not None:
-        with open(settings.page, "w", encoding="utf-8") as file:
-            file.write(page(outcome))
     if as_json:
         sys.stdout.write(msgspec.json.encode(fields(outcome)).decode() + "\n")
     else:
         for line in lines(outcome):
             print(line)
+    if settings.page is not None:  # last, so that what was found is told if it cannot be written
+        with open(settings.page, "w", encoding="utf-8") as file:
+            file.write(page(outcome))
     return outcome.ok
 
 

@@ -40,8 +40,8 @@ class _Member:
             thread.start()
 
     def tell(self, line: bytes) -> None:
-        """Send a line; a process that has ended is noticed by its silence."""
-        with contextlib.suppress(BrokenPipeError):
+        """Send a line, if there are still orders; one that has ended is noticed by its silence."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
             _pipe(self.process.stdin).write(line + b"\n")
             _pipe(self.process.stdin).flush()
 

@@ -1,5 +1,6 @@
 """Work on an index: rows whose metadata says of which write they are."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,8 +62,11 @@ class IndexWork(RowWork[IndexLoad]):
     def search(self) -> Steps:
         """The nearest rows."""
         vector, nearest, _ = self.near()
-        found = yield lambda index: index.search(vector, self.load.k)
-        self.judge_hits(found.ids, found.distances, self.load.k, nearest, self.load.keys)
+        known, found = yield from self.search_for(lambda index: index.search(vector, self.load.k))
+        self.judge_hits(vector, found, self.load.k, known, nearest, slice(None))
+
+    def distance(self, squared: float) -> float:
+        return math.sqrt(squared)
 
 
 def _upsert(handle: Any, load: IndexLoad, write: Write) -> Any:

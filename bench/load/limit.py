@@ -50,18 +50,18 @@ def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome
 
         def try_(rate: float) -> Step:
             totals = running.round(rate, wish.warm_up_s, wish.seconds, show, wish.kill_every_s)
+            step = judged(rate, totals, objective_ms)
+            if running.interrupted:
+                step = msgspec.structs.replace(step, held=False, why_not="interrupted")
+            tried.append((step, totals))
             if running.interrupted:
                 raise _Interrupted
-            step = judged(rate, totals, objective_ms)
-            tried.append((step, totals))
             word = "holds" if step.held else f"does not hold: {step.why_not}"
             say(f"{rate:.0f}/s {word} (reached {step.reached:.0f}/s, p99 {step.p99_ms:.1f} ms)")
             return step
 
         with contextlib.suppress(_Interrupted):
             search(try_, wish.rate or wish.profile.rate)
-        if not tried:
-            raise KeyboardInterrupt
         held = [one for one in tried if one[0].held]
         best, totals = max(held, key=lambda one: one[0].rate) if held else tried[-1]
         for _, other in tried:
@@ -81,10 +81,11 @@ class _Interrupted(Exception):
 
 def judged(rate: float, totals: Totals, objective_ms: float) -> Step:
     """Whether a rate held: no errors, the rate kept, p99 within the objective."""
-    everything = Histogram()
-    for histogram in totals.latency.values():
+    everything, made = Histogram(), 0
+    for label, histogram in totals.latency.items():
         everything.merge(histogram)
-    reached = everything.count / max(totals.seconds, 1e-9)
+        made += totals.service[label].count
+    reached = made / max(totals.seconds, 1e-9)
     p99_ms = everything.percentile_ms(99.0)
     errors = sum(totals.errors.values()) + sum(totals.wrong.values())
     why_not = ""

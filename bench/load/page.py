@@ -33,7 +33,7 @@ def _head(outcome: Outcome) -> str:
     settings = outcome.settings
     pace = "closed loop" if settings.rate is None else f"{settings.rate:g} calls/s"
     if outcome.limit is not None:
-        pace = f"search for the highest rate, from {pace} on"
+        pace = f"search for the highest rate, from {outcome.limit.steps[0].rate:g} calls/s on"
     about = [
         f"{settings.clients} clients ({settings.clients_are}) in {settings.processes} processes",
         pace,

@@ -27,7 +27,7 @@ from holdfast.bench.load.outcome import (
     Settings,
 )
 from holdfast.bench.load.profile import Profile
-from holdfast.bench.load.stability import checks
+from holdfast.bench.load.stability import P99_SHARE, checks
 from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
 from holdfast.bench.load.watching import Watcher
 from holdfast.bench.load.work import preload
@@ -103,6 +103,10 @@ class Totals:
     moments: list[Moment] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     seconds: float = 0.0
+    restarts: int = 0
+    first: Histogram = field(default_factory=Histogram)
+    last: Histogram = field(default_factory=Histogram)
+    """Of all calls in the first and last part of the round."""
     audited: int = 0
     unmade: int = 0
 
@@ -116,6 +120,17 @@ class Totals:
         self.texts += told.texts[: _TEXTS_MAX - len(self.texts)]
         self.unmade += told.waiting if told.what == "done" else 0
 
+    def add_part(self, second: float, told: dict[int, list[Told]], seconds: float) -> None:
+        """Count the calls of a moment, if it is of the first or the last part of a round."""
+        part = P99_SHARE * seconds
+        for histogram, is_in in (
+            (self.first, second <= part),
+            (self.last, second > seconds - part),
+        ):
+            for one in (one for several in told.values() for one in several if is_in):
+                for measured in one.operations.values():
+                    histogram.add(measured.latency)
+
     def add_failures(self, other: "Totals") -> None:
         """Count what failed or was wrong in another round, too."""
         self.errors += other.errors
@@ -127,11 +142,12 @@ class Totals:
         lines = []
         for label, histogram in self.latency.items():
             store, _, operation = label.partition(".")
+            service = self.service[label]
             lines.append(
                 Operation(
-                    store, operation, histogram.count, self.errors[label], self.wrong[label],
-                    round(histogram.count / max(self.seconds, 1e-9), 2), histogram.figures_ms(),
-                    self.service[label].figures_ms(), histogram.curve(),
+                    store, operation, service.count, self.errors[label], self.wrong[label],
+                    round(service.count / max(self.seconds, 1e-9), 2), histogram.figures_ms(),
+                    service.figures_ms(), histogram.curve(),
                 )
             )  # fmt: skip
         return lines
@@ -164,6 +180,8 @@ class Session:
             self._listen(told, watcher, killer, totals, measures, show)
         finally:
             totals.kills = killer.stop()
+            watcher.look()
+            totals.restarts = watcher.restarts
         ended = min(time.monotonic(), measures + seconds)
         totals.seconds = round(max(0.0, ended - measures), 3)
         return totals
@@ -180,6 +198,7 @@ class Session:
             if len(latest) == self._wish.processes:
                 now = time.monotonic()
                 if now > measures:
+                    totals.add_part(now - measures, latest, self._wish.seconds)
                     moment = _moment(now - measures, latest, watcher, killer)
                     totals.moments.append(moment)
                     show(moment, _recent(latest))
@@ -194,7 +213,7 @@ class Session:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Have the first Ctrl-C end the round in good order; the second one is as usual."""
+        """Have the first Ctrl-C or SIGTERM end the round in good order; the second is as usual."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.interrupted:
@@ -202,11 +221,12 @@ class Session:
             self.interrupted = True
             self._crew.stop()
 
-        former = signal.signal(signal.SIGINT, stop)
+        former = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, former)
+            for one, handler in former.items():
+                signal.signal(one, handler)
 
     def outcome(self, totals: Totals, directory: str) -> Outcome:
         """The report's content."""
@@ -220,12 +240,12 @@ class Session:
             operations=totals.operations(),
             moments=moments,
             kills=totals.kills,
-            restarts=sum(store.restarts for store in self._engine.health()),
+            restarts=totals.restarts,
             errors=sum(totals.errors.values()),
             wrong_reads=sum(totals.wrong.values()),
             read_back=totals.audited,
             texts=totals.texts,
-            checks=checks(moments),
+            checks=checks(moments, totals.first, totals.last),
             unmade=totals.unmade,
         )
 
@@ -240,7 +260,7 @@ def _moment(
     for one in told:
         for label, measured in one.operations.items():
             parts.append(measured.latency)
-            stores[label.partition(".")[0]] += measured.latency.total
+            stores[label.partition(".")[0]] += measured.service.total
     processes, disks, restarts = watcher.look()
     measured_all = [m for one in told for m in one.operations.values()]
     return Moment(

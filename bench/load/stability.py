@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from holdfast.bench.load.outcome import Check, Moment, Process
+from holdfast.bench.load.timings import Histogram
 
 MIB = 1 << 20
 SETTLED = 0.2
@@ -32,11 +33,15 @@ _BESIDE = 2 * MIB
 """What may lie beside any store: its ledger, caches."""
 
 
-def checks(moments: Sequence[Moment]) -> list[Check]:
-    """The questions about a run of so many moments, with their answers."""
+def checks(moments: Sequence[Moment], first: Histogram, last: Histogram) -> list[Check]:
+    """The questions about a run, with their answers.
+
+    ``first`` and ``last`` have the latencies of all calls in its first and last ``P99_SHARE``.
+    """
     if not moments:
         return []
-    found = [_descriptors(moments), *_memory(moments), *_disk(moments), _latency(moments)]
+    found = [_descriptors(moments), *_memory(moments), *_disk(moments),
+             _latency(moments, first, last)]  # fmt: skip
     return [check for check in found if check is not None]
 
 
@@ -52,13 +57,15 @@ def _descriptors(moments: Sequence[Moment]) -> Check:
 
 
 def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
-    """The slope of each worker's own memory; of the life of its last process, if it was killed."""
-    for store in _names(moments):
+    """The slope of each process's own memory; of the life of its last process, if it was killed."""
+    for store in _processes(moments):
         points = _settled(moments, store)
+        if not points:
+            continue
         slope = slope_per_hour([second for second, _ in points], [p.own_bytes for _, p in points])
-        spans = points[-1][0] - points[0][0] if points else 0.0
+        spans = points[-1][0] - points[0][0]
         yield Check(
-            f"memory of the {store} worker is flat", f"{slope / MIB:+.2f} MiB/h",
+            f"memory of the {store} process is flat", f"{slope / MIB:+.2f} MiB/h",
             f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h",
             slope <= SLOPE_MIB_PER_HOUR * MIB if spans >= SLOPE_AFTER_S * (1 - SETTLED) else None,
         )  # fmt: skip
@@ -66,6 +73,10 @@ def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
 
 def _names(moments: Sequence[Moment]) -> list[str]:
     return [disk.store for disk in moments[-1].disks]
+
+
+def _processes(moments: Sequence[Moment]) -> list[str]:
+    return [*_names(moments), "supervisor"]
 
 
 def _settled(moments: Sequence[Moment], store: str) -> list[tuple[float, Process]]:
@@ -107,14 +118,10 @@ def _disk(moments: Sequence[Moment]) -> Iterable[Check]:
         )  # fmt: skip
 
 
-def _latency(moments: Sequence[Moment]) -> Check:
-    share = max(1, int(P99_SHARE * len(moments)))
-    first, last = (
-        statistics.median(moment.p99_ms for moment in part)
-        for part in (moments[:share], moments[-share:])
-    )
-    long_enough = moments[-1].second >= P99_AFTER_S
+def _latency(moments: Sequence[Moment], first: Histogram, last: Histogram) -> Check:
+    before, after = first.percentile_ms(99.0), last.percentile_ms(99.0)
+    long_enough = moments[-1].second >= P99_AFTER_S and last.count > 0
     return Check(
-        "latency does not grow", f"p99 {first:.2f} ms, then {last:.2f} ms",
-        f"at most {P99_GROWTH:g} x", last <= P99_GROWTH * first if long_enough else None,
+        "latency does not grow", f"p99 {before:.2f} ms, then {after:.2f} ms",
+        f"at most {P99_GROWTH:g} x", after <= P99_GROWTH * before if long_enough else None,
     )  # fmt: skip

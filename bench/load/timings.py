@@ -76,16 +76,17 @@ class Tape:
     """What the clients of a process measured since it was asked last. Safe for many threads."""
 
     def __init__(self) -> None:
-        self._timed: deque[tuple[float, float]] = deque()
+        self._timed: deque[tuple[float, float | None]] = deque()
 
-    def add(self, latency_s: float, service_s: float) -> None:
-        """Note one call."""
+    def add(self, latency_s: float, service_s: float | None) -> None:
+        """Note one call; one that was never made took no service time."""
         self._timed.append((latency_s, service_s))
 
     def take(self) -> tuple[Counted, Counted]:
         """Latencies and service times since the last call."""
         pairs = [self._timed.popleft() for _ in range(len(self._timed))]
-        return counted([pair[0] for pair in pairs]), counted([pair[1] for pair in pairs])
+        services = [pair[1] for pair in pairs if pair[1] is not None]
+        return counted([pair[0] for pair in pairs]), counted(services)
 
 
 class _Hdr(Protocol):

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 ABSENT = -1
 PRELOADED = 2
@@ -71,6 +72,22 @@ class Truth:
         with self._lock:
             found: list[int] = self._known[np.asarray(keys)].tolist()
         return found
+
+    def all_known(self) -> NDArray[np.int64]:
+        """The same of every key: to be asked before a search is begun."""
+        with self._lock:
+            return self._known.copy()
+
+    def present(self, known: NDArray[np.int64], keys: slice) -> int:
+        """How many of these keys were there throughout since ``known`` was asked."""
+        with self._lock:
+            return int(np.count_nonzero(self._deleted[keys] < known[keys]))
+
+    def candidates(self, key: int, known: int) -> range | None:
+        """The writes a search may have seen of a key; None if another process knows of more."""
+        with self._lock:
+            begun = int(self._begun[key])
+        return None if begun == _ANY else range(known + known % 2, begun + 1, 2)
 
     def current(self, key: int) -> int | None:
         """The number of what a key holds now, if that is certain and a value: for its writer."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from holdfast.bench.load.profile import VectorsLoad
 from holdfast.bench.load.truth import PRELOADED, Truth, Write, WrongRead
@@ -62,27 +63,45 @@ class VectorsWork(RowWork[VectorsLoad]):
     def read(self, keys: Sequence[int]) -> Steps:
         known, rows = yield from self.look(keys, lambda vectors: vectors.get(list(keys)))
         numbers = [] if rows.metadata is None else rows.metadata["number"].to_pylist()
-        self.judge_rows(keys, known, rows.ids.tolist(), numbers, rows.vectors)
+        ids = rows.ids.tolist()
+        self.judge_rows(keys, known, ids, numbers, rows.vectors)
+        tags = [] if rows.metadata is None else rows.metadata["tag"].to_pylist()
+        if tags != [_tag(id_) for id_ in ids]:
+            raise WrongRead(f"rows {ids} have the tags {tags}")
 
     def query(self) -> Steps:
         """The nearest rows."""
         vector, nearest, _ = self.near()
-        found = yield lambda vectors: vectors.query(vector, self.load.k)
-        self._judge(found, nearest, self.load.keys)
+        known, found = yield from self.search_for(
+            lambda vectors: vectors.query(vector, self.load.k)
+        )
+        self._judge(vector, found, known, nearest, slice(None))
 
     def filtered(self) -> Steps:
         """The nearest rows of one tag."""
         vector, nearest, key = self.near()
         tag = _tag(key)
         where = pc.field("tag") == tag
-        found = yield lambda vectors: vectors.query(vector, self.load.k, where=where)
+        known, found = yield from self.search_for(
+            lambda vectors: vectors.query(vector, self.load.k, where=where)
+        )
         if any(_tag(id_) != tag for id_ in found.ids.tolist()):
             raise WrongRead(f"asked for {tag!r}, rows {found.ids.tolist()} came")
-        self._judge(found, nearest, len(range(key % _TAGS, self.load.keys, _TAGS)))
+        self._judge(vector, found, known, nearest, slice(key % _TAGS, None, _TAGS))
 
-    def _judge(self, found: QueryResult, nearest: int | None, among: int) -> None:
+    def distance(self, squared: float) -> float:
+        return squared
+
+    def _judge(
+        self,
+        vector: NDArray[np.float32],
+        found: QueryResult,
+        known: NDArray[np.int64],
+        nearest: int | None,
+        among: slice,
+    ) -> None:
         first = nearest if self._exact else None
-        self.judge_hits(found.ids, found.distances, self.load.k, first, among)
+        self.judge_hits(vector, found, self.load.k, known, first, among)
 
 
 def _tag(key: int) -> str:

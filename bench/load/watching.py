@@ -25,10 +25,14 @@ class Watcher:
         self._known: dict[int, psutil.Process] = {}
         self._looks = 0
         self._live: dict[str, int | None] = {}
+        self._last: dict[str, StoreHealth] = {}
+        self.restarts = 0
+        """Of workers, since the first look."""
 
     def look(self) -> tuple[list[Process], list[Disk], int]:
         """Processes, disks, and how many restarts of workers there were so far."""
         stores = self._engine.health()
+        self._count_restarts(stores)
         found = [self._process(name, pid) for name, pid in self._pids(stores)]
         if self._looks % _LIVE_EVERY == 0:
             self._live = {store.name: self._live_bytes(store.name) for store in stores}
@@ -37,7 +41,18 @@ class Watcher:
             Disk(store.kind, bytes_of(store.path), self._live.get(store.name)) for store in stores
         ]
         processes = [process for process in found if process is not None]
-        return processes, disks, sum(store.restarts for store in stores)
+        return processes, disks, self.restarts
+
+    def _count_restarts(self, stores: Sequence[StoreHealth]) -> None:
+        """A new supervisor counts from nothing, and all workers are new ones then."""
+        for now in stores:
+            before = self._last.get(now.name)
+            if before is not None and now.pid is not None:
+                counted = now.restarts - before.restarts
+                other = int(before.pid not in (None, now.pid))
+                self.restarts += max(counted if counted >= 0 else now.restarts + 1, other)
+            if now.pid is not None:
+                self._last[now.name] = now
 
     def _pids(self, stores: Sequence[StoreHealth]) -> Iterator[tuple[str, int]]:
         for process in self._engine.processes():
@@ -58,6 +73,8 @@ class Watcher:
                 process = self._known[pid] = psutil.Process(pid)
             with process.oneshot():
                 memory = process.memory_info()
+                if not memory.rss:  # it was killed, and nobody has taken note yet
+                    return None
                 shared = getattr(memory, "shared", 0)  # macOS does not say
                 share = process.cpu_percent() / 100
                 return Process(name, pid, share, memory.rss - shared, memory.rss, process.num_fds())

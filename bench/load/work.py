@@ -6,10 +6,11 @@ is the call alone. After a handle's error it is closed where it stands.
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,15 @@ class KeyWork(Work[L, Truth]):
         return known, answer
 
 
+class Hits(Protocol):
+    """The answer of a search."""
+
+    @property
+    def ids(self) -> NDArray[np.uint64]: ...
+    @property
+    def distances(self) -> NDArray[np.float32]: ...
+
+
 class RowWork(KeyWork[L]):
     """Work on a store of rows with vectors, where a row is a key and its vector tells its write."""
 
@@ -149,6 +159,19 @@ class RowWork(KeyWork[L]):
             found[id_] = number
         self.truth.saw(keys, known, [found.get(key, ABSENT) for key in keys])
 
+    def search_for(
+        self, call: Callable[[Any], Any]
+    ) -> Generator[Callable[[Any], Any], Any, tuple[NDArray[np.int64], Any]]:
+        """Make a call that searches: what was known of all keys when it began, and its answer."""
+        known: list[NDArray[np.int64]] = []
+
+        def begun(handle: Any) -> Any:
+            known.append(self.truth.all_known())
+            return call(handle)
+
+        answer = yield begun
+        return known[0], answer
+
     def near(self) -> tuple[NDArray[np.float32], int | None, int]:
         """A vector to search with, the id that has it now if that is certain, and a key."""
         key = self.own_key()
@@ -156,26 +179,50 @@ class RowWork(KeyWork[L]):
         vector = vectors_of([key], [PRELOADED if number is None else number], self.dimension)[0]
         return vector, None if number is None else key, key
 
+    @abstractmethod
+    def distance(self, squared: float) -> float:
+        """What the store calls the distance of vectors whose difference has this squared norm."""
+
     def judge_hits(
         self,
-        ids: NDArray[np.uint64],
-        distances: NDArray[np.float32],
+        vector: NDArray[np.float32],
+        hits: Hits,
         k: int,
+        known: NDArray[np.int64],
         nearest: int | None,
-        among: int,
+        among: slice,
     ) -> None:
-        """Judge what a search among so many keys gave: ``nearest`` is first, at no distance."""
-        found = ids.tolist()
-        most = min(k, among)
-        least = 0 if deletes(self.load) else most
+        """Judge what a search for ``vector`` among some keys gave: ``nearest`` is first of them.
+
+        ``known`` is what was known of all keys before.
+        """
+        found, distances = hits.ids.tolist(), hits.distances
+        most = min(k, len(range(self.load.keys)[among]))
+        least = min(k, self.truth.present(known, among))
         if not least <= len(found) <= most or len(set(found)) < len(found):
             raise WrongRead(f"asked for {k} of {among} rows, {found} came")
         if found and not 0 <= min(found) <= max(found) < self.load.keys:
             raise WrongRead(f"rows came that nobody wrote: {found}")
         if np.any(np.diff(distances) < 0):
             raise WrongRead(f"distances are not in order: {distances.tolist()}")
+        for id_, distance in zip(found, distances.tolist(), strict=True):
+            self._judge_hit(vector, id_, distance, int(known[id_]))
         if nearest is not None and (found[:1] != [nearest] or distances[0] != 0):
             raise WrongRead(f"row {nearest} has this vector, and {found} came at {distances[:1]}")
+
+    def _judge_hit(
+        self, vector: NDArray[np.float32], id_: int, distance: float, known: int
+    ) -> None:
+        """The distance is that of a vector which the row may have had meanwhile."""
+        numbers = self.truth.candidates(id_, known)
+        if numbers is None:
+            return
+        rows = vectors_of([id_] * len(numbers), numbers, self.dimension).astype(np.float64)
+        right = [self.distance(squared) for squared in np.square(rows - vector).sum(axis=1)]
+        if not any(math.isclose(distance, one, rel_tol=1e-5, abs_tol=1e-6) for one in right):
+            raise WrongRead(
+                f"row {id_} came at distance {distance}; its writes {list(numbers)} are at {right}"
+            )
 
 
 def deletes(load: StoreLoad) -> bool:

@@ -25,7 +25,9 @@ class Staged:
         self._act(tally, clock)
 
 
-def staged(plan: Plan, *acts: Any, seconds: float | None = 1.0) -> Outcome:
+def staged(
+    plan: Plan, *acts: Any, seconds: float | None = 1.0, fault: FaultKind = "kill"
+) -> Outcome:
     """A run of drills that do what a test says."""
-    parts = [Part(f"part {n}", Staged("kill", act), 1) for n, act in enumerate(acts)]
+    parts = [Part(f"part {n}", Staged(fault, act), 1) for n, act in enumerate(acts)]
     return run.run(plan, seconds, nobody, parts)

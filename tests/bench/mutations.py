@@ -133,6 +133,23 @@ MUTATIONS = (
         "damage",
     ),
     Mutation(
+        "a lock that locks nothing",
+        "workers/disk.py",
+        "            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        "processes",
+        seconds=15,
+    ),
+    Mutation(
+        "a failed sync of a directory that is passed over",
+        "workers/disk.py",
+        "    disk.rename(temporary, path)\n    disk.sync_directory(directory_of(path))\n",
+        "    disk.rename(temporary, path)\n    with contextlib.suppress(OSError):\n"
+        "        disk.sync_directory(directory_of(path))\n",
+        "errors",
+        seconds=20,
+    ),
+    Mutation(
         "a lock that goes by the pid in its file",
         "workers/lock.py",
         "                if not file.lock():\n",

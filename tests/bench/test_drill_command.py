@@ -225,8 +225,8 @@ def test_a_broken_drill_is_told(tmp_path: Path) -> None:
 
 
 def test_what_breaks_after_an_interruption_does_not_count(tmp_path: Path) -> None:
-    """What was found before Ctrl-C counts, what the dying drill finds after it does not, and the
-    drills behind it are not covered."""
+    """What was found before Ctrl-C counts; what the dying drill of an engine finds after it does
+    not, since that was interrupted, too; and the drills behind it are not covered."""
 
     def interrupted(tally: Tally, clock: Clock) -> None:
         tally.failures.append(broken())
@@ -238,9 +238,11 @@ def test_what_breaks_after_an_interruption_does_not_count(tmp_path: Path) -> Non
         tally.fault("x")
 
     former = signal.getsignal(signal.SIGINT)
-    outcome = staged(plan_in(tmp_path), interrupted, interrupted)
+    outcome = staged(plan_in(tmp_path), interrupted, interrupted, fault="soak")
     assert outcome.interrupted
     assert (len(outcome.tally.failures), outcome.tally.lost_acknowledged) == (1, 1)
+    in_memory = staged(plan_in(tmp_path), interrupted, fault="damage")
+    assert in_memory.tally.lost_acknowledged == 2
     assert "part 1: interrupted before it began" in outcome.tally.not_covered
     assert signal.getsignal(signal.SIGINT) is former
 

@@ -31,19 +31,29 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A user's directory with a store of each kind."""
+    """A user's directory with a store of each kind, in which much was overwritten or deleted."""
     where = tmp_path / "user"
     with holdfast.open(where) as engine:
         fold = engine.fold("config")
         for number in range(5):
-            fold.apply([holdfast.Put(f"key {number}", b"value")], holdfast.Cursor.from_u64(number))
+            changes = [holdfast.Put(f"key {number}", b"value"), holdfast.Put("n", b"%d" % number)]
+            fold.apply(changes, holdfast.Cursor.from_u64(number))
         vectors = engine.vectors("docs", dimension=4, metric="l2")
-        vectors.ingest(np.arange(8), np.eye(8, 4, dtype=np.float32))
+        for turn in range(3):
+            vectors.ingest(np.arange(8), np.random.default_rng(turn).random((8, 4), np.float32))
+        vectors.delete([3])
         sensors = engine.warm("sensors", dimension=2)
-        sensors.write(1, 0, np.arange(8), np.ones((8, 2), np.float32))
+        for turn in range(3):
+            sensors.write(1, 0, np.arange(8), np.full((8, 2), turn, np.float32))
+            sensors.flush()
+        sensors.delete_range(1, 0, 0, 2)
         faces = engine.index("faces", kind="flat", dimension=4, metric="euclidean")
-        faces.insert_batch([1, 2], np.eye(2, 4, dtype=np.float32))
-        open_store("registry", engine, "models").write(0, "a text")
+        for turn in range(3):
+            faces.upsert_batch([1, 2, 3], np.full((3, 4), turn, np.float32))
+        faces.delete(3)
+        models = open_store("registry", engine, "models")
+        models.write(0, "a text")
+        models.write(0, "another")
     return where
 
 
@@ -98,13 +108,13 @@ def test_a_copy_is_drilled_and_the_original_only_read(tmp_path: Path, directory:
 
 
 def test_an_empty_file_is_no_defect(cli: Cli, tmp_path: Path) -> None:
-    """A log without a byte, as a crash may leave it, opens; there is nothing to damage."""
+    """A log without a byte, as a crash may leave it, opens; what is damaged is what it has then."""
     source = tmp_path / "source"
     source.mkdir()
     (source / "empty.snap").touch()
     done = cli("drill", source, "--faults", "damage,kill", "--seconds", "3", "--json")
     assert (done.code, done.json["failures"]) == (0, [])
-    assert "damage on empty.snap: its files are empty" in done.json["not_covered"]
+    assert done.json["stores"]["fold"]["bit_flips"] > 0
     assert (source / "empty.snap").read_bytes() == b""
 
 

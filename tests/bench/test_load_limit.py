@@ -132,11 +132,15 @@ def test_the_outcome_is_the_best_steps_with_the_failures_of_all(
 
 
 def test_an_interrupted_search_tells_what_it_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the search with the best of the rounds that were complete, and in none of them
-    as any interrupted command."""
+    """Ctrl-C ends the search with the best of the rounds that were complete; the last one counts
+    for what failed in it alone."""
     outcome = found(monkeypatch, Fake(1e9, 4))
     assert outcome.limit is not None
-    assert [step.rate for step in outcome.limit.steps] == [100.0, 160.0, 256.0]
+    assert [step.rate for step in outcome.limit.steps] == [100.0, 160.0, 256.0, 409.6]
+    assert outcome.limit.steps[-1].why_not == "interrupted"
     assert outcome.limit.highest_rate == 256.0
-    with pytest.raises(KeyboardInterrupt):
-        found(monkeypatch, Fake(1e9, 1))
+    assert outcome.ok
+    at_once = found(monkeypatch, Fake(1.0, 1))
+    assert at_once.limit is not None
+    assert at_once.limit.highest_rate is None
+    assert at_once.wrong_reads == 1

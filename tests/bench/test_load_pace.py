@@ -80,6 +80,7 @@ class Stage:
         self.meter = Meter({"fold.get": Tape()})
         self.stopping = Patience(self.clock)
         self._tasks = tasks
+        self.unmade = 0
         patch.setattr(clients, "time", self.clock)
         if tasks:
             patch.setattr(clients, "asyncio", SimpleNamespace(sleep=self._sleep))
@@ -99,6 +100,7 @@ class Stage:
             asyncio.run(run_task(client, pace, span, self.stopping, self.meter))
         else:
             run_thread(client, pace, span, self.stopping, self.meter)
+        self.unmade = client.count_unmade(pace, span)
         assert self.meter.defect is None
         latency, service = self.meter.tapes["fold.get"].take()
         return tuple(
@@ -142,9 +144,9 @@ def test_a_round_ends_although_calls_are_overdue(stage: Stage) -> None:
     the others are known to be left."""
     pace = Pace(0.0, 0.0, 1 / _RATE)
     fold = stage.fold(2 / _RATE)
-    latencies, _ = stage.run(fold, pace, Span(0.0, 1.0))
-    assert (fold.calls, len(latencies), pace.waiting(1.0)) == (64, 64, 64)
-    assert pace.late_s(1.0) == 0.5
+    latencies, service = stage.run(fold, pace, Span(0.0, 1.0))
+    assert (fold.calls, len(service), stage.unmade) == (64, 64, 64)
+    assert len(latencies) == 128
     assert stage.clock.now == 1.0
 
 
@@ -192,3 +194,14 @@ def test_what_is_overdue_is_counted() -> None:
     pace = Pace(1.0, 1.0, 0.25)
     assert [pace.waiting(now) for now in (0.5, 1.0, 1.1, 1.25, 1.3, 2.0)] == [0, 0, 1, 1, 2, 4]
     assert [pace.late_s(now) for now in (0.5, 1.0, 1.5)] == [0.0, 0.0, 0.5]
+
+
+def test_what_stands_still_to_the_end_is_late(stage: Stage) -> None:
+    """Calls that were due and never made count with as much as they were late at the end."""
+    fold = stage.fold(1 / 1024, {64: 9.0})
+    latencies, service = stage.run(fold, Pace(0.0, 0.0, 1 / _RATE), Span(0.0, 1.0))
+    assert fold.calls == 65
+    assert stage.unmade == 63
+    assert len(service) == 65
+    late = [1.0 - number / _RATE for number in range(65, 128)]
+    assert latencies[64:-1] == pytest.approx(sorted(late), rel=0.006)

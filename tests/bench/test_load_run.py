@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,8 @@ def test_calls_that_no_client_came_to_are_told(
     assert outcome.ok
     assert outcome.calls > 0
     assert outcome.calls + outcome.unmade == pytest.approx(500_000, abs=10)
+    assert min(one.latency_ms["p50"] for one in outcome.operations) > 100, "they count as late"
+    assert max(one.service_ms["p50"] for one in outcome.operations) < 100
 
 
 # --- wrong reads are noticed -------------------------------------------------------------------
@@ -144,6 +147,33 @@ class Forgetful:
         return (lambda *args, **kwargs: None) if forgets else getattr(self._handle, name)
 
 
+class Searching:
+    """A store's handle whose searches find something else."""
+
+    def __init__(self, handle: Any, found: Callable[[Any], Any]) -> None:
+        self._handle = handle
+        self._found = found
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._handle, name)
+        if name not in ("query", "search"):
+            return method
+        return lambda *args, **kwargs: self._found(method(*args, **kwargs))
+
+
+def hits(ids: Any, distances: Any) -> Any:
+    """What a search finds."""
+    return SimpleNamespace(ids=ids, distances=distances)
+
+
+WRONG_SEARCHES: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda found: hits(found.ids[:0], found.distances[:0]),
+    "nearer than it is": lambda found: hits(found.ids, found.distances / 2),
+    "others as far": lambda found: hits(found.ids[::-1], found.distances),
+    "not an answer": lambda found: None,
+}
+
+
 def honest(handle: Any) -> Any:
     """The handle as it is."""
     return handle
@@ -172,6 +202,18 @@ def heard(
     return said
 
 
+def noticed(
+    kind: str, plant: Callable[[Any], Any], directory: Path, patch: pytest.MonkeyPatch
+) -> list[Told]:
+    """What they say when they have noticed; on a slow machine few calls are made at a time."""
+    for turn in range(10):
+        with patch.context() as patched:
+            said = heard(kind, plant, directory / str(turn), patched)
+        if wrong_reads(said):
+            return said
+    pytest.fail("nobody noticed")
+
+
 def wrong_reads(said: list[Told]) -> int:
     """How many clients noticed."""
     return sum(measured.wrong for told in said for measured in told.operations.values())
@@ -196,9 +238,22 @@ def test_a_planted_wrong_read_is_noticed(
 ) -> None:
     """Answers of a moment ago, and writes that were acknowledged and not made, are noticed by the
     clients of every kind of store, and said in words."""
-    said = heard(kind, plant, tmp_path, monkeypatch)
+    said = noticed(kind, plant, tmp_path, monkeypatch)
+    assert any("WrongRead" in text for told in said for text in told.texts)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "index"])
+@pytest.mark.parametrize("what", WRONG_SEARCHES)
+def test_a_search_that_is_wrong_is_noticed(
+    what: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are missing, other rows, other distances, and what is no answer at all."""
+    said = heard(
+        kind, lambda handle: Searching(handle, WRONG_SEARCHES[what]), tmp_path, monkeypatch
+    )
     assert wrong_reads(said) > 0
     assert any("WrongRead" in text for told in said for text in told.texts)
+    assert said[-1].what == "audited", "the clients go on"
 
 
 # --- members -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.bench.load.outcome import Check, Disk, Moment, Process
 from holdfast.bench.load.stability import MIB, checks, slope_per_hour
+from holdfast.bench.load.timings import Histogram, counted
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,20 @@ def moment(second: float, shape: Shape) -> Moment:
 def answers(seconds: int, **changes: Any) -> dict[str, Check]:
     """The checks of a run of so many seconds, by their first word."""
     shape = Shape(**changes)
-    found = checks([moment(float(second), shape) for second in range(1, seconds + 1)])
+    moments = [moment(float(second), shape) for second in range(1, seconds + 1)]
+    first, last = Histogram(), Histogram()
+    for number, one in enumerate(moments):
+        for histogram, is_in in ((first, number < seconds / 6), (last, number >= seconds * 5 / 6)):
+            if is_in:
+                histogram.add(counted([one.p99_ms / 1e3] * 10))
+    found = checks(moments, first, last)
     assert len(found) == 4
     return {check.name.split()[0]: check for check in found}
 
 
 def test_a_run_without_moments_has_no_checks() -> None:
     """Nothing is asked about a run that was not seen."""
-    assert checks([]) == []
+    assert checks([], Histogram(), Histogram()) == []
 
 
 def test_a_steady_run_is_well() -> None:
@@ -101,7 +108,8 @@ def test_files_that_outgrow_what_counts_are_noticed() -> None:
 def test_a_store_that_never_said_what_counts_is_not_judged() -> None:
     """Without the live bytes there is no check of files."""
     shape = Shape(live_bytes=None)
-    found = checks([moment(float(second), shape) for second in range(1, 100)])
+    moments = [moment(float(second), shape) for second in range(1, 100)]
+    found = checks(moments, Histogram(), Histogram())
     assert not any(check.name.startswith("files") for check in found)
 
 
@@ -109,6 +117,12 @@ def test_latency_that_grows_is_noticed() -> None:
     """A p99 that is a half higher at the end than at the beginning is noticed; a tenth is not."""
     assert answers(1800, p99_ms=lambda s: 10 * (1 + s / 3600))["latency"].held is False
     assert answers(1800, p99_ms=lambda s: 10 * (1 + s / 18000))["latency"].held is True
+
+
+def test_some_slow_calls_at_the_end_are_noticed() -> None:
+    """A p99 is that of all calls of five minutes: slow ones may be in a few of its seconds."""
+    slow = answers(1800, p99_ms=lambda s: 5000.0 if s > 1500 and s % 10 == 0 else 5.0)["latency"]
+    assert slow.held is False
 
 
 def test_the_slope_is_that_of_least_squares() -> None:
