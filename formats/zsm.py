@@ -21,9 +21,10 @@ damage: the place and the checksum of each entry. The original drops it when it 
 Written here, entries are sorted by key, so that the same artifacts are the same bytes. Read are
 entries in any order; of a repeated key the last one counts, and a key need not be the artifact's
 own hash, as in the original. A file without checks was written by the original, and holds what it
-says; it ends with its last entry. So other bytes behind the entries are damaged checks, and so is a
-key of zeros, which is the hash of nothing and what a lost sector looks like. Fewer bytes than the
-checks would take mean nothing, as for the original, and so do any behind a count of 0; not zeros.
+says; it ends with its last entry. So other bytes behind the entries are damaged checks, as they are
+in any file that ends with their magic and has none that are intact; and so is a key of zeros, which
+is the hash of nothing and what a lost sector looks like. Fewer bytes than the checks would take mean
+nothing, as for the original, and so do any behind a count of 0; not zeros.
 """
 
 import struct
@@ -136,7 +137,9 @@ def read(view: memoryview, tick: Callable[[], None]) -> Content:
     content = _read_plainly(view, tick)
     if not content.flaws:
         left = view[len(view) - content.trailing_bytes :]
-        if _looks_like_checks(left, content.count):
+        # Where bytes are missing, the last entry may have taken the rest of the checks for its own.
+        ends_so = view[-len(CHECKS_MAGIC) :] == CHECKS_MAGIC
+        if ends_so or _looks_like_checks(left, content.count):
             content.flaws.append(Flaw(len(view) - len(left), "the checksums are damaged"))
     return content
 
@@ -148,7 +151,7 @@ def _looks_like_checks(left: memoryview, count: int) -> bool:
         return True
     overwritten = count > 0 and len(left) >= _CHECKS_BYTES_MIN + _CHECK.size * count
     zeros = len(left) > 0 and not any(left[:_CHECKS_BYTES_MIN])
-    return overwritten or zeros or CHECKS_MAGIC in (head, bytes(left[-len(CHECKS_MAGIC) :]))
+    return overwritten or zeros or head == CHECKS_MAGIC
 
 
 def _read_plainly(view: memoryview, tick: Callable[[], None]) -> Content:

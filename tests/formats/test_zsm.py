@@ -230,6 +230,16 @@ def test_every_bit_flip() -> None:
             assert (found.flaws[0].offset, found.flaws[0].end) == (hit.start, hit.end)
 
 
+def test_bytes_that_are_missing_from_the_middle() -> None:
+    """What is left out of a file, up to its last eight bytes, is seen; so the last entry never
+    takes the rest of the checks for its own."""
+    for start in range(4, len(FILE) - 8, 3):
+        for stop in {*range(start + 1, min(start + 20, len(FILE) - 8), 5), len(FILE) - 19,
+                     len(FILE) - 8} - {*range(start + 1)}:  # fmt: skip
+            data = FILE[:start] + FILE[stop:]
+            assert zsm.header_problem(data) or read(data).flaws, (start, stop)
+
+
 @pytest.mark.parametrize("filling", ["zeros", "noise"])
 def test_every_tail_of_something_else(filling: str) -> None:
     """What replaces the end of a file is seen, wherever it begins, though all checks go with it."""
