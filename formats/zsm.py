@@ -23,8 +23,8 @@ entries in any order; of a repeated key the last one counts, and a key need not 
 own hash, as in the original. A file without checks was written by the original, and holds what it
 says; it ends with its last entry. So other bytes behind the entries are damaged checks, as they are
 in any file that ends with their magic and has none that are intact; and so is a key of zeros, which
-is the hash of nothing and what a lost sector looks like. Fewer bytes than the checks would take mean
-nothing, as for the original, and so do any behind a count of 0; not zeros.
+is the hash of nothing and what a lost sector looks like. Fewer bytes than the checks would take
+mean nothing, as for the original, and so do any behind a count of 0; not zeros.
 """
 
 import struct
