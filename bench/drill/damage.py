@@ -11,6 +11,7 @@ A store does a sequence and is closed, or its process dies; then one of its file
     drop=16+20                without what a write wrote
     stale=17                  as it was before call 17
     foreign=drill.snap.lock   another file of the store in its place
+    alien                     the file of that name of another store of the kind in its place
     gone                      removed
 
 Under ``always`` the store says what is damaged, or answers with a state it had no earlier than when
@@ -86,6 +87,15 @@ class Prepared:
     spans: dict[str, list["Span"]] = field(default_factory=dict)
     """By name, what was written at once and lies there still."""
     moments: list[Moment] = field(default_factory=list)
+    _alien: "Prepared | None" = None
+
+    @property
+    def alien(self) -> "Prepared":
+        """Another store of the kind, which did the same the other way round."""
+        if self._alien is None:
+            operations = self.scenario.operations[::-1]
+            self._alien = prepare(dataclasses.replace(self.scenario, operations=operations))
+        return self._alien
 
     def since(self, name: str, start: int) -> list[State]:
         """The states since what lies in a file from a byte on was written, as far as is known."""
@@ -158,6 +168,11 @@ def damaged(prepared: Prepared, name: str, how: str) -> MemoryDisk:
     path = f"{HOME}/{name}"
     if name not in prepared.files:
         raise ValueError(f"there is no file {name!r}")
+    if how == "alien":
+        if name not in prepared.alien.files:
+            raise ValueError(f"another store has no file {name!r}")
+        left.place(path, prepared.alien.files[name])
+        return left
     if how == "gone":
         left.remove(path)
         left.sync_directory(path.rpartition("/")[0])
@@ -227,6 +242,8 @@ def exchanges(prepared: Prepared, name: str) -> Iterator[str]:
     spans = sorted({(span.offset, span.length) for span in prepared.spans.get(name, [])})
     texts = [f"{offset}+{length}" for offset, length in spans]
     yield "gone"
+    if prepared.alien.files.get(name, content) != content:
+        yield "alien"
     for other, foreign in prepared.files.items():
         if other != name and foreign != content:
             yield f"foreign={other}"
@@ -298,7 +315,7 @@ def _judged(
         word not in _SHORTENED or prepared.is_new(fault.name, _start(fault.how, 0))
     ) and subject.undetectable(word, found, known)
     if found not in possible and not forgiven:
-        was = found in prepared.states
+        was = word != "alien" and found in prepared.states
         return Broken(
             LOST if was else INVENTED, Harm.LOST if was else Harm.WRONG,
             difference(found, possible),
@@ -312,6 +329,8 @@ def _judged(
 def _possible(prepared: Prepared, name: str, how: str) -> list[State]:
     """What a store may hold whose file was damaged so, if it does not say that it is."""
     word, _, value = how.partition("=")
+    if word == "alien":  # where all of a store is in that file, it is the other one now
+        return [*prepared.states, *prepared.alien.states]
     if prepared.scenario.durability != "always" or word in ("gone", "foreign"):
         return prepared.states
     if word == "flip":
@@ -458,5 +477,6 @@ _EXCHANGED = {
     "drop": "record left out",
     "stale": "stale copy in place",
     "foreign": "foreign file in place",
+    "alien": "another store's file in place",
     "gone": "file removed",
 }

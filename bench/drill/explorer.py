@@ -30,7 +30,6 @@ from holdfast.workers.message import Durability
 NOT_ASKED = (
     "in memory: upkeep in the background, writes that come while files are rewritten, export, "
     "import, repair and drop, and a fold of more entries than its index cache needs",
-    "in memory: files of another store of the same kind in place of this one's",
     "clock jumps: other durabilities than the default",
 )
 """What no sequence of operations has; the tests of each store have most of it."""
