@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidFormat
-from holdfast.formats.tables import ipc_to_table, table_to_ipc
+from holdfast.formats.tables import arrow_of, ipc_to_table, table_to_ipc
 
 SPACE_MAX = (1 << 32) - 1
 ENTITY_MAX = (1 << 64) - 1
@@ -57,7 +57,7 @@ class Points:
             self.entities[order],
             self.timestamps[order],
             self.vectors.take(order, axis=0),  # by whole rows, unlike an index
-            None if self.metadata is None else self.metadata.take(pa.array(order)),
+            None if self.metadata is None else self.metadata.take(arrow_of(order)),
         )
 
     def slice(self, start: int, stop: int) -> "Points":
@@ -87,8 +87,8 @@ def concatenated(parts: Sequence[Points]) -> Points:
 
 def no_metadata(rows: int) -> pa.MapArray:
     """As many empty maps."""
-    text = pa.array([], pa.string())
-    return pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), text, text)
+    text = pa.nulls(0, pa.string())
+    return pa.MapArray.from_arrays(arrow_of(np.zeros(rows + 1, np.int32)), text, text)
 
 
 def metadata_array(rows: Sequence[Mapping[str, str] | None]) -> pa.MapArray:

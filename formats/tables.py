@@ -174,3 +174,14 @@ def numbers_of(column: pa.Array | pa.ChunkedArray, kind: type[N]) -> NDArray[N]:
     values = column.buffers()[1]
     start = column.offset * np.dtype(kind).itemsize
     return np.frombuffer(b"" if values is None else values, kind, len(column), start)
+
+
+def arrow_of(numbers: NDArray[np.generic], absent: NDArray[np.bool_] | None = None) -> pa.Array:
+    """The numbers, (n,), as an array that shares their memory; null where ``absent``.
+
+    Not by ``pa.array``, for the same reason.
+    """
+    numbers = np.ascontiguousarray(numbers)
+    valid = None if absent is None else pa.py_buffer(np.packbits(~absent, bitorder="little"))
+    kind = pa.from_numpy_dtype(numbers.dtype)
+    return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(numbers)])

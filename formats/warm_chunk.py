@@ -29,7 +29,7 @@ from holdfast.formats.errors import InvalidFormat
 from holdfast.formats.flatbuffer import FlatTable
 from holdfast.formats.limits import DECOMPRESSED_BYTES_MAX
 from holdfast.formats.points import METADATA, METADATA_TYPE, Points, no_metadata
-from holdfast.formats.tables import ARROW_REFUSALS, numbers_of
+from holdfast.formats.tables import ARROW_REFUSALS, arrow_of, numbers_of
 from holdfast.formats.warm_terms import Compression
 
 _ALIGNMENT = 8  # of the buffers in a file
@@ -79,9 +79,9 @@ def record_batch(points: Points) -> pa.RecordBatch:
     metadata = no_metadata(len(points)) if points.metadata is None else points.metadata
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(points.spaces, pa.uint32()),
-            pa.array(points.entities, pa.uint64()),
-            pa.array(points.timestamps, pa.int64()),
+            arrow_of(points.spaces),
+            arrow_of(points.entities),
+            arrow_of(points.timestamps),
             vector_array(points.vectors),
             metadata,
         ],

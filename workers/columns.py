@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from holdfast.formats.errors import InvalidArgument, LimitExceeded
 from holdfast.formats.limits import MIB
 from holdfast.formats.rvf.meta import FIELD_ID_MAX, field_number, numbered
-from holdfast.formats.tables import ID, check_names, numbers_of, type_name, widened
+from holdfast.formats.tables import (
+    ID,
+    arrow_of,
+    check_names,
+    numbers_of,
+    type_name,
+    widened,
+)
 from holdfast.workers.where import Condition, prepare, select
 
 T = TypeVar("T")
@@ -142,9 +149,9 @@ class Columns:
         for start, end in pairwise(edges):
             if start < end:
                 number = int(of_chunk[start])
-                local = pa.array(rows[start:end] - self._starts[number])
+                local = arrow_of(rows[start:end] - self._starts[number])
                 parts.append((self._chunks[number], local))
-        back = None if order is None else pa.array(np.argsort(order))
+        back = None if order is None else arrow_of(np.argsort(order))
         return pa.Table.from_arrays([_taken(field, parts, back) for field in schema], schema=schema)
 
     def evaluate(self, where: bytes, ids: Sequence[NDArray[np.uint64]]) -> NDArray[np.bool_]:
@@ -277,7 +284,7 @@ def _id_arrays(ids: Sequence[NDArray[np.uint64]]) -> list[pa.Array]:
     """Ids as Arrow arrays without copying, or in one piece where the pieces are many and small."""
     if sum(map(len, ids)) < len(ids) * _SMALL_BLOCK_ROWS:
         ids = [np.concatenate([np.empty(0, np.uint64), *ids])]
-    return [pa.array(block) for block in ids]
+    return [arrow_of(block) for block in ids]
 
 
 def _free_numbers(taken: set[int]) -> Iterator[int]:

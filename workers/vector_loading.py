@@ -29,7 +29,7 @@ from holdfast.formats.rvf.segment import (
     type_name,
 )
 from holdfast.formats.rvf.terms import Metric, Profile
-from holdfast.formats.tables import ID, numbers_of
+from holdfast.formats.tables import ID, arrow_of, numbers_of
 from holdfast.workers import sets
 from holdfast.workers.columns import Columns
 from holdfast.workers.disk import Disk
@@ -299,7 +299,7 @@ def add_metadata(shown: Loaded, catalog: Catalog, view: memoryview, first_own: i
         tables.append(rows.table)
     whole = pa.concat_tables(tables, promote_options="default")
     wanted = places.find(table.ids[first_own:])
-    indices = pa.array(wanted, mask=wanted < 0)
+    indices = arrow_of(wanted, wanted < 0)
     # Not before: a table without columns has no rows.
     found = whole.take(indices).drop_columns([ID])
     try:

@@ -31,6 +31,7 @@ from holdfast.formats.tables import (
     ARROW_REFUSALS,
     COLUMN_TYPES,
     ID,
+    arrow_of,
     check_names,
     ipc_to_table,
     write_stream,
@@ -79,7 +80,7 @@ def encode_meta(
     assert len(ids) == columns.num_rows or not columns.num_columns, (len(ids), columns.num_rows)
     assert all(field_number(field) is not None for field in columns.schema), columns.schema
     table = pa.Table.from_arrays(
-        [pa.array(ids, pa.uint64()), *columns.columns],
+        [arrow_of(ids), *columns.columns],
         schema=pa.schema([_ID_FIELD, *columns.schema]),
     )
     sink = pa.BufferOutputStream()
