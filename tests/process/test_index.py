@@ -190,8 +190,11 @@ def test_asyncio_does_the_same(tmp_path: Path) -> None:
             send(processes[1].pid, signal.SIGKILL)
             await asyncio.gather(*inserts)
             hits = await index.search(vector(10), 3, metadata=True)
-            assert hits.ids.tolist() == [10, 9, 11]
-            assert hits.metadata == [{"n": 10}, {"n": 9}, {"n": 11}]
+            first, *tied = (
+                hits.ids.tolist()
+            )  # the others are as far, in the order of their insertion
+            assert (first, sorted(tied)) == (10, [9, 11])
+            assert hits.metadata == [{"n": id_} for id_ in hits.ids.tolist()]
             assert await index.delete_batch([1, 2, 404], missing_ok=True) == 2
             await index.checkpoint()
             assert (await index.header()).count == 62
