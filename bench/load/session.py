@@ -283,17 +283,16 @@ def _moment(
 
 def _recent(latest: dict[int, list[Told]]) -> list[Recent]:
     parts: dict[str, list[Counted]] = {}
+    calls: Counter[str] = Counter()
     for several in latest.values():
         for one in several:
             for label, measured in one.operations.items():
                 parts.setdefault(label, []).append(measured.latency)
+                calls[label] += measured.service.total
     return [
-        Recent(
-            label, sum(part.total for part in counted),
-            *(quantile_ms(counted, share) for share in (0.5, 0.99, 1.0)),
-        )
+        Recent(label, calls[label], *(quantile_ms(counted, one) for one in (0.5, 0.99, 1.0)))
         for label, counted in sorted(parts.items())
-    ]  # fmt: skip
+    ]
 
 
 @contextlib.contextmanager
