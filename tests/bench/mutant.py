@@ -25,6 +25,7 @@ def drilled(
 ) -> tuple[int, dict[str, Any]]:
     """Exit code and report of the drill that is to notice the mutation, if it is there."""
     package = directory / "holdfast"
+    directory.mkdir(exist_ok=True)
     shutil.copytree(Path(str(holdfast.__file__)).parent, package)
     if mutated:
         edit(package, mutation.module, mutation.old, mutation.new)

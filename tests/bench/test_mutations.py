@@ -22,7 +22,10 @@ CONTROLS = {(one.faults, one.store): one for one in CHOSEN}
 @pytest.mark.parametrize("mutation", CHOSEN, ids=lambda one: one.name.replace(" ", "-"))
 def test_a_mutation_is_caught(tmp_path: Path, mutation: Mutation) -> None:
     """A copy of the package with this defect does not get through its drill."""
-    code, found = drilled(mutation, tmp_path)
+    code, found = drilled(mutation, tmp_path / "once")
+    if code == 0:  # on a slow machine it may not have come to it
+        patient = mutation._replace(seconds=10 * mutation.seconds)
+        code, found = drilled(patient, tmp_path / "again")
     assert (code, found["ok"]) == (1, False)
     broken = {one["promise"] for one in found["failures"]}
     assert broken - {"every drill runs to its end"}, "a drill that breaks down notices nothing"
