@@ -103,7 +103,9 @@ def test_own_memory_leaves_out_pages_of_files(tmp_path: Path) -> None:
     mapped = np.memmap(path, np.uint8, "r")
     assert int(mapped.sum()) == 0
     seen = warm_files.own_memory(pid)
-    with mmap.mmap(-1, 32 << 20) as kept:  # an array may get what this process had before
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    # An array may get memory that this process had before.
+    with mmap.mmap(-1, 32 << 20, flags=private) as kept:
         kept.write(bytes([1]) * len(kept))
         assert warm_files.own_memory(pid) - seen > 16 << 20
     assert seen - before < 16 << 20 or not os.path.exists("/proc/self/smaps_rollup")
