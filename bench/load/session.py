@@ -19,13 +19,7 @@ import holdfast
 from holdfast.bench.load.crew import Crew
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.member import Orders, Round, Told
-from holdfast.bench.load.outcome import (
-    Kill,
-    Moment,
-    Operation,
-    Outcome,
-    Settings,
-)
+from holdfast.bench.load.outcome import Kill, Moment, Operation, Outcome, Settings
 from holdfast.bench.load.profile import Profile
 from holdfast.bench.load.stability import P99_SHARE, checks
 from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
