@@ -12,7 +12,10 @@ MIB = 1 << 20
 SETTLED = 0.2
 """The share of a run after which memory has to be flat: caches and buffers have their size then."""
 SLOPE_MIB_PER_HOUR = 1.0
-SLOPE_AFTER_S = 900.0
+WINDOW_S = 300.0
+"""What a process keeps is the least it has in so long a time: rows come in until a compaction or a
+checkpoint, and what that takes goes again. A line through such teeth has a slope of its own."""
+WINDOWS_MIN = 3
 """Shorter runs say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
 DESCRIPTORS_AFTER_S = 600.0
@@ -57,18 +60,33 @@ def _descriptors(moments: Sequence[Moment]) -> Check:
 
 
 def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
-    """The slope of each process's own memory; of the life of its last process, if it was killed."""
+    """The slope of what each process keeps to itself; of its last process, if it was killed."""
     for store in _processes(moments):
         points = _settled(moments, store)
         if not points:
             continue
-        slope = slope_per_hour([second for second, _ in points], [p.own_bytes for _, p in points])
-        spans = points[-1][0] - points[0][0]
+        kept = _least([(second, process.own_bytes) for second, process in points])
+        slope = slope_per_hour(kept)
         yield Check(
             f"memory of the {store} process is flat", f"{slope / MIB:+.2f} MiB/h",
             f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h",
-            slope <= SLOPE_MIB_PER_HOUR * MIB if spans >= SLOPE_AFTER_S * (1 - SETTLED) else None,
+            slope <= SLOPE_MIB_PER_HOUR * MIB if len(kept) >= WINDOWS_MIN else None,
         )  # fmt: skip
+
+
+def _least(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+    """The least value in each of as many equal stretches of time as there are ``WINDOW_S``."""
+    start, end = points[0][0], points[-1][0]
+    windows = max(1, int((end - start) / WINDOW_S))
+    width = (end - start) / windows
+    least: list[tuple[float, int]] = []
+    for number in range(windows):
+        first = start + number * width
+        last = end if number == windows - 1 else first + width
+        inside = [value for second, value in points if first <= second <= last]
+        if inside:
+            least.append(((first + last) / 2, min(inside)))
+    return least
 
 
 def _names(moments: Sequence[Moment]) -> list[str]:
@@ -87,13 +105,12 @@ def _settled(moments: Sequence[Moment], store: str) -> list[tuple[float, Process
     return points[int(SETTLED * len(points)) :]
 
 
-def slope_per_hour(seconds: Sequence[float], values: Sequence[float]) -> float:
-    """By how much values grow in an hour, by least squares; 0 for fewer than two."""
-    if len(seconds) < 2:
+def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:
+    """By how much (second, value) grow in an hour, by least squares; 0 for fewer than two."""
+    if len(points) < 2:
         return 0.0
-    (slope, _), *_ = np.linalg.lstsq(
-        np.column_stack([np.asarray(seconds), np.ones(len(seconds))]), np.asarray(values, float)
-    )
+    seconds, values = np.array(points, float).T
+    (slope, _), *_ = np.linalg.lstsq(np.column_stack([seconds, np.ones(len(points))]), values)
     return float(slope) * 3600
 
 

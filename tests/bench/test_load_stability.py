@@ -90,6 +90,25 @@ def test_memory_that_grows_is_noticed() -> None:
     assert filling["memory"].held is True
 
 
+@pytest.mark.parametrize("phase", range(0, 280, 40))
+def test_memory_that_comes_and_goes_is_not_growth(phase: int) -> None:
+    """Teeth of 8 MiB, from one compaction to the next, are no slope wherever a run begins in them;
+    1.5 MiB an hour is noticed under them all the same."""
+
+    def teeth(second: float) -> float:
+        return 50 * MIB + (second + phase) % 280 / 280 * 8 * MIB
+
+    assert answers(1800, memory=teeth)["memory"].held is True
+    grows = answers(1800, memory=lambda s: teeth(s) + s / 3600 * 1.5 * MIB)["memory"]
+    assert grows.held is False
+
+
+def test_memory_that_was_held_once_more_than_before_is_noticed() -> None:
+    """Two MiB more, taken once in the middle of a run and kept, are noticed."""
+    step = answers(1800, memory=lambda s: (50 if s < 1000 else 52) * MIB)["memory"]
+    assert step.held is False
+
+
 def test_memory_of_a_worker_that_was_killed_late_cannot_be_judged() -> None:
     """Only the last process of a store is looked at, so a kill near the end leaves it open."""
     found = answers(1800, pid=lambda s: 7 if s < 1700 else 8, memory=lambda s: s * MIB)
@@ -128,5 +147,5 @@ def test_some_slow_calls_at_the_end_are_noticed() -> None:
 def test_the_slope_is_that_of_least_squares() -> None:
     """A line's slope is found exactly, and of fewer than two points it is 0."""
     seconds = [1.0, 2.0, 4.0, 9.0]
-    assert slope_per_hour(seconds, [5 + 2 * s for s in seconds]) == pytest.approx(7200)
-    assert slope_per_hour([1.0], [3.0]) == slope_per_hour([], []) == 0.0
+    assert slope_per_hour([(s, 5 + 2 * s) for s in seconds]) == pytest.approx(7200)
+    assert slope_per_hour([(1.0, 3.0)]) == slope_per_hour([]) == 0.0
