@@ -14,7 +14,7 @@ import pytest
 import holdfast
 from holdfast import HnswParameters, PersistedIndex
 from holdfast.workers.disk import OsFile
-from tests.workers.test_index_damage import Picky, Unsaving
+from tests.workers.test_index_own_class import Picky, Unsaving
 
 VECTORS = np.arange(40, dtype=np.float32).reshape(10, 4)
 
