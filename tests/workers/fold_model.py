@@ -1,10 +1,8 @@
 """What a fold must hold, as a plain dictionary, and how a test talks to an actor."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from holdfast.bench.faults import Crash
 from holdfast.formats import fold_log
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending
@@ -97,20 +95,6 @@ def state_in(content: bytes) -> tuple[State, Ending]:
             assert isinstance(record, fold_log.Record)
             rows[record.key.decode()] = (bytes(record.value), record.token)
     return State(rows, (scan.cursor or Cursor.none()).token), scan.verdict.ending
-
-
-class Died(Exception):
-    """The worker would have ended here, by a crash or by an exception no rule foresees."""
-
-
-def fatally(action: Callable[[], R]) -> R:
-    """Run ``action``; what would end a worker becomes ``Died``, other errors pass."""
-    try:
-        return action()
-    except HoldfastError:
-        raise
-    except (Crash, Exception) as error:
-        raise Died from error
 
 
 @dataclass

@@ -185,10 +185,6 @@ def _refusable(action: Callable[[], R]) -> R | HoldfastError:
         return error
 
 
-class Died(Exception):
-    """The worker would have ended here, by a crash or by an exception no rule foresees."""
-
-
 @dataclass
 class History:
     """What was sent and answered: the states gone through, and what is still unanswered."""

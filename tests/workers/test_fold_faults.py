@@ -2,24 +2,19 @@
 
 import errno
 import functools
-from collections.abc import Callable
 
 import pytest
 
 from holdfast.bench.faults import (
-    GROWING,
-    REACHING,
     Call,
-    Choice,
     Everything,
     Fail,
     FaultyDisk,
     Lost,
     MemoryDisk,
     Nothing,
-    Sampled,
 )
-from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
+from holdfast.formats.errors import StoreIOError
 from holdfast.formats.values import Put
 from holdfast.workers import messages
 from holdfast.workers.actor import Caller
@@ -29,18 +24,15 @@ from holdfast.workers.message import Durability
 from tests.workers.fold_model import (
     PATH,
     POLICIES,
-    Died,
     History,
     State,
     ask,
-    fatally,
     opened,
     state_of,
 )
 from tests.workers.fold_workload import (
     EXPORTED,
     WORKLOAD,
-    Step,
     apply,
     check_state,
     checked_state,
@@ -48,58 +40,15 @@ from tests.workers.fold_workload import (
     exporting,
     reopening,
 )
+from tests.workers.troubled import APPENDING, CHOICES, CODES, Host, fatally
 
 pytestmark = pytest.mark.usefixtures("quiet", "written_behind")
 
-# A write of nothing but the log: the ledger has its space from the beginning.
-APPENDING = frozenset({"append", "write_at"})
-CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
 
+class FoldHost(Host[FoldActor, History]):
+    """Of a fold."""
 
-class Host:
-    """Does a workload however often it is refused or its worker ends, as a coordinator would."""
-
-    def __init__(self, fault: Fail, history: History) -> None:
-        self.memory = MemoryDisk("/data")
-        self.history = history
-        self.fault = fault
-        self.disk = FaultyDisk(self.memory, fault)
-        self.actor: FoldActor | None = None
-        self.deaths = self.refusals = 0
-
-    def do(self, step: Step) -> None:
-        """Do one step to its end."""
-        for _ in range(8):
-            try:
-                if step is reopening:
-                    self._close()
-                    self._open()
-                else:
-                    self._do(step)
-            except HoldfastError as error:
-                self._refused(error)
-            except Died:
-                self._died()
-            else:
-                return
-        raise AssertionError("the service does not resume")
-
-    def _do(self, step: Step) -> None:
-        actor = self.actor or self._open()
-        fatally(lambda: step(self.disk, actor, self.history))
-
-    def _close(self) -> None:
-        actor, self.actor = self.actor, None
-        if actor is None:
-            return
-        self.history.last = None
-        try:
-            fatally(actor.close)
-        except HoldfastError as error:
-            raise Died from error
-        self.history.synced()
-
-    def _open(self) -> FoldActor:
+    def opened(self) -> FoldActor:
         actor = fatally(lambda: opened(self.disk, PATH, self.history.durability))
         found, possible = checked_state(self.memory, actor), self.history.after_death()
         assert found in possible, (found, possible)
@@ -109,39 +58,26 @@ class Host:
             fatally(actor.commit)
             self.history.answer()
         assert checked_state(self.memory, actor) == self.history.state
-        self.actor = actor
         return actor
 
-    def _refused(self, error: HoldfastError) -> None:
-        """A typed error: once the cause is gone the same actor serves on, and nothing changed."""
-        self.refusals += 1
-        if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
-            assert isinstance(error, StoreFull), error
-        self.disk.arm()
-        if self.actor is None:  # a worker that cannot open ends
-            self.disk.inner = self.memory = self.memory.crash()
-            return
-        self.actor.commit()
+    def close(self, actor: FoldActor) -> None:
+        self.history.last = None
+        actor.close()
+        self.history.synced()
+
+    def serve_on(self, actor: FoldActor) -> None:
+        actor.commit()
         self.history.answer()
-        assert checked_state(self.memory, self.actor) == self.history.state
-
-    def _died(self) -> None:
-        """The worker ended; its first successor meets the same trouble if that lasts."""
-        self.deaths += 1
-        self.disk.inner = self.memory = self.memory.crash()
-        self.actor = None
-        if self.deaths > 1:
-            self.disk.arm()
+        assert checked_state(self.memory, actor) == self.history.state
 
 
-def _despite(fault: Fail, history: History) -> Host:
+def _despite(fault: Fail, history: History) -> FoldHost:
     """Do the workload despite a fault; in the end everything is there, also after a power loss."""
-    host = Host(fault, history)
+    host = FoldHost(MemoryDisk("/data"), fault, history, reopening)
     for step in WORKLOAD:
         if step is not exporting or host.memory.inode_at(EXPORTED) is None:
             host.do(step)
-    host.do(reopening)
-    host.do(reopening)  # the first may have ended the worker before it had synced
+    host.reopen()
     check_state(host.memory.power_loss(Nothing()), history.durability, [history.state])
     return host
 
@@ -170,13 +106,6 @@ def test_every_call_failing(durability: Durability, lasting: bool, code: int) ->
             outcomes[1] += host.deaths
     assert outcomes[0] > 10
     assert outcomes[1] >= 5
-
-
-CHOICES: dict[str, Callable[[int], Choice]] = {
-    "nothing": lambda seed: Nothing(),
-    "everything": lambda seed: Everything(),
-    "sampled": lambda seed: Sampled(seed),
-}
 
 
 @pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])

@@ -1,27 +1,19 @@
 """Every file call of every registry operation, failing: a typed error or the end, and no loss."""
 
 import errno
-from collections.abc import Callable
-from typing import TypeVar
+import functools
 
 import pytest
 
 from holdfast.bench.faults import (
-    GROWING,
-    REACHING,
     Call,
-    Choice,
-    Everything,
     Fail,
     FaultyDisk,
     Lost,
     MemoryDisk,
     Nothing,
-    Sampled,
 )
 from holdfast.formats.errors import (
-    HoldfastError,
-    StoreFull,
     StoreIOError,
     StoreReadOnly,
 )
@@ -32,7 +24,6 @@ from holdfast.workers.registry import RegistryActor
 from tests.workers.registry_model import (
     PATH,
     POLICIES,
-    Died,
     History,
     after,
     ask,
@@ -50,112 +41,49 @@ from tests.workers.registry_workload import (
     cuts,
     reopening,
 )
+from tests.workers.troubled import APPENDING, CHOICES, CODES, Died, Host, fatally
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
-R = TypeVar("R")
 
+class RegistryHost(Host[RegistryActor, History]):
+    """Of a registry."""
 
-def _fatally(action: Callable[[], R]) -> R:
-    """Run ``action``; what would end a worker becomes ``Died``, other errors pass."""
-    try:
-        return action()
-    except HoldfastError:
-        raise
-    except Exception as error:
-        raise Died from error
-
-
-class Host:
-    """Does a workload however often it is refused or its worker ends, as a coordinator would."""
-
-    def __init__(self, fault: Fail, history: History) -> None:
-        self.memory = MemoryDisk("/data")
-        self.history = history
-        self.fault = fault
-        self.disk = FaultyDisk(self.memory, fault)
-        self.actor: RegistryActor | None = None
-        self.deaths = self.refusals = 0
-
-    def do(self, step: Step) -> None:
-        """Do one step to its end."""
-        for _ in range(8):
-            try:
-                if step is reopening:
-                    self._close()
-                    self._open()
-                elif self._is_done_by_resending(step):
-                    return
-            except HoldfastError as error:
-                self._refused(error)
-            except Died:
-                self._died()
-            else:
-                return
-        raise AssertionError("the service does not resume")
-
-    def _is_done_by_resending(self, step: Step) -> bool:
-        """Do the step; True when a successor did it already, as the requests were sent again."""
-        states = len(self.history.states)
-        had_pending = bool(self.history.pending)
-        actor = self.actor or self._open()
-        if had_pending and len(self.history.states) > states:
-            return True
-        _fatally(lambda: step(self.disk, actor, self.history))
-        return False
-
-    def _close(self) -> None:
-        actor, self.actor = self.actor, None
-        if actor is None:
-            return
-        self.history.last = []
-        try:
-            _fatally(actor.close)
-        except HoldfastError as error:
-            raise Died from error
-        self.history.synced()
-
-    def _open(self) -> RegistryActor:
-        actor = _fatally(lambda: opened(self.disk, PATH, self.history.durability))
+    def opened(self) -> RegistryActor:
+        actor = fatally(lambda: opened(self.disk, PATH, self.history.durability))
         found, possible = checked_state(self.memory, actor), self.history.after_death()
-        assert found in possible
+        assert found in possible, (found, possible)
         for caller, request in self.history.pending:
-            _fatally(lambda c=caller, r=request: write(actor, r, c))  # type: ignore[misc]
+            fatally(functools.partial(write, actor, request, caller))
         if self.history.pending:
             self.history.answer()
         assert checked_state(self.memory, actor) == self.history.state
-        self.actor = actor
         return actor
 
-    def _refused(self, error: HoldfastError) -> None:
-        """A typed error: once the cause is gone the same actor serves on, and nothing changed."""
-        self.refusals += 1
-        if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
-            assert isinstance(error, StoreFull), error
-        self.disk.arm()
-        if self.actor is None:  # a worker that cannot open ends
-            self.disk.inner = self.memory = self.memory.crash()
-            return
-        self.actor.commit()
-        assert checked_state(self.memory, self.actor) == self.history.state
+    def work(self, step: Step) -> None:
+        """Try a step, unless a successor did it as the requests were sent again."""
+        states, was_pending = len(self.history.states), bool(self.history.pending)
+        if self.actor is None:
+            self.open()
+        if not (was_pending and len(self.history.states) > states):
+            super().work(step)
 
-    def _died(self) -> None:
-        """The worker ended; its first successor meets the same trouble if that lasts."""
-        self.deaths += 1
-        self.disk.inner = self.memory = self.memory.crash()
-        self.actor = None
-        if self.deaths > 1:
-            self.disk.arm()
+    def close(self, actor: RegistryActor) -> None:
+        self.history.last = []
+        actor.close()
+        self.history.synced()
+
+    def serve_on(self, actor: RegistryActor) -> None:
+        actor.commit()
+        assert checked_state(self.memory, actor) == self.history.state
 
 
-def _despite(fault: Fail, history: History) -> Host:
+def _despite(fault: Fail, history: History) -> RegistryHost:
     """Do the workload despite a fault; in the end everything is there, also after a power loss."""
-    host = Host(fault, history)
+    host = RegistryHost(MemoryDisk("/data"), fault, history, reopening)
     for step in WORKLOAD:
         host.do(step)
-    host.do(reopening)
-    host.do(reopening)  # the first may have ended the worker before it had synced
+    host.reopen()
     check_state(host.memory.power_loss(Nothing()), history.durability, [history.state])
     return host
 
@@ -184,13 +112,6 @@ def test_every_call_failing(durability: Durability, lasting: bool, code: int) ->
             outcomes[1] += host.deaths
     assert outcomes[0] > 10
     assert outcomes[1] >= 5
-
-
-CHOICES: dict[str, Callable[[int], Choice]] = {
-    "nothing": lambda seed: Nothing(),
-    "everything": lambda seed: Everything(),
-    "sampled": lambda seed: Sampled(seed),
-}
 
 
 @pytest.mark.parametrize("evict", [False, True], ids=["cached", "evicted"])
@@ -226,7 +147,7 @@ def test_a_late_sync_that_fails_goes_back_to_a_whole_generation(
     lost = Lost(CHOICES[kept](3), evict=evict)
     disk.arm(Fail(len(disk.calls), errno.EIO, calls=frozenset({"sync"}), lost=lost))
     with pytest.raises(Died):
-        _fatally(actor.close)
+        fatally(actor.close)
     left = memory.crash()
     found = check_state(left, durability, [after({}, saving(("a", 1))), later])
     assert found == later or evict
@@ -241,9 +162,8 @@ def test_refused_write_leaves_the_store_serving(code: int) -> None:
     actor = opened(disk)
     write(actor, saving(("a", 1)), Caller(1, 1))
     held = state_of(actor)
-    appending = frozenset({"append", "write_at"})
     for number in range(2, 12):
-        disk.arm(Fail(len(disk.calls), code, lasting=True, written=number, calls=appending))
+        disk.arm(Fail(len(disk.calls), code, lasting=True, written=number, calls=APPENDING))
         steps = [
             actor.handle(saving((name, 2)), Caller(1, 10 * number + n))
             for n, name in enumerate("abc")

@@ -4,38 +4,33 @@ Under the profile "long" every call fails in every way; otherwise some, in one w
 """
 
 import errno
+import functools
 import random
-from collections.abc import Callable
 
 import pytest
 
 from holdfast.bench.faults import (
-    GROWING,
-    REACHING,
     Call,
-    Choice,
-    Everything,
     Fail,
     FaultyDisk,
     Lost,
     MemoryDisk,
     Nothing,
-    Sampled,
 )
-from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
+from holdfast.formats.errors import StoreIOError
 from holdfast.workers.actor import Caller
 from holdfast.workers.log_file import Fatal
 from holdfast.workers.message import Durability
 from holdfast.workers.vectors import VectorsActor
 from tests.workers.interruptions import cuts, is_exhaustive
 from tests.workers.test_vectors_crash import WORKLOADS
+from tests.workers.troubled import APPENDING, CHOICES, CODES, Host, fatally
 from tests.workers.vector_model import (
     PATH,
     POLICIES,
     Branch,
     Delete,
     Derive,
-    Died,
     Embed,
     Freeze,
     History,
@@ -44,7 +39,6 @@ from tests.workers.vector_model import (
     State,
     ask,
     do,
-    fatally,
     opened,
     row,
     state_of,
@@ -53,7 +47,6 @@ from tests.workers.vector_model import (
 from tests.workers.vector_workload import (
     CHILD,
     DERIVED,
-    Step,
     Workload,
     check_state,
     checked_state,
@@ -62,8 +55,6 @@ from tests.workers.vector_workload import (
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
-APPENDING = frozenset({"append", "write_at"})
 ONE, TWO = Ingest({1: row(1, 1, i=1)}), Ingest({1: row(2, 2, i=2), 2: row(0, 2)})
 
 
@@ -72,89 +63,41 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_small_limits(monkeypatch)
 
 
-class Host:
-    """Does a workload however often it is refused or its worker ends, as a coordinator would."""
+class VectorsHost(Host[VectorsActor, History]):
+    """Of a vector store."""
 
     def __init__(self, workload: Workload, fault: Fail, durability: Durability) -> None:
-        self.memory, self.history = workload.begin(durability)
+        memory, history = workload.begin(durability)
+        super().__init__(memory, fault, history, reopening)
         self.path = workload.path
-        self.fault = fault
-        self.disk = FaultyDisk(self.memory, fault)
-        self.actor: VectorsActor | None = None
-        self.deaths = self.refusals = 0
 
-    def do(self, step: Step) -> None:
-        """Do one step to its end."""
-        for _ in range(8):
-            try:
-                if step is reopening:
-                    self._close()
-                    self._open()
-                else:
-                    self._do(step)
-            except HoldfastError as error:
-                self._refused(error)
-            except Died:
-                self._died()
-            else:
-                return
-        raise AssertionError("the service does not resume")
-
-    def _do(self, step: Step) -> None:
-        actor = self.actor or self._open()
-        fatally(lambda: step(self.disk, actor, self.history))
-
-    def _close(self) -> None:
-        actor, self.actor = self.actor, None
-        if actor is None:
-            return
-        try:
-            fatally(lambda: self.history.close(actor))
-        except HoldfastError as error:
-            raise Died from error
-
-    def _open(self) -> VectorsActor:
+    def opened(self) -> VectorsActor:
         history = self.history
         actor = fatally(lambda: opened(self.disk, self.path, history.durability))
         possible = history.after_power_loss() if self.fault.lost else history.after_death()
         found = checked_state(self.memory, actor, whole=False)
         assert found in possible, (found, possible)
         for number, sent in list(enumerate(history.sent))[history.answered :]:
-            reply = fatally(lambda sent=sent: ask(actor, sent.op.request(), object, sent.caller))  # type: ignore[misc]
-            history.sent[number] = sent._replace(reply=reply)
+            again = functools.partial(ask, actor, sent.op.request(), object, sent.caller)
+            history.sent[number] = sent._replace(reply=fatally(again))
         fatally(lambda: history.commit(actor))
         assert checked_state(self.memory, actor, whole=False) == history.state
-        self.actor = actor
         return actor
 
-    def _refused(self, error: HoldfastError) -> None:
-        """A typed error: once the cause is gone the same actor serves on, and nothing changed."""
-        self.refusals += 1
-        if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
-            assert isinstance(error, StoreFull), error
-        self.disk.arm()
-        if self.actor is None:  # a worker that cannot open ends
-            self.disk.inner = self.memory = self.memory.crash()
-            return
-        self.history.commit(self.actor)
-        assert checked_state(self.memory, self.actor) == self.history.state
+    def close(self, actor: VectorsActor) -> None:
+        self.history.close(actor)
 
-    def _died(self) -> None:
-        """The worker ended; its first successor meets the same trouble if that lasts."""
-        self.deaths += 1
-        self.disk.inner = self.memory = self.memory.crash()
-        self.actor = None
-        if self.deaths > 1:
-            self.disk.arm()
+    def serve_on(self, actor: VectorsActor) -> None:
+        self.history.commit(actor)
+        assert checked_state(self.memory, actor) == self.history.state
 
 
-def _despite(workload: Workload, fault: Fail, durability: Durability = "always") -> Host:
+def _despite(workload: Workload, fault: Fail, durability: Durability = "always") -> VectorsHost:
     """Do the workload despite a fault; in the end everything is there, also after a power loss."""
-    host = Host(workload, fault, durability)
+    host = VectorsHost(workload, fault, durability)
     for step in workload.steps:
         host.do(step)
-    host.do(reopening)
-    host.do(reopening)  # the first may have ended the worker before it had synced
+    host.reopen()
     left = host.memory.power_loss(Nothing())
     check_state(left, workload.path, durability, [host.history.state])
     return host
@@ -188,13 +131,6 @@ def test_every_call_failing(name: str) -> None:
                 outcomes[1] += host.deaths
     assert outcomes[0] > 10
     assert outcomes[1] >= 2
-
-
-CHOICES: dict[str, Callable[[int], Choice]] = {
-    "nothing": lambda seed: Nothing(),
-    "everything": lambda seed: Everything(),
-    "sampled": lambda seed: Sampled(seed),
-}
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -5,24 +5,18 @@ Under the profile "long" every call fails in every way; otherwise some, in one w
 
 import errno
 import random
-from collections.abc import Callable
 
 import pytest
 
 from holdfast.bench.faults import (
-    GROWING,
-    REACHING,
     Call,
-    Choice,
-    Everything,
     Fail,
     FaultyDisk,
     Lost,
     MemoryDisk,
     Nothing,
-    Sampled,
 )
-from holdfast.formats.errors import HoldfastError, StoreFull, StoreIOError
+from holdfast.formats.errors import StoreIOError
 from holdfast.workers import messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
@@ -30,7 +24,7 @@ from holdfast.workers.log_file import Fatal
 from holdfast.workers.message import Durability
 from holdfast.workers.warm import WarmActor
 from tests.workers.interruptions import cuts, is_exhaustive
-from tests.workers.vector_model import Died, fatally
+from tests.workers.troubled import APPENDING, CHOICES, CODES, Host, fatally
 from tests.workers.warm_model import (
     PATH,
     POLICIES,
@@ -38,7 +32,6 @@ from tests.workers.warm_model import (
     DeleteRange,
     History,
     Op,
-    Step,
     Write,
     ask,
     do,
@@ -62,56 +55,19 @@ from tests.workers.warm_workload import (
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-CODES = {errno.ENOSPC: GROWING, errno.EDQUOT: GROWING, errno.EIO: REACHING}
-APPENDING = frozenset({"append", "write_at"})
-
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_small_limits(monkeypatch)
 
 
-class Host:
-    """Does the workload however often it is refused or its worker ends, as a coordinator would."""
+class WarmHost(Host[WarmActor, History]):
+    """Of a warm store."""
 
-    def __init__(self, fault: Fail, durability: Durability) -> None:
-        self.memory, self.history = MemoryDisk("/data"), History(durability)
-        self.fault = fault
-        self.disk = FaultyDisk(self.memory, fault)
-        self.actor: WarmActor | None = None
-        self.deaths = self.refusals = 0
-
-    def do(self, step: Step) -> None:
-        """Do one step to its end."""
-        for _ in range(8):
-            try:
-                if step is reopening:
-                    self._close()
-                    self._open()
-                else:
-                    actor = self.actor or self._open()
-                    fatally(lambda actor=actor: step(self.disk, actor, self.history))  # type: ignore[misc] # a lambda's default
-            except HoldfastError as error:
-                self._refused(error)
-            except Died:
-                self._died()
-            else:
-                return
-        raise AssertionError("the service does not resume")
-
-    def _close(self) -> None:
-        actor, self.actor = self.actor, None
-        if actor is None:
-            return
-        try:
-            fatally(lambda: self.history.close(actor))
-        except HoldfastError as error:
-            raise Died from error
-
-    def _open(self) -> WarmActor:
+    def opened(self) -> WarmActor:
         history = self.history
         actor = fatally(lambda: opened(self.disk, PATH, history.durability))
-        self.actor = actor
+        self.actor = actor  # so that it is let go of if it dies in what follows
         found = fatally(lambda: state_of(self.disk, actor))
         possible = history.after_power_loss() if self.fault.lost else history.after_death()
         assert found in possible, (found, possible)
@@ -120,36 +76,23 @@ class Host:
         assert fatally(lambda: state_of(self.disk, actor)) == history.state
         return actor
 
-    def _refused(self, error: HoldfastError) -> None:
-        """A typed error: once the cause is gone the same actor serves on, and nothing changed."""
-        self.refusals += 1
-        assert isinstance(error, StoreIOError), error
-        if self.fault.code in (errno.ENOSPC, errno.EDQUOT):
-            assert isinstance(error, StoreFull), error
-        self.disk.arm()
-        if self.actor is None:  # a worker that cannot open ends
-            self.disk.inner = self.memory = self.memory.crash()
-            return
-        self.history.commit(self.actor)
-        assert checked_state(self.disk, self.actor) == self.history.state
+    def close(self, actor: WarmActor) -> None:
+        self.history.close(actor)
 
-    def _died(self) -> None:
-        """The worker ended; its first successor meets the same trouble if that lasts."""
-        self.deaths += 1
-        if self.actor is not None:
-            let_go(self.actor)
-        self.disk.inner = self.memory = self.memory.crash()
-        self.actor = None
-        if self.deaths > 1:
-            self.disk.arm()
+    def serve_on(self, actor: WarmActor) -> None:
+        self.history.commit(actor)
+        assert checked_state(self.disk, actor) == self.history.state
+
+    def let_go(self, actor: WarmActor) -> None:
+        let_go(actor)
 
 
-def _despite(fault: Fail, durability: Durability = "always") -> Host:
+def _despite(fault: Fail, durability: Durability = "always") -> WarmHost:
     """Do the workload despite a fault; in the end everything is there, also after a power loss.
 
     Nothing that came to nothing is left by then.
     """
-    host = Host(fault, durability)
+    host = WarmHost(MemoryDisk("/data"), fault, History(durability), reopening)
     for step in STEPS:
         host.do(step)
     host.disk.arm()
@@ -157,8 +100,7 @@ def _despite(fault: Fail, durability: Durability = "always") -> Host:
     host.do(working_at_once)
     assert host.actor is not None
     assert stray_files(host.disk, host.actor) == [], "not for long"
-    host.do(reopening)
-    host.do(reopening)  # the first may have ended the worker before it had synced
+    host.reopen()
     check_state(host.memory.power_loss(Nothing()), durability, [host.history.state])
     return host
 
@@ -196,13 +138,6 @@ def test_every_call_failing(durability: Durability) -> None:
             deaths += host.deaths
     assert refusals > 3
     assert deaths >= 1
-
-
-CHOICES: dict[str, Callable[[int], Choice]] = {
-    "nothing": lambda seed: Nothing(),
-    "everything": lambda seed: Everything(),
-    "sampled": lambda seed: Sampled(seed),
-}
 
 
 def test_failing_sync_is_final() -> None:

@@ -1,7 +1,7 @@
 """What a vector store must hold, as dictionaries searched by brute force; and how to ask it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from holdfast.bench.faults import Crash
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.expression import encode_expression
 from holdfast.formats.rvf.terms import Metric
@@ -512,20 +511,6 @@ def check_query(
 
 
 # --- what was sent and answered ----------------------------------------------------------------
-
-
-class Died(Exception):
-    """The worker would have ended here, by a crash or by an exception no rule foresees."""
-
-
-def fatally(action: Callable[[], R]) -> R:
-    """Run ``action``; what would end a worker becomes ``Died``, other errors pass."""
-    try:
-        return action()
-    except (HoldfastError, AssertionError):
-        raise
-    except (Crash, Exception) as error:
-        raise Died from error
 
 
 class Sent(NamedTuple):
