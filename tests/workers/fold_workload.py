@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 
-from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
+from holdfast.bench.faults import Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
 from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
@@ -177,16 +177,3 @@ def checked_state(disk: MemoryDisk, actor: FoldActor) -> State:
     found = state_of(actor)
     assert state_in(content) == (found, Ending.CLEAN)
     return found
-
-
-def cuts(call: Call) -> list[int]:
-    """After how many bytes of a write the end may come.
-
-    The ledger's slots lie within pages, and a write is cut by a kill between pages only.
-    """
-    if call.name not in ("append", "write_at") or call.size < 2:
-        return []
-    if call.path.endswith(".ledger"):
-        page = 4096 - call.offset % 4096
-        return [page, page + 8 * 4096] if page + 8 * 4096 < call.size else []
-    return sorted({1, call.size // 3, call.size // 2, call.size - 1})

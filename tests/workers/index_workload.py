@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from holdfast.bench.faults import Call, Choice, Crash, MemoryDisk, Nothing
+from holdfast.bench.faults import Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.iqdb_values import decode_metadata
 from holdfast.workers import index_messages as im
@@ -302,16 +302,3 @@ def checked_state(disk: MemoryDisk, actor: IndexActor) -> State:
     found = rows_of(actor)
     assert sorted(rows_in(disk), key=repr) == sorted(found, key=repr)
     return tuple(found)
-
-
-def cuts(call: Call) -> list[int]:
-    """After how many bytes of a write the end may come.
-
-    The ledger's slots lie within pages, and a write is cut by a kill between pages only.
-    """
-    if call.name not in ("append", "write_at") or call.size < 2:
-        return []
-    if call.path.endswith(".ledger"):
-        page = 4096 - call.offset % 4096
-        return [page, page + 8 * 4096] if page + 8 * 4096 < call.size else []
-    return sorted({1, call.size // 3, call.size // 2, call.size - 1})

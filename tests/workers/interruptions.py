@@ -1,5 +1,6 @@
 """Where a run of file calls can be interrupted, and in which ways, for the tests of every store."""
 
+import itertools
 from collections.abc import Iterator
 
 from hypothesis import settings
@@ -21,6 +22,11 @@ def kills_of(calls: list[Call]) -> Iterator[list[Kill]]:
             written = [Kill(call.number, written=count) for count in cuts(call)]
             yield [Kill(call.number), *written]
     yield [Kill(calls[-1].number, after=True)]
+
+
+def every_kill(calls: list[Call]) -> list[Kill]:
+    """All of them, in order."""
+    return list(itertools.chain.from_iterable(kills_of(calls)))
 
 
 def choices_of(seed: int) -> list[Choice]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from holdfast.bench.faults import Call, Choice, MemoryDisk, Nothing
+from holdfast.bench.faults import Choice, MemoryDisk, Nothing
 from holdfast.workers import registry_messages as rm
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
@@ -140,16 +140,3 @@ def checked_state(disk: MemoryDisk, actor: RegistryActor) -> State:
     found = state_of(actor)
     assert state_in(content_of(disk)) == found
     return found
-
-
-def cuts(call: Call) -> list[int]:
-    """After how many bytes of a write the end may come.
-
-    The ledger's slots lie within pages, and a write is cut by a kill between pages only.
-    """
-    if call.name not in ("append", "write_at") or call.size < 2:
-        return []
-    if call.path.endswith(".ledger"):
-        page = 4096 - call.offset % 4096
-        return [page, page + 8 * 4096] if page + 8 * 4096 < call.size else []
-    return sorted({1, call.size // 3, call.size // 2, call.size - 1})

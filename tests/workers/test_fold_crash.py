@@ -4,28 +4,22 @@ import pytest
 
 from holdfast.bench.faults import (
     Call,
-    Choice,
     Crash,
-    Everything,
     FaultyDisk,
     Kill,
     MemoryDisk,
-    Nothing,
     Sampled,
-    Zeros,
 )
 from holdfast.workers.message import Durability
 from tests.workers.fold_model import PATH, POLICIES, History, opened
 from tests.workers.fold_workload import (
     check_after_death,
     check_after_power_loss,
-    cuts,
     run,
 )
+from tests.workers.interruptions import choices_of, every_kill
 
 pytestmark = pytest.mark.usefixtures("quiet", "written_behind")
-
-QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
 
 
 def _recorded(durability: Durability) -> list[Call]:
@@ -35,36 +29,14 @@ def _recorded(durability: Durability) -> list[Call]:
     return disk.calls
 
 
-def _kills(calls: list[Call]) -> list[Kill]:
-    """Every way to interrupt the run that leaves another disk behind."""
-    kills = []
-    for call in calls:
-        if call.name in QUIET:
-            continue  # the disk is as before the next call that is not
-        kills.append(Kill(call.number))
-        kills += [Kill(call.number, written=written) for written in cuts(call)]
-    return [*kills, Kill(calls[-1].number, after=True)]
-
-
-def _choices(seed: int) -> list[Choice]:
-    return [
-        Nothing(),
-        Everything(),
-        Zeros(),
-        Sampled(seed, kept=0.5),
-        Sampled(seed + 1, kept=0.8, ordered=True),
-        Sampled(seed + 2, kept=0.2),
-    ]
-
-
 @pytest.mark.parametrize("durability", POLICIES)
 def test_interrupted_at_every_file_call(durability: Durability) -> None:
     """Wherever the process or the machine stops, what was promised is there and no more."""
-    for number, kill in enumerate(_kills(_recorded(durability))):
+    for number, kill in enumerate(every_kill(_recorded(durability))):
         memory, history = MemoryDisk("/data"), History(durability)
         with pytest.raises(Crash):
             run(FaultyDisk(memory, kill), history)
-        choices = _choices(7 * number)
+        choices = choices_of(7 * number)
         check_after_death(memory, history, choices[number % len(choices)])
         for choice in choices:
             check_after_power_loss(memory, history, choice)
@@ -73,7 +45,7 @@ def test_interrupted_at_every_file_call(durability: Durability) -> None:
 @pytest.mark.parametrize("durability", POLICIES)
 def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None:
     """A recovery that is interrupted itself leaves nothing worse than it found."""
-    for number, kill in enumerate(_kills(_recorded(durability))):
+    for number, kill in enumerate(every_kill(_recorded(durability))):
         if number % 9 and kill.written is None:
             continue
         memory, history = MemoryDisk("/data"), History(durability)
@@ -93,4 +65,4 @@ def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None
 def _recovery_kills(left: MemoryDisk, durability: Durability) -> list[Kill]:
     recording = FaultyDisk(left.crash())
     opened(recording, PATH, durability)
-    return _kills(recording.calls)
+    return every_kill(recording.calls)

@@ -36,10 +36,10 @@ from tests.workers.fold_workload import (
     apply,
     check_state,
     checked_state,
-    cuts,
     exporting,
     reopening,
 )
+from tests.workers.interruptions import cuts
 from tests.workers.troubled import APPENDING, CHOICES, CODES, Host, fatally
 
 pytestmark = pytest.mark.usefixtures("quiet", "written_behind")

@@ -4,15 +4,10 @@ import pytest
 
 from holdfast.bench.faults import (
     Call,
-    Choice,
     Crash,
-    Everything,
     FaultyDisk,
-    Kill,
     MemoryDisk,
-    Nothing,
     Sampled,
-    Zeros,
 )
 from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.message import Durability
@@ -21,13 +16,12 @@ from tests.workers.index_workload import (
     History,
     check_after_death,
     check_after_power_loss,
-    cuts,
     run,
 )
+from tests.workers.interruptions import choices_of, every_kill
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-QUIET = {"size", "inode", "inode_at", "boot_id", "is_directory", "list", "map", "read_at", "lock"}
 COMPRESSED = IndexOptions(dimension=DIMENSION, metric="euclidean", compression="zstd")
 
 
@@ -38,39 +32,17 @@ def _recorded(history: History) -> list[Call]:
     return disk.calls
 
 
-def _kills(calls: list[Call]) -> list[Kill]:
-    """Every way to interrupt the run that leaves another disk behind."""
-    kills = []
-    for call in calls:
-        if call.name in QUIET:
-            continue  # the disk is as before the next call that is not
-        kills.append(Kill(call.number))
-        kills += [Kill(call.number, written=written) for written in cuts(call)]
-    return [*kills, Kill(calls[-1].number, after=True)]
-
-
-def _choices(seed: int) -> list[Choice]:
-    return [
-        Nothing(),
-        Everything(),
-        Zeros(),
-        Sampled(seed, kept=0.5),
-        Sampled(seed + 1, kept=0.8, ordered=True),
-        Sampled(seed + 2, kept=0.2),
-    ]
-
-
 @pytest.mark.parametrize("options", [None, COMPRESSED], ids=["none", "zstd"])
 @pytest.mark.parametrize("durability", POLICIES)
 def test_interrupted_at_every_file_call(
     durability: Durability, options: IndexOptions | None
 ) -> None:
     """Wherever the process or the machine stops, what was promised is there and no more."""
-    for number, kill in enumerate(_kills(_recorded(History(durability, options)))):
+    for number, kill in enumerate(every_kill(_recorded(History(durability, options)))):
         memory, history = MemoryDisk("/data"), History(durability, options)
         with pytest.raises(Crash):
             run(FaultyDisk(memory, kill), history)
-        choices = _choices(7 * number)
+        choices = choices_of(7 * number)
         check_after_death(memory, history, choices[number % len(choices)])
         for choice in choices:
             check_after_power_loss(memory, history, choice)
@@ -79,7 +51,7 @@ def test_interrupted_at_every_file_call(
 @pytest.mark.parametrize("durability", POLICIES)
 def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None:
     """A recovery that is interrupted itself leaves nothing worse than it found."""
-    for number, kill in enumerate(_kills(_recorded(History(durability)))):
+    for number, kill in enumerate(every_kill(_recorded(History(durability)))):
         if number % 9 and kill.written is None:
             continue
         memory, history = MemoryDisk("/data"), History(durability)
@@ -88,7 +60,7 @@ def test_recovery_interrupted_at_every_file_call(durability: Durability) -> None
         left = memory.crash() if number % 2 else memory.power_loss(Sampled(number))
         recording = FaultyDisk(left.crash())
         opened(recording, PATH, durability)
-        for second in _kills(recording.calls):
+        for second in every_kill(recording.calls):
             again = left.crash()
             with pytest.raises(Crash):
                 opened(FaultyDisk(again, second), PATH, durability)

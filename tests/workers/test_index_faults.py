@@ -25,10 +25,10 @@ from tests.workers.index_workload import (
     after,
     check_state,
     checked_state,
-    cuts,
     reopening,
     workload,
 )
+from tests.workers.interruptions import cuts
 from tests.workers.troubled import APPENDING, CHOICES, CODES, Host, fatally
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -21,6 +21,7 @@ from holdfast.workers import registry_messages as rm
 from holdfast.workers.actor import Caller
 from holdfast.workers.message import Durability
 from holdfast.workers.registry import RegistryActor
+from tests.workers.interruptions import cuts
 from tests.workers.registry_model import (
     PATH,
     POLICIES,
@@ -38,7 +39,6 @@ from tests.workers.registry_workload import (
     Step,
     check_state,
     checked_state,
-    cuts,
     reopening,
 )
 from tests.workers.troubled import APPENDING, CHOICES, CODES, Died, Host, fatally
