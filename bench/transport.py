@@ -30,7 +30,6 @@ Figures = dict[str, dict[int, float]]
 """Way, then size of the body in bytes, to the median of a round trip in seconds."""
 
 _PAGE = 4096
-_SMALL = 64 * 1024
 _LENGTH = struct.Struct("<Q")
 _TIME_PER_SAMPLE_S = 0.1
 _CALLS_MAX = 2000

@@ -95,11 +95,6 @@ class SnapshotHeader:
     payload_bytes: int | None
     """Length of the payload, as far as the file says it."""
 
-    @property
-    def crc_offset(self) -> int:
-        """Where the checksum lies."""
-        return self.header_bytes - _CRC.size
-
 
 class Stamp(NamedTuple):
     """What ties a snapshot to its log: the store, and the last record that is in the snapshot."""

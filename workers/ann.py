@@ -255,25 +255,6 @@ class AnnIndex:
 
     # --- measuring -----------------------------------------------------------------------------
 
-    def calibrate(
-        self,
-        blocks: Sequence[Rows],
-        live: Booleans,
-        *,
-        progress: Progress,
-        cancelled: Callable[[], bool],
-    ) -> bool:
-        """Choose breadth and depth anew, for the rows there are now; False when cancelled."""
-        task = Task(blocks, live, progress, cancelled)
-        origins = self._origins(live)
-        if len(origins):
-            try:
-                sample = self._sampled(origins, task)
-            except Cancelled:
-                return False
-            self._tuning = self._tuned(sample, self._reaches(sample))
-        return True
-
     def recall(self, blocks: Sequence[Rows], live: Booleans) -> float:
         """Share of the ten nearest live rows that are among the candidates, of a sample of rows."""
         task = Task(blocks, live, lambda *_: None, lambda: False)

@@ -31,6 +31,7 @@ from holdfast.formats.errors import (
     StoreNotFound,
     from_os_error,
 )
+from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import StoreRecord
 from holdfast.formats.rvf.scan import Located, find_manifest, first_doubt
@@ -61,7 +62,6 @@ log = logging.getLogger("holdfast.vectors")
 
 INDEX_SUFFIX = ".ann"
 OWNER_SUFFIX = ".owner"
-DIMENSION_MAX = 65_535
 
 
 @dataclass(slots=True)

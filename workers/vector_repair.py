@@ -156,7 +156,6 @@ class _Writing:
     ) -> None:
         loaded = reading.loaded
         self._view = view
-        self._reading = reading
         self._loaded = loaded
         live = loaded.table.live_in_id_order()
         self.rows: NDArray[np.int64] = live[live >= loaded.inherited_rows]

@@ -53,11 +53,6 @@ class Plan:
     replaced: int = 0
     """How many points that were there are written again, or deleted."""
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether there is nothing to do."""
-        return self.points is None and not self.replaced
-
 
 class Place(NamedTuple):
     """Where a live point lies."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, LimitExceeded, OptionsConflict
 from holdfast.formats.expression import encode_expression
+from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ipc_to_table
 from holdfast.handles.arrays import as_ids
@@ -20,7 +21,6 @@ from holdfast.workers.raw_arrays import raw
 
 Include = Literal["metadata", "vectors"]
 
-DIMENSION_MAX = 65_535
 _COUNT_MAX = (1 << 63) - 1
 _DERIVATION_CHARS_MAX = 1000
 _DIGEST = np.dtype("V16")

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceeded
+from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.segment import HEADER_BYTES, PAYLOAD_BYTES_MAX, Buffer
-
-DIMENSION_MAX = 65_535
 
 _HEAD = struct.Struct("<HI")
 _ID_BYTES = 8

@@ -178,10 +178,6 @@ def test_rows_added_later(vectors: Floats, queries: Floats, metric: Metric) -> N
     index.add(3550, vectors[3550:])
     assert index.rows == len(vectors)
     assert _recall(index, vectors, queries, metric) >= 0.9
-    blocks, live = _blocks(vectors), np.ones(len(vectors), np.bool_)
-    assert index.calibrate(blocks, live, progress=lambda *_: None, cancelled=lambda: False)
-    assert index.measured_recall >= 0.95
-    assert not index.calibrate(blocks, live, progress=lambda *_: None, cancelled=lambda: True)
 
 
 def test_dead_rows(vectors: Floats, queries: Floats) -> None:

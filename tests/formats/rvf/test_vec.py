@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceeded
+from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.segment import HEADER_BYTES, PAYLOAD_BYTES_MAX
 from holdfast.formats.rvf.vec import (
     ALIGNMENT_OF_HEADER,
-    DIMENSION_MAX,
     check_vec,
     encode_vec,
     padding_before,
