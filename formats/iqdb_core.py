@@ -225,17 +225,29 @@ def _plain_run(
 ) -> tuple[Batch | None, int]:
     """The rows with u64 ids and no metadata that come next, unless they are few."""
     row = _plain_row(dimension)
-    count = min(most, (len(payload) - offset) // row.itemsize)
-    if count <= 0:
-        return None, offset
-    rows = np.frombuffer(payload, row, count, offset)
-    other = (rows["kind"] != _NUMBER_ID) | (rows["metadata"] != 0)
-    plain = int(other.argmax()) if other.any() else count
+    plain = _plain_count(payload, offset, min(most, (len(payload) - offset) // row.itemsize), row)
     if plain < min(_RUN_MIN, most):
         return None, offset
-    rows = rows[:plain]
+    rows = np.frombuffer(payload, row, plain, offset)
     ids = rows["id"].copy().tolist()  # aligned numbers become a list faster
     return Batch(ids, rows["vector"], None), offset + plain * row.itemsize
+
+
+def _plain_count(payload: memoryview, offset: int, most: int, row: "np.dtype[np.void]") -> int:
+    """How many of the ``most`` rows that come next are plain.
+
+    It looks ahead no further than some times as far as they go. Where plain rows are few, again and
+    again, looking through all that is left each time would cost the square of the payload.
+    """
+    plain, ahead = 0, _RUN_MIN
+    while plain < most:
+        rows = np.frombuffer(payload, row, min(ahead, most - plain), offset + plain * row.itemsize)
+        other = (rows["kind"] != _NUMBER_ID) | (rows["metadata"] != 0)
+        if other.any():
+            return plain + int(other.argmax())
+        plain += len(rows)
+        ahead *= 4
+    return plain
 
 
 def _mixed_rows(payload: memoryview, offset: int, most: int, dimension: int) -> tuple[Batch, int]:

@@ -10,6 +10,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from holdfast.formats import iqdb_core
 from holdfast.formats.checksum import crc32
@@ -135,6 +136,30 @@ def test_long_runs_of_plain_rows_read_back_around_an_odd_one(odd: int | None) ->
     assert [id_ for batch in found for id_ in batch.ids] == [id_ for id_, _ in rows]
     vectors = np.concatenate([batch.vectors for batch in found]).reshape(-1)
     assert (vectors == np.arange(27000)).all()
+
+
+@pytest.mark.parametrize("run", [0, 1, 15, 16, 17, 80, 100])
+def test_reading_rows_of_any_shape_looks_at_each_a_few_times(
+    run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the runs of plain rows are, looking for them is not the square of the rows."""
+    metadata: dict[str, Value] = {"a": 1}
+    rows: list[tuple[Id, dict[str, Value] | None]] = [
+        (n, metadata if n % (run + 1) == run else None) for n in range(20_000)
+    ]
+    payload = payload_of(rows)
+    looked_at = 0
+    frombuffer = np.frombuffer
+
+    def counting(buffer: memoryview, dtype: str, count: int, offset: int) -> NDArray[np.generic]:
+        nonlocal looked_at
+        looked_at += count
+        return frombuffer(buffer, dtype, count, offset)
+
+    monkeypatch.setattr(iqdb_core.np, "frombuffer", counting)
+    _, found = batches(payload)
+    assert sum(len(batch.ids) for batch in found) == len(rows)
+    assert looked_at <= 10 * len(rows)
 
 
 @pytest.mark.parametrize("compression", Compression)
