@@ -120,15 +120,18 @@ def _filled(run: Run) -> Iterator[tuple[holdfast.Registry, list[holdfast.ModelAr
     """A registry of models like those of a linkage pipeline: 13 fields, 10 values of each."""
     count = _MODELS_QUICK if run.sizes.quick else _MODELS
     random = np.random.default_rng(1)
-    models = [_model(number, random) for number in range(count)]
+    models = [model(number, random) for number in range(count)]
     with run.fresh() as directory, holdfast.open(directory) as engine:
         registry = engine.registry("models")
         registry.save_many(models)
         yield registry, models
 
 
-def _model(number: int, random: np.random.Generator) -> holdfast.ModelArtifact:
-    names = [f"field {(7 * number + n) % _NAMES}" for n in range(_FIELDS)]
+def model(
+    number: int, random: np.random.Generator, fields: int = _FIELDS
+) -> holdfast.ModelArtifact:
+    """A model of a schema of its own, which has most fields in common with some others."""
+    names = [f"field {(7 * number + n) % max(_NAMES, fields)}" for n in range(fields)]
     stats = tuple(
         FieldStats(
             name,
@@ -141,7 +144,7 @@ def _model(number: int, random: np.random.Generator) -> holdfast.ModelArtifact:
     )
     digest = schema_hash([(name, "Name") for name in names], [(str(number), "")])
     fingerprint = holdfast.SchemaFingerprint(digest, stats, 1000, 1_750_000_000)
-    rows = random.random((_FIELDS, 4), np.float32)
+    rows = random.random((fields, 4), np.float32)
     return holdfast.ModelArtifact(fingerprint, rows, rows, -2.0, 0.9, 0.1, trained_on=1)
 
 

@@ -53,12 +53,45 @@ class Sample:
 def clustered(rows: int, dimension: int, queries: int) -> Sample:
     """Gaussian clusters of 100 rows on average around Gaussian centres."""
     rng = np.random.default_rng(dimension)
-    count = rows + queries
-    centres = rng.standard_normal((max(1, rows // _ROWS_PER_CLUSTER), dimension), np.float32)
-    vectors = rng.standard_normal((count, dimension), np.float32)
+    centres = _centres(rows, dimension, rng)
+    vectors = _around(centres, rows + queries, rng)
+    return Sample("clustered", vectors[:rows], vectors[rows:])
+
+
+class Clusters:
+    """Rows like those of ``clustered``, with ids 0 to ``rows`` - 1, made when they are asked for.
+
+    So of many rows no more are held than are worked on.
+    """
+
+    def __init__(self, rows: int, dimension: int) -> None:
+        self._rows = rows
+        self._dimension = dimension
+        self._centres = _centres(rows, dimension, np.random.default_rng(dimension))
+
+    def pieces(self, at_once: int) -> Iterator[tuple[int, Floats]]:
+        """All rows in order: the first one's id, and so many of them (n, d); fewer at the end."""
+        for first in range(0, self._rows, at_once):
+            yield first, self._near(first, min(at_once, self._rows - first))
+
+    def queries(self, count: int) -> Floats:
+        """Vectors (count, d) like the rows that are not among them."""
+        return self._near(self._rows, count)
+
+    def _near(self, first: int, count: int) -> Floats:
+        return _around(self._centres, count, np.random.default_rng([self._dimension, first]))
+
+
+def _centres(rows: int, dimension: int, rng: np.random.Generator) -> Floats:
+    return rng.standard_normal((max(1, rows // _ROWS_PER_CLUSTER), dimension), np.float32)
+
+
+def _around(centres: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """So many vectors, each near some centre."""
+    vectors = rng.standard_normal((count, centres.shape[1]), np.float32)
     vectors *= np.float32(_SPREAD)
     vectors += centres[rng.integers(0, len(centres), count)]
-    return Sample("clustered", vectors[:rows], vectors[rows:])
+    return vectors
 
 
 def gaussian(rows: int, dimension: int, queries: int) -> Sample:

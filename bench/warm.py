@@ -295,7 +295,7 @@ def filled(
         yield store
 
 
-def settle(store: holdfast.Warm | holdfast.Fold) -> None:
+def settle(store: holdfast.Warm | holdfast.Fold | holdfast.Vectors | holdfast.Index) -> None:
     """Wait until upkeep has nothing to do: until the worker takes no more time of any core."""
     process = psutil.Process(store.status().pid)
     quiet = 0

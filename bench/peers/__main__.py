@@ -109,14 +109,18 @@ def _area(run: Run, name: str, sizes: Sizes) -> Result:
 
 
 def _curves(run: Run, sizes: Sizes) -> Result:
-    curves = scaling.curves(run, sizes)
+    drawing = scaling.draw(run, sizes)
 
     def draw(path: str) -> None:
         from holdfast.bench.peers import charts
 
-        charts.draw_curves(path, curves)
+        charts.draw_curves(path, drawing.curves)
 
-    return {"curves": [c.as_json() for c in curves]}, words.curves_table(curves), draw
+    report: dict[str, object] = {
+        "curves": [curve.as_json() for curve in drawing.curves],
+        "not_drawn": drawing.left_out,
+    }
+    return report, words.curves_table(drawing.curves, drawing.left_out), draw
 
 
 def _failed(report: Mapping[str, object]) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from holdfast.bench.peers.contest import OURS, Comparison
-from holdfast.bench.peers.scaling import Curve
+from holdfast.bench.peers.curves import Curve
 from holdfast.bench.peers.words import duration, percent
 
 _OURS_COLOUR, _PEER_COLOUR, _LIMIT_COLOUR = "#0b6e4f", "#9aa5b1", "#b3261e"
@@ -108,7 +108,7 @@ def _line(panel: Any, curve: Curve) -> None:
 
 def _count(number: int) -> str:
     """A count on an axis, short."""
-    for size, letter in ((1_000_000, "M"), (1000, "k")):
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return str(number)

@@ -10,8 +10,9 @@ class Sizes:
     """Counts of entries, rows and calls. ``long_repetitions`` is for what takes seconds.
 
     ``grown`` are the sizes that the curves of ``fold`` and ``warm`` are drawn over, ``searched``
-    those of the vector stores, ``histories`` the updates a key. ``puts_at_once`` are those of each
-    of many threads, ``shared_calls`` and ``shared_puts`` are shared out among few or many clients.
+    those of ``vectors`` and ``index``, ``models`` those of ``registry``, ``fields`` those of its
+    models, ``histories`` the updates a key. ``puts_at_once`` are those of each of many threads,
+    ``shared_calls`` and ``shared_puts`` are shared out among few or many clients.
     """
 
     entries: int
@@ -29,6 +30,8 @@ class Sizes:
     stores: tuple[int, ...]
     grown: tuple[int, ...]
     searched: tuple[int, ...]
+    models: tuple[int, ...]
+    fields: tuple[int, ...]
     histories: tuple[int, ...]
     puts_at_once: int
     shared_calls: int
@@ -52,7 +55,9 @@ FULL = Sizes(
     clients=(1, 2, 4, 8, 16, 32, 64),
     stores=(1, 2, 4, 8),
     grown=(10_000, 100_000, 1_000_000, 10_000_000),
-    searched=(10_000, 31_623, 100_000, 316_228, 1_000_000),
+    searched=(10_000, 100_000, 1_000_000, 10_000_000),
+    models=(10, 100, 1000, 10_000),
+    fields=(10, 100, 1000, 10_000),
     histories=(1, 10, 100, 1000),
     puts_at_once=20,
     shared_calls=10_000,
@@ -76,6 +81,8 @@ QUICK = Sizes(
     stores=(1, 2),
     grown=(1000, 10_000),
     searched=(1000, 3000),
+    models=(10, 100),
+    fields=(10, 100),
     histories=(1, 10),
     puts_at_once=2,
     shared_calls=200,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from holdfast.bench.peers.contest import OURS, Comparison, Figure
+from holdfast.bench.peers.curves import Curve
 from holdfast.bench.peers.limits import Speed
-from holdfast.bench.peers.scaling import Curve
 from holdfast.bench.report import figure
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
@@ -68,8 +68,8 @@ def _times(factor: float) -> str:
     return f"{factor:,.1f} times" if factor < 10 else f"{factor:,.0f} times"
 
 
-def curves_table(curves: Sequence[Curve]) -> str:
-    """Every curve from its first point to its last, with its slope."""
+def curves_table(curves: Sequence[Curve], left_out: Sequence[str]) -> str:
+    """Every curve from its first point to its last, with its slope; what was left out."""
     lines = [
         "| operation | over | first | last | slope | by design | holds |",
         "|---|---|---|---|---|---|---|",
@@ -81,6 +81,8 @@ def curves_table(curves: Sequence[Curve]) -> str:
             f"| {curve.what} | {curve.over} | {ends[0]} | {ends[-1]} | {curve.slope:+.2f} "
             f"| {'flat' if curve.flat else 'grows'} | {verdict} |"
         )
+    if left_out:
+        lines += ["", *(f"- Left out: {what}." for what in left_out)]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from holdfast.bench import vector_data, vectors, warm_data
-from holdfast.bench.measure import Measurement, version_of
+from holdfast.bench.measure import Measurement
 from holdfast.bench.peers import __main__ as command
 from holdfast.bench.peers import (
     key_value,
@@ -23,7 +22,6 @@ from holdfast.bench.peers import (
     point_stores,
     processes,
     saved,
-    scaling,
     time_ranges,
     vector_kinds,
     words,
@@ -31,11 +29,9 @@ from holdfast.bench.peers import (
 from holdfast.bench.peers.contest import Comparison, Contest, Figure, Work
 from holdfast.bench.peers.key_value_stores import Ordered
 from holdfast.bench.peers.kinds import Kind
-from holdfast.bench.peers.sizes import QUICK
 from holdfast.bench.peers.vector_stores import fill
 from holdfast.bench.peers.vectors import nearest_below
-from holdfast.bench.run import QUICK as RUN_QUICK
-from holdfast.bench.run import Run
+from tests.bench.peer_runs import CURVE, TINY, Said
 
 WORK = Work("put", "puts of 1 B", "put", "synced", "append + fdatasync")
 ROW = Comparison(
@@ -48,10 +44,6 @@ ROW = Comparison(
         "Slow": Figure([40.0, 40.0, 40.0]),
     },
 )
-CURVE = scaling.Curve(
-    "get", "get of any", "rows", True,
-    {10: Figure([1e-6, 2e-6, 3e-6]), 1000: Figure([2e-4, 1e-4, 3e-4])},
-)  # fmt: skip
 CLUSTERED = vector_data.clustered(500, 16, 10)
 
 
@@ -216,34 +208,7 @@ def test_a_duration_has_the_unit_that_suits_it(seconds: float, text: str) -> Non
     assert words.duration(seconds) == text
 
 
-def test_a_slope_is_that_of_medians_on_logarithmic_axes() -> None:
-    """Fifty times the cost for a hundred times the rows is nearly in proportion, and not flat."""
-    assert CURVE.slope == pytest.approx(math.log(100) / math.log(100))
-    assert CURVE.holds is False
-    assert dataclasses.replace(CURVE, flat=False).holds is None
-    level = dataclasses.replace(CURVE, points=dict.fromkeys((1, 10, 100), Figure([3.0])))
-    assert level.slope == pytest.approx(0, abs=1e-9)
-    assert level.holds is True
-
-
-def test_the_curves_table_has_both_ends_and_the_verdict() -> None:
-    """One line a curve."""
-    line = words.curves_table([CURVE]).splitlines()[2]
-    assert line == "| get of any | rows | 2 us at 10 | 200 us at 1,000 | +1.00 | flat | no |"
-
-
 # --- a run -------------------------------------------------------------------------------------
-
-
-class Said(Run):
-    """A run that remembers what it says."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), RUN_QUICK)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def counting(order: list[str], name: str) -> Measurement:
@@ -297,11 +262,6 @@ AREAS = {
                   "get", "prefix"},
     "time-ranges": {"write-synced", "write-unsynced", "range", "entity", "get", "scan"},
 }  # fmt: skip
-TINY = dataclasses.replace(
-    QUICK, entries=2000, puts=3, batches=1, calls=3, points=400, entities=4, windows=2,
-    clients=(1, 2), stores=(1, 2), grown=(100, 200), searched=(300, 400), histories=(1, 2),
-    puts_at_once=1, shared_calls=4, shared_puts=4, repetitions=1, long_repetitions=1,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("area", AREAS)
@@ -312,14 +272,6 @@ def test_an_area_has_all_its_rows_with_the_engine_in_each(area: str, tmp_path: P
     assert {row.work.name for row in contest.rows} == AREAS[area]
     assert all(row.ours() for row in contest.rows)
     assert set(contest.left_out.values()) <= {"not installed"}
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_curve_has_a_point_for_each_step(tmp_path: Path) -> None:
-    """On tiny data."""
-    found = scaling.curves(Said(tmp_path), TINY)
-    assert len({curve.name for curve in found}) == len(found) == 17 - (not version_of("faiss-cpu"))
-    assert all(len(curve.points) == 2 for curve in found)
     assert list(tmp_path.iterdir()) == []
 
 

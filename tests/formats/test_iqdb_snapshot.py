@@ -156,7 +156,7 @@ def test_reading_rows_of_any_shape_looks_at_each_a_few_times(
         looked_at += count
         return frombuffer(buffer, dtype, count, offset)
 
-    monkeypatch.setattr(iqdb_core.np, "frombuffer", counting)
+    monkeypatch.setattr(np, "frombuffer", counting)
     _, found = batches(payload)
     assert sum(len(batch.ids) for batch in found) == len(rows)
     assert looked_at <= 10 * len(rows)
