@@ -26,10 +26,12 @@ PATIENCE_S = 600.0
 FILE_SIZE = "bytes of its file"
 """What the time of a worker that starts anew is drawn over."""
 
-_ROW_BYTES = {"fold": 900, "warm": 900, "vectors": 270, "index": 340}
-"""What a row takes here and in the worker at most, files apart, as it was measured at 10,000,000:
-while an approximate index is made of the vectors, and while the index's table moves to a larger
-one."""
+_ROW_BYTES = {"fold": 260, "warm": 200, "vectors": 270, "index": 340}
+"""What an entry, point or row takes in memory, here and in the worker, files apart.
+
+Measured at 10,000,000, at the highest: while a fold replays its log, points are held here to be
+written, an approximate index is made of vectors, and an index's table moves to a larger one.
+"""
 _MEMORY_SHARE = 0.5
 
 Ladder = Mapping[int, Measurement]
