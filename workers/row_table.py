@@ -36,6 +36,7 @@ class RowTable:
         self._pooled = False  # the last block is shared memory with spare room
         self._blocks: list[Rows] = []
         self._map = IdMap()
+        self._below = (0, 0)  # a row, and how many before it are live
 
     # --- changing --------------------------------------------------------------------------
 
@@ -82,6 +83,9 @@ class RowTable:
         rows = rows[self._live[rows]]
         self._live[rows] = False
         self.live_rows -= len(rows)
+        end, live = self._below
+        if end:
+            self._below = end, live - int(np.count_nonzero(rows < end))
         self.changes += 1
         return len(rows)
 
@@ -123,6 +127,12 @@ class RowTable:
     def live(self) -> NDArray[np.bool_]:
         """Whether each row is live; changes as the table does."""
         return self._live[: self.rows]
+
+    def live_below(self, row: int) -> int:
+        """How many of the rows before ``row`` are live; counted only when ``row`` is another one."""
+        if self._below[0] != row:
+            self._below = row, int(np.count_nonzero(self.live[:row]))
+        return self._below[1]
 
     def blocks(self) -> list[Rows]:
         """Every row, in order."""
@@ -196,6 +206,7 @@ class RowTable:
         """Assert that map, masks and blocks agree."""
         self._map.check_invariants()
         assert self.live_rows == np.count_nonzero(self.live)
+        assert self._below[1] == np.count_nonzero(self.live[: self._below[0]])
         live = np.flatnonzero(self.live)
         assert np.array_equal(self.find_live(self.ids[live]), live)
         position = 0

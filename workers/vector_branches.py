@@ -225,7 +225,7 @@ def cow_stats(store: VectorStore) -> CowStats:
     """What a branch has from its parents and of its own."""
     table, inherited = store.table, store.inherited_rows
     row_bytes = _ROW_HEAD_BYTES + 4 * store.dimension
-    shown = int(np.count_nonzero(table.live[:inherited]))
+    shown = table.live_below(inherited)
     local = table.live_rows - shown
     overridden = int(np.count_nonzero(table.find_live(store.inherited_ids) >= inherited))
     hidden = len(store.inherited_ids) - shown - overridden

@@ -104,7 +104,7 @@ class VectorStore:
 
     def own_live_rows(self) -> int:
         """Live rows that lie in this file."""
-        return int(np.count_nonzero(self.table.live[self.inherited_rows :]))
+        return self.table.live_rows - self.table.live_below(self.inherited_rows)
 
     def live_bytes(self) -> int:
         """Bytes of the file that compaction would keep."""

@@ -105,12 +105,14 @@ def _check_blocks(blocks: list[Rows], model: Model, rows: int) -> None:
     st.lists(IDS, max_size=8),
     st.none() | IDS,
     st.integers(1, 20),
+    st.integers(0, 20),
 )
 def test_agrees_with_lists(
     changes: list[Add | Kill],
     asked: list[int],
     after: int | None,
     limit: int,
+    boundary: int,
 ) -> None:
     """Rows added and killed in any order are found by id, by number and in order."""
     table, model = RowTable(DIMENSION), Model()
@@ -138,6 +140,8 @@ def test_agrees_with_lists(
         assert table.ids.tolist() == model.ids
         assert table.live.tolist() == model.live
         assert table.live_rows == sum(model.live)
+        if boundary <= table.rows:
+            assert table.live_below(boundary) == sum(model.live[:boundary])
         found = table.find_live(_array(asked))
         assert found.tolist() == [model.row_of(number) for number in asked]
         assert table.live_in_id_order().tolist() == model.in_id_order()
@@ -185,3 +189,22 @@ def test_unaligned_views_are_taken_as_they_are() -> None:
     wide = _vectors(0, 8).reshape(4, 6)
     table.add(_array([1, 2, 3, 4]), wide[:, 2:5], lasting=True)
     assert table.vectors_at(np.array([3, 0])).tolist() == wide[[3, 0], 2:5].tolist()
+
+
+def test_live_rows_before_a_row_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dies or is added later is taken into account without looking at every row."""
+    table = RowTable(DIMENSION)
+    table.add(_array(list(range(1000))), _vectors(0, 1000))
+    assert table.live_below(600) == 600
+    looked_at: list[int] = []
+    count_nonzero = np.count_nonzero
+
+    def counting(values: NDArray[np.bool_]) -> int:
+        looked_at.append(len(values))
+        return count_nonzero(values)
+
+    monkeypatch.setattr(np, "count_nonzero", counting)
+    table.kill(np.array([0, 5, 599, 600, ABSENT]))
+    table.add(_array([7, 700, 5000]), _vectors(1000, 3))
+    assert table.live_below(600) == 596
+    assert max(looked_at) <= 4
