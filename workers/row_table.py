@@ -129,7 +129,7 @@ class RowTable:
         return self._live[: self.rows]
 
     def live_below(self, row: int) -> int:
-        """How many of the rows before ``row`` are live; counted only when ``row`` is another one."""
+        """How many of the rows before ``row`` are live; counted when ``row`` is another one."""
         if self._below[0] != row:
             self._below = row, int(np.count_nonzero(self.live[:row]))
         return self._below[1]

@@ -247,14 +247,13 @@ class VectorStore:
     def _deleted_in(self, segments: list[VecSegment]) -> NDArray[np.int64]:
         """How many rows of deleted ids each segment has."""
         deleted = np.array(sorted(self.catalog.deleted), np.uint64)
-        ids = self.table.ids
-        return np.array(
-            [
-                np.count_nonzero(sets.contains(deleted, ids[s.first_row : s.first_row + s.rows]))
-                for s in segments
-            ],
-            np.int64,
-        )
+        counts = [np.count_nonzero(sets.contains(deleted, self._dead_ids(s))) for s in segments]
+        return np.array(counts, np.int64)
+
+    def _dead_ids(self, segment: VecSegment) -> NDArray[np.uint64]:
+        """Ids of a segment's dead rows, which are few; those of deleted ids are among them."""
+        rows = slice(segment.first_row, segment.first_row + segment.rows)
+        return self.table.ids[rows][~self.table.live[rows]]
 
     def _smallest(self) -> list[VecSegment]:
         """Small segments to merge, so that few are left."""
@@ -289,11 +288,12 @@ class VectorStore:
 
     def _still_deleted(self, catalog: Catalog) -> set[int]:
         """The deleted ids that some VEC segment still has a row of."""
+        if not catalog.deleted:
+            return set()
         deleted = np.array(sorted(catalog.deleted), np.uint64)
         found = np.zeros(len(deleted), np.bool_)
         for segment in catalog.vecs:
-            ids = self.table.ids[segment.first_row : segment.first_row + segment.rows]
-            found |= sets.contains(np.sort(ids), deleted)
+            found |= sets.contains(np.sort(self._dead_ids(segment)), deleted)
             self.tick()
         return set(deleted[found].tolist())
 

@@ -26,11 +26,11 @@ PATIENCE_S = 600.0
 FILE_SIZE = "bytes of its file"
 """What the time of a worker that starts anew is drawn over."""
 
-_ROW_BYTES = {"fold": 260, "warm": 200, "vectors": 270, "index": 340}
+_ROW_BYTES = {"fold": 260, "warm": 200, "vectors": 270, "index": 360}
 """What an entry, point or row takes in memory, here and in the worker, files apart.
 
 Measured at 10,000,000, at the highest: while a fold replays its log, points are held here to be
-written, an approximate index is made of vectors, and an index's table moves to a larger one.
+written, an approximate index is made of vectors, and an index is opened.
 """
 _MEMORY_SHARE = 0.5
 

@@ -20,7 +20,7 @@ from holdfast.bench.registry import model
 from holdfast.formats import model_artifact
 
 _NAME = "models"
-_SAVES = 3  # each writes the whole file
+_FEW = 3  # of calls that write the whole file, or read a large model
 _ASKED_FOR = 100
 
 
@@ -48,7 +48,7 @@ def draw(drawing: Drawing) -> None:
                      {n: repeated(_asking(one.registry, one.model), sizes.queries)
                       for n, one in filled.items()}, flat=False)  # fmt: skip
         drawing.draw("registry-save", "durable registry.save of one model", "models",
-                     {n: repeated(_saving(one.registry, one.model), _SAVES)
+                     {n: repeated(_saving(one.registry, one.model), _FEW)
                       for n, one in filled.items()}, flat=False)  # fmt: skip
         drawing.draw("registry-reopen", "registry: a worker started anew, to its first answer",
                      FILE_SIZE,
@@ -62,7 +62,7 @@ def draw(drawing: Drawing) -> None:
         registry.save_many(models)
         drawing.draw("registry-load", "registry.get_exact of one model", "bytes of the model",
                      {len(model_artifact.encode(one)):
-                      repeated(_getting(registry, [one.schema_hash]), sizes.queries)
+                      repeated(_getting(registry, [one.schema_hash]), _FEW)
                       for one in models}, flat=False)  # fmt: skip
 
 
