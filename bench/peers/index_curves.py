@@ -28,7 +28,6 @@ def draw(drawing: Drawing) -> None:
     """A search, a row inserted; a worker started anew, of plain rows and of rows with a field."""
     sizes = drawing.sizes
     counts = drawing.fitting("index", sizes.searched)
-    started = "a worker started anew, to its first answer"
     with _filled(drawing, counts, described=False) as indexes:
         asked = {n: Clusters(n, DIMENSION).queries(sizes.queries) for n in indexes}
         drawing.draw("index-search", "index.search, flat: the 10 nearest, exactly", "rows",
@@ -37,12 +36,12 @@ def draw(drawing: Drawing) -> None:
         drawing.draw("index-insert", "durable index.insert_batch of one row", "rows",
                      {n: repeated(_inserting(index, asked[n], n), sizes.queries)
                       for n, (_, index) in indexes.items()}, flat=True)  # fmt: skip
-        drawing.draw("index-reopen", f"index: {started}", FILE_SIZE,
-                     _reopenings(indexes), flat=False)  # fmt: skip
+        drawing.draw("index-reopen", "index: a worker started anew, to its first answer",
+                     FILE_SIZE, _reopenings(indexes), flat=False)  # fmt: skip
     # Without the largest, as each row's metadata is read by itself.
     with _filled(drawing, counts[:-1], described=True) as indexes:
-        drawing.draw("index-reopen-described", f"index of rows with a field: {started}", FILE_SIZE,
-                     _reopenings(indexes), flat=False)  # fmt: skip
+        drawing.draw("index-reopen-described", "index with metadata: a worker started anew",
+                     FILE_SIZE, _reopenings(indexes), flat=False)  # fmt: skip
 
 
 _Indexes = dict[int, tuple[holdfast.Engine, holdfast.Index]]
