@@ -22,6 +22,7 @@ from holdfast.bench.warm import settle
 
 _NAME = "rows"
 _PARTS = 100
+_Indexes = dict[int, tuple[holdfast.Engine, holdfast.Index]]
 
 
 def draw(drawing: Drawing) -> None:
@@ -42,9 +43,6 @@ def draw(drawing: Drawing) -> None:
     with _filled(drawing, counts[:-1], described=True) as indexes:
         drawing.draw("index-reopen-described", "index with metadata: a worker started anew",
                      FILE_SIZE, _reopenings(indexes), flat=False)  # fmt: skip
-
-
-_Indexes = dict[int, tuple[holdfast.Engine, holdfast.Index]]
 
 
 @contextlib.contextmanager

@@ -201,7 +201,7 @@ def test_live_rows_before_a_row_are_counted_once(monkeypatch: pytest.MonkeyPatch
 
     def counting(values: NDArray[np.bool_]) -> int:
         looked_at.append(len(values))
-        return count_nonzero(values)
+        return int(count_nonzero(values))
 
     monkeypatch.setattr(np, "count_nonzero", counting)
     table.kill(np.array([0, 5, 599, 600, ABSENT]))

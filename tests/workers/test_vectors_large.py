@@ -34,7 +34,7 @@ def most_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
     def counting(values: NDArray[np.bool_]) -> int:
         seen.append(len(values))
-        return count_nonzero(values)
+        return int(count_nonzero(values))
 
     monkeypatch.setattr(np, "sort", sorting)
     monkeypatch.setattr(np, "count_nonzero", counting)
