@@ -92,6 +92,28 @@ class Kill(msgspec.Struct, frozen=True):
     recovery_ms: float
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A process of clients that ended before the run did."""
+
+    process: str
+    """``clients N``."""
+    pid: int
+    second: float
+    """Since measuring began; below 0 in the warm-up."""
+    clients: int
+    """That worked in it; each may have had a call under way."""
+    how: str
+    """By which signal, or with which exit code."""
+
+    def text(self) -> str:
+        """All of it in words."""
+        return (
+            f"{self.process} (process {self.pid}, with {self.clients} of the clients) {self.how} at "
+            f"{self.second:.1f} s; calls it had not told of are not counted, and what it wrote was "
+            "not read back"
+        )
+
+
 class Check(msgspec.Struct, frozen=True):
     """A question about a run as a whole; ``held`` None: the run was too short to tell."""
 
@@ -143,11 +165,13 @@ class Outcome(msgspec.Struct, frozen=True):
     limit: Limit | None = None
     unmade: int = 0
     """Calls that were due before the end, and not made because the clients were late."""
+    lost: list[Lost] = []
+    """Processes of clients; the figures are without what these had not told yet."""
 
     @property
     def ok(self) -> bool:
-        """No error and no wrong read."""
-        return not (self.errors or self.wrong_reads)
+        """No error and no wrong read, and nobody is missing."""
+        return not (self.errors or self.wrong_reads or self.lost)
 
     @property
     def calls(self) -> int:

@@ -15,9 +15,10 @@ _LATENCIES = ("p50", "p90", "p99", "p99_9", "p99_99", "max")
 
 def page(outcome: Outcome) -> str:
     """The whole page."""
+    wrong = [*(lost.text() for lost in outcome.lost), *outcome.texts]
     sections = [
         _head(outcome),
-        *([section("What went wrong", _texts(outcome.texts))] if outcome.texts else []),
+        *([section("What went wrong", _texts(wrong))] if wrong else []),
         *([section("Highest rate", _limit(outcome.limit))] if outcome.limit is not None else []),
         section("Operations", _operations(outcome.operations)),
         section("Distribution of latency", _distributions(outcome.operations)),
@@ -49,6 +50,11 @@ def _head(outcome: Outcome) -> str:
     )
     if outcome.unmade:
         text += f" The clients were late: {outcome.unmade:,} calls were due and not made."
+    if outcome.lost:
+        text += (
+            f" {len(outcome.lost)} of {settings.processes} processes of clients ended before their "
+            "time."
+        )
     described = f"<p>{escape(settings.description)}</p>" if settings.description else ""
     return (
         f"<h1>holdfast load: {escape(settings.profile)}</h1>{described}"

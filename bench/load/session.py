@@ -19,7 +19,7 @@ import holdfast
 from holdfast.bench.load.crew import Crew
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.member import Orders, Round, Told
-from holdfast.bench.load.outcome import Kill, Moment, Operation, Outcome, Settings
+from holdfast.bench.load.outcome import Kill, Lost, Moment, Operation, Outcome, Settings
 from holdfast.bench.load.profile import Profile
 from holdfast.bench.load.stability import P99_SHARE, checks
 from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
@@ -154,7 +154,16 @@ class Session:
         self._wish = wish
         self._engine = engine
         self._crew = crew
+        self._measures = 0.0
         self.interrupted = False
+
+    @property
+    def lost(self) -> list[Lost]:
+        """Processes of clients that have ended before their time."""
+        return [
+            Lost(one.name, one.pid, round(one.at - self._measures, 3), one.clients, one.how)
+            for one in self._crew.ended
+        ]
 
     def round(
         self, rate: float | None, warm_up_s: float, seconds: float, show: Show,
@@ -164,7 +173,7 @@ class Session:
         watcher = Watcher(self._engine, self._crew.pids)
         watcher.look()
         begins = time.monotonic() + _STARTING_S
-        measures = begins + warm_up_s
+        measures = self._measures = begins + warm_up_s
         totals = Totals()
         killer = Killer(self._engine, kill_every_s or 1.0, self._wish.seed)
         if kill_every_s is not None:
@@ -186,17 +195,23 @@ class Session:
     ) -> None:  # fmt: skip
         """Make a moment of what the members say, as often as each has said something."""
         latest: dict[int, list[Told]] = {}
+
+        def end_moment() -> None:
+            second = time.monotonic() - measures
+            if second > 0:
+                totals.add_part(second, latest, self._wish.seconds)
+                moment = _moment(second, latest, watcher, killer)
+                totals.moments.append(moment)
+                show(moment, _recent(latest))
+            latest.clear()
+
         for number, told in heard:
             totals.add(told)
             latest.setdefault(number, []).append(told)
-            if len(latest) == self._wish.processes:
-                now = time.monotonic()
-                if now > measures:
-                    totals.add_part(now - measures, latest, self._wish.seconds)
-                    moment = _moment(now - measures, latest, watcher, killer)
-                    totals.moments.append(moment)
-                    show(moment, _recent(latest))
-                latest.clear()
+            if self._crew.present <= latest.keys():
+                end_moment()
+        if latest:  # whoever was still to say something is lost
+            end_moment()
 
     def audit(self, totals: Totals) -> None:
         """Have the members read everything back; they end with that."""
@@ -204,6 +219,8 @@ class Session:
             totals.audited += told.audited
             totals.wrong["read back"] += told.audit_wrong
             totals.texts += told.texts[: _TEXTS_MAX - len(totals.texts)]
+        said = [f"{one.name}: {one.said}" for one in self._crew.ended if one.said]
+        totals.texts += said[: _TEXTS_MAX - len(totals.texts)]
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -241,6 +258,7 @@ class Session:
             texts=totals.texts,
             checks=checks(moments, totals.first, totals.last),
             unmade=totals.unmade,
+            lost=self.lost,
         )
 
 

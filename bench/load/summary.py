@@ -21,6 +21,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
         + (f", {outcome.unmade:,} calls due and not made" if outcome.unmade else "")
         + (", interrupted" if outcome.interrupted else "")
     )
+    for lost in outcome.lost:
+        yield lost.text()
     yield ""
     yield f"{'ms from the intended start':28}{'calls/s':>10}" + "".join(
         f"{column.replace('_', '.'):>10}" for column in _COLUMNS

@@ -14,6 +14,7 @@ import holdfast
 from holdfast.bench.drill.serving import left_after
 from holdfast.bench.load import outcome as outcomes
 from holdfast.bench.load.killing import Killer
+from holdfast.bench.load.live import Live
 from holdfast.bench.load.profile import OPERATIONS
 from tests.engine.cli_runner import PROGRAM, Cli, Result
 
@@ -91,7 +92,7 @@ def test_the_outcome_is_one_json_object_with_documented_keys(cli: Cli, profile: 
 def test_every_key_is_documented() -> None:
     """Each field of what an outcome holds, and each operation, is named in the documentation."""
     fields = {name for struct in structs() for name in struct.__struct_fields__}
-    assert len(structs()) == 10
+    assert len(structs()) == 11
     assert fields - documented() == set()
     assert {name for names in OPERATIONS.values() for name in names} - documented() == set()
 
@@ -165,6 +166,33 @@ def test_a_wrong_read_is_exit_code_1(
     assert ran.json["ok"] is False
     assert ran.json["wrong_reads"] > 0
     assert any("is not there" in text for text in ran.json["texts"])
+
+
+def test_a_report_is_written_although_clients_were_lost(
+    cli: Cli, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a process of clients is killed the exit code is 1, and JSON and page are there and say
+    which process, by which signal."""
+    shown: list[float] = []
+
+    def kill(live: Live, moment: outcomes.Moment, operations: object) -> None:
+        shown.append(moment.second)
+        if len(shown) == 1:
+            (pid,) = [one.pid for one in moment.processes if one.name == "clients 2"]
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Live, "show", kill)
+    ran = load(
+        cli, profile, "--seconds", 2.5, "--warm-up", 0, "--clients", 2, "--processes", 2,
+        "--report", "page.html", "--json",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert (ran.json["ok"], ran.json["errors"], ran.json["wrong_reads"]) == (False, 0, 0)
+    (lost,) = ran.json["lost"]
+    assert (lost["process"], lost["clients"]) == ("clients 2", 1)
+    page = Path("page.html").read_text()
+    assert "1 of 2 processes of clients ended before their time" in page
+    assert f"(process {lost['pid']}, with 1 of the clients) was killed by SIGKILL" in page
 
 
 def test_ctrl_c_ends_it_with_a_report(profile: Path) -> None:
