@@ -13,8 +13,9 @@ from holdfast.bench.load.limit import find_limit
 from holdfast.bench.load.live import Live
 from holdfast.bench.load.outcome import Outcome
 from holdfast.bench.load.page import page
-from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.session import PREFIX, Wish, run
 from holdfast.bench.load.summary import lines
+from holdfast.bench.scratch import swept
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
@@ -48,6 +49,8 @@ class Settings:
 def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
     """Run a load and print what came of it; whether nothing failed and no read was wrong."""
     wish = wished(settings)
+    for name in swept(PREFIX, os.getcwd()):
+        print(f"removed {name}, which a load test that was killed had left here", file=sys.stderr)
     with Live(wish, quiet=as_json) as live:
         if settings.find_limit:
             outcome = find_limit(wish, settings.objective_ms, live.say, live.show)

@@ -108,9 +108,9 @@ class Lost(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """All of it in words."""
         return (
-            f"{self.process} (process {self.pid}, with {self.clients} of the clients) {self.how} at "
-            f"{self.second:.1f} s; calls it had not told of are not counted, and what it wrote was "
-            "not read back"
+            f"{self.process} (process {self.pid}, with {self.clients} of the clients) {self.how} "
+            f"at {self.second:.1f} s; calls it had not told of are not counted, and what it wrote "
+            "was not read back"
         )
 
 

@@ -8,7 +8,6 @@
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +25,14 @@ from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
 from holdfast.bench.load.watching import Watcher
 from holdfast.bench.load.work import preload
 from holdfast.bench.measure import machine_facts, version_of
+from holdfast.bench.scratch import scratch
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
 _TEXTS_MAX = 20
 _STARTING_S = 0.2
+PREFIX = ".load-"
+"""Of the directory with the stores."""
 Show = Callable[[Moment, Sequence[Recent]], None]
 """Gets a moment, and each operation's part in it."""
 Say = Callable[[str], None]
@@ -316,7 +318,7 @@ def session(wish: Wish, say: Say, directory: str | None = None) -> Iterator[tupl
     wish.check()
     Histogram()  # says now if it cannot be made
     with (
-        tempfile.TemporaryDirectory(prefix=".load-", dir=directory or os.getcwd()) as data,
+        scratch(PREFIX, directory or os.getcwd()) as data,
         holdfast.open(data) as engine,
     ):
         for store in wish.profile.stores:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast.bench.drill.serving import left_after
+from holdfast.bench.drill.serving import PATIENCE_S, left_after
 from holdfast.bench.load import outcome as outcomes
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.live import Live
@@ -193,6 +193,24 @@ def test_a_report_is_written_although_clients_were_lost(
     page = Path("page.html").read_text()
     assert "1 of 2 processes of clients ended before their time" in page
     assert f"(process {lost['pid']}, with 1 of the clients) was killed by SIGKILL" in page
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(cli: Cli, profile: Path) -> None:
+    """A load test that is killed leaves its stores; the next one in the same place says that it
+    removes them, and does."""
+    arguments = ["load", "--profile", str(profile), "--seconds", "3600", "--warm-up", "0"]
+    with subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "3600 s" in line:
+                break
+        process.kill()
+    (left,) = profile.parent.glob(".load-*")
+    assert not left_after(left, PATIENCE_S)
+    ran = load(cli, profile, "--seconds", 0.2, "--warm-up", 0, "--json")
+    assert ran.code == 0
+    assert f"removed {left.name}, which a load test that was killed had left here" in ran.err
+    assert os.listdir() == ["mine.toml"]
 
 
 def test_ctrl_c_ends_it_with_a_report(profile: Path) -> None:
