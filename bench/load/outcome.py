@@ -115,12 +115,13 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A question about a run as a whole; ``held`` None: the run was too short to tell."""
+    """A question about a run as a whole; ``held`` None: it cannot be told, and ``unclear`` why."""
 
     name: str
     figure: str
     limit: str
     held: bool | None
+    unclear: str = ""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -168,10 +168,16 @@ def _checks(checks: Sequence[Check]) -> str:
     words = {
         True: '<strong class="held">yes</strong>',
         False: '<strong class="broken">no</strong>',
-        None: '<span class="not-covered">too short to tell</span>',
     }
     rows = [
-        (escape(check.name), words[check.held], escape(check.figure), escape(check.limit))
+        (
+            escape(check.name),
+            f'<span class="not-covered">open: {escape(check.unclear)}</span>'
+            if check.held is None
+            else words[check.held],
+            escape(check.figure),
+            escape(check.limit),
+        )
         for check in checks
     ]
     return table(("question", "answer", "figure", "limit"), rows, 4)

@@ -44,9 +44,10 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield from _limit(outcome.limit)
     if outcome.checks:
         yield ""
-        words = {True: "yes", False: "NO", None: "too short to tell"}
+        words = {True: "yes", False: "NO"}
         for check in outcome.checks:
-            yield f"{check.name}: {words[check.held]} ({check.figure}; {check.limit})"
+            word = f"open, {check.unclear}" if check.held is None else words[check.held]
+            yield f"{check.name}: {word} ({check.figure}; {check.limit})"
     for text in outcome.texts:
         yield f"! {text}"
 

@@ -60,7 +60,7 @@ def outcome(moments: int = 60) -> Outcome:
         kills=[Kill(5.0, "fold", 88.8), Kill(10.0, "vectors", 99.9), Kill(15.0, "fold", 123.4)],
         restarts=4, errors=0, wrong_reads=0, read_back=30_250, texts=[],
         checks=[Check("files are bounded", "9.7 MiB", "2 x 4.5 MiB", True),
-                Check("memory is flat", "+6.3 MiB/h", "1 MiB/h", None)],
+                Check("memory is flat", "+6.3 MiB/h", "1 MiB/h", None, "the run was short")],
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_everything_is_there() -> None:
         "durability always", "a worker killed every 5 s", "seed 4711", "vectors query234,56777.7",
         "1.223.3314.4455.5566.66177", "0.617.22", "3 workers were killed; 1 more were started",
         "fold2106123", "files are boundedyes9.7 MiB2 x 4.5 MiB",
-        "memory is flattoo short to tell+6.3 MiB/h", "numpy 2.4.6", "1.2.3",
+        "memory is flatopen: the run was short+6.3 MiB/h", "numpy 2.4.6", "1.2.3",
         "5 s: fold killed, served again after 89 ms",
     ):  # fmt: skip
         assert said in reader.text, said
