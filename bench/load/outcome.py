@@ -2,6 +2,9 @@
 
 import msgspec
 
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "p99_99": 99.99}
+"""Those of the calls of an operation, by their keys."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """What was asked for."""
@@ -82,6 +85,12 @@ class Operation(msgspec.Struct, frozen=True):
     service_ms: dict[str, float]
     curve: list[tuple[float, float]]
     """(percentile, milliseconds) of latency."""
+
+    def tells(self, name: str) -> bool:
+        """Whether there were calls enough for a figure: a call beyond a percentile, at least."""
+        # The curve goes as far as there is one, and then to the slowest.
+        least = max((percentile for percentile, _ in self.curve[:-1]), default=0.0)
+        return name in ("min", "max") or PERCENTILES[name] <= least
 
 
 class Kill(msgspec.Struct, frozen=True):

@@ -71,9 +71,9 @@ def _operations(operations: Sequence[Operation]) -> str:
             escape(f"{one.store} {one.operation}"),
             f"{one.count:,}",
             f"{one.per_second:,.1f}",
-            *(_ms(one.latency_ms[name]) for name in _LATENCIES),
-            _ms(one.service_ms["p50"]),
-            _ms(one.service_ms["p99"]),
+            *(_told(one, one.latency_ms, name) for name in _LATENCIES),
+            _told(one, one.service_ms, "p50"),
+            _told(one, one.service_ms, "p99"),
             f"{one.errors:,}",
             f"{one.wrong_reads:,}",
         )
@@ -85,9 +85,13 @@ def _operations(operations: Sequence[Operation]) -> str:
     )  # fmt: skip
     note = (
         "<p>Times are in milliseconds. Latency counts from the moment a call was due, service time "
-        "from the moment it was made.</p>"
+        "from the moment it was made. Of fewer calls than a percentile needs, there is a dash.</p>"
     )
     return note + table(heads, rows, 1)
+
+
+def _told(operation: Operation, times_ms: dict[str, float], name: str) -> str:
+    return _ms(times_ms[name]) if operation.tells(name) else "-"
 
 
 def _ms(value: float) -> str:

@@ -35,7 +35,7 @@ SPACE: dict[str, tuple[float, int]] = {
 _BESIDE = 2 * MIB
 """What may lie beside any store: its ledger, caches."""
 _NOTHING = 64 << 10
-"""A store in which less than this counts has shown nothing: what is allowed beside it is more."""
+"""Where less than this counts a store has shown nothing: what is allowed beside it is more."""
 
 
 def checks(moments: Sequence[Moment], first: Histogram, last: Histogram) -> list[Check]:
@@ -143,7 +143,9 @@ def _disk(moments: Sequence[Moment]) -> Iterable[Check]:
         if not told:
             unclear = "the store never said what of its files counts"
         elif live < _NOTHING and bounded:
-            unclear = f"next to nothing is in it, and {allowed / MIB:g} MiB are allowed beside that"
+            unclear = (
+                f"next to nothing counts yet, and {allowed / MIB:g} MiB are allowed beside that"
+            )
         weak = ", which is most of it" if factor * live < allowed else ""
         yield _answered(
             f"files of the {store} store are bounded", f"{taken / MIB:.1f} MiB",

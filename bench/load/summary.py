@@ -1,8 +1,8 @@
 """An outcome as text for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from holdfast.bench.load.outcome import Limit, Outcome
+from holdfast.bench.load.outcome import Check, Limit, Outcome
 
 _COLUMNS = ("p50", "p99", "p99_9", "max")
 
@@ -28,7 +28,10 @@ def lines(outcome: Outcome) -> Iterator[str]:
         f"{column.replace('_', '.'):>10}" for column in _COLUMNS
     )
     for operation in outcome.operations:
-        figures = "".join(f"{operation.latency_ms[column]:10.2f}" for column in _COLUMNS)
+        figures = "".join(
+            f"{operation.latency_ms[column]:10.2f}" if operation.tells(column) else f"{'-':>10}"
+            for column in _COLUMNS
+        )
         name = f"{operation.store} {operation.operation}"
         yield f"{name:28}{operation.per_second:10.1f}{figures}"
     if outcome.kills:
@@ -44,12 +47,20 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield from _limit(outcome.limit)
     if outcome.checks:
         yield ""
-        words = {True: "yes", False: "NO"}
-        for check in outcome.checks:
-            word = f"open, {check.unclear}" if check.held is None else words[check.held]
-            yield f"{check.name}: {word} ({check.figure}; {check.limit})"
+        yield from _checks(outcome.checks)
     for text in outcome.texts:
         yield f"! {text}"
+
+
+def _checks(checks: Sequence[Check]) -> Iterator[str]:
+    """The answers, and one line for each reason why there is none."""
+    for check in checks:
+        if check.held is not None:
+            word = "yes" if check.held else "NO"
+            yield f"{check.name}: {word} ({check.figure}; {check.limit})"
+    for reason in dict.fromkeys(check.unclear for check in checks if check.held is None):
+        names = ", ".join(check.name for check in checks if check.unclear == reason)
+        yield f"open, {reason}: {names}"
 
 
 def _limit(limit: Limit) -> Iterator[str]:

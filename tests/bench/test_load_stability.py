@@ -141,7 +141,7 @@ def test_a_store_with_next_to_nothing_in_it_is_not_praised() -> None:
     and files beyond that do not; where that is most of the bound, this is said."""
     idle = answers(1800, live_bytes=1000)["files"]
     assert (idle.held, idle.unclear) == (
-        None, "next to nothing is in it, and 12 MiB are allowed beside that"
+        None, "next to nothing counts yet, and 12 MiB are allowed beside that"
     )  # fmt: skip
     assert answers(1800, live_bytes=1000, file_bytes=lambda s: 13 * MIB)["files"].held is False
     little, much = answers(1800, live_bytes=5 * MIB)["files"], answers(1800)["files"]
