@@ -22,6 +22,7 @@ from holdfast.workers.message import Durability
 CLIENTS_MAX = 1024
 SEED_MAX = (1 << 63) - 1
 LIMIT_STEP_S = 10.0
+OBJECTIVE_MS = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Settings:
     durability: str | None
     kill_every_s: float | None
     find_limit: bool
-    objective_ms: float
+    objective_ms: float | None
     asynchronous: bool
     seed: int | None
     page: str | None
@@ -53,7 +54,8 @@ def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
         print(f"removed {name}, which a load test that was killed had left here", file=sys.stderr)
     with Live(wish, quiet=as_json) as live:
         if settings.find_limit:
-            outcome = find_limit(wish, settings.objective_ms, live.say, live.show)
+            objective_ms = settings.objective_ms or OBJECTIVE_MS
+            outcome = find_limit(wish, objective_ms, live.say, live.show)
         else:
             outcome = run(wish, live.say, live.show)
     if as_json:
@@ -80,6 +82,8 @@ def wished(settings: Settings) -> Wish:
     if settings.closed and (settings.rate is not None or settings.find_limit):
         other = "--rate" if settings.rate is not None else "--find-limit"
         raise InvalidArgument(f"--closed and {other} exclude each other")
+    if settings.objective_ms is not None and not settings.find_limit:
+        raise InvalidArgument("--objective-ms is for --find-limit only")
     numbers = {
         "--rate": settings.rate, "--seconds": settings.seconds,
         "--kill-every": settings.kill_every_s, "--objective-ms": settings.objective_ms,
@@ -105,6 +109,11 @@ def wished(settings: Settings) -> Wish:
                 raise InvalidArgument(f"--stores {kind!r} is none of {known}")
         profile = profiles.only(profile, kinds)
     seconds = settings.seconds or (LIMIT_STEP_S if settings.find_limit else 30.0)
+    if settings.kill_every_s is not None and settings.kill_every_s >= seconds:
+        raise InvalidArgument(
+            f"--kill-every {settings.kill_every_s:g} kills nothing in the {seconds:g} seconds that "
+            "are measured"
+        )
     seed = random.SystemRandom().getrandbits(32) if settings.seed is None else settings.seed
     rate = None if settings.closed else settings.rate or profile.rate
     wish = Wish(

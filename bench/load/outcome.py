@@ -88,9 +88,10 @@ class Operation(msgspec.Struct, frozen=True):
 
     def tells(self, name: str) -> bool:
         """Whether there were calls enough for a figure: a call beyond a percentile, at least."""
+        if name not in PERCENTILES:
+            return bool(self.curve)
         # The curve goes as far as there is one, and then to the slowest.
-        least = max((percentile for percentile, _ in self.curve[:-1]), default=0.0)
-        return name in ("min", "max") or PERCENTILES[name] <= least
+        return PERCENTILES[name] <= max((one for one, _ in self.curve[:-1]), default=0.0)
 
 
 class Kill(msgspec.Struct, frozen=True):

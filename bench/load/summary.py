@@ -24,7 +24,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
     for lost in outcome.lost:
         yield lost.text()
     yield ""
-    yield f"{'ms from the intended start':28}{'calls/s':>10}" + "".join(
+    counted_from = "the call" if settings.rate is None else "the intended start"
+    yield f"{f'ms from {counted_from}':28}{'calls/s':>10}" + "".join(
         f"{column.replace('_', '.'):>10}" for column in _COLUMNS
     )
     for operation in outcome.operations:
@@ -68,6 +69,6 @@ def _limit(limit: Limit) -> Iterator[str]:
         word = "holds" if step.held else step.why_not
         yield f"{step.rate:10.0f}/s: {step.reached:.0f}/s made, p99 {step.p99_ms:.1f} ms, {word}"
     if limit.highest_rate is None:
-        yield f"no rate holds p99 at {limit.objective_ms:g} ms"
+        yield f"no rate that was tried has p99 within {limit.objective_ms:g} ms"
     else:
-        yield f"highest rate with p99 at {limit.objective_ms:g} ms: {limit.highest_rate:.0f}/s"
+        yield f"highest rate with p99 within {limit.objective_ms:g} ms: {limit.highest_rate:.0f}/s"

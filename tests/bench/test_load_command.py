@@ -106,6 +106,7 @@ def test_the_summary_is_text(cli: Cli, profile: Path) -> None:
     )  # fmt: skip
     assert ran.code == 0
     assert "closed loop, durability never" in ran.out
+    assert "ms from the call " in ran.out
     assert "0 errors, 0 wrong reads, 8 keys read back" in ran.out
     assert re.search(r"^warm append +\d", ran.out, re.MULTILINE)
     assert "fold" not in ran.out
@@ -122,7 +123,10 @@ def test_the_summary_is_text(cli: Cli, profile: Path) -> None:
         (["--seconds", "inf"], "--seconds inf is not between"),
         (["--warm-up", -1], "--warm-up -1 is not between"),
         (["--kill-every", 0], "--kill-every 0 is not between"),
-        (["--objective-ms", 0], "--objective-ms 0 is not between"),
+        (["--find-limit", "--objective-ms", 0], "--objective-ms 0 is not between"),
+        (["--objective-ms", 5], "--objective-ms is for --find-limit only"),
+        (["--kill-every", 9, "--seconds", 9], "--kill-every 9 kills nothing in the 9 seconds"),
+        (["--kill-every", 10, "--find-limit"], "--kill-every 10 kills nothing in the 10 seconds"),
         (["--seed", -1], "--seed -1 is not between"),
         (["--closed", "--rate", 5], "--closed and --rate exclude each other"),
         (["--closed", "--find-limit"], "--closed and --find-limit exclude each other"),

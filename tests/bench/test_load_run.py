@@ -15,11 +15,11 @@ import pytest
 import holdfast
 from holdfast.bench.drill.serving import left_after, until
 from holdfast.bench.load import profile as profiles
-from holdfast.bench.load.crew import Crew, MemberFailed
+from holdfast.bench.load.crew import Crew, Ended, MemberFailed
 from holdfast.bench.load.member import Member, Orders, Round, Told
 from holdfast.bench.load.outcome import Moment
 from holdfast.bench.load.profile import OPERATIONS, Profile
-from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.session import Session, Totals, Wish, run
 from holdfast.bench.load.timings import Recent
 from holdfast.bench.load.work import preload, work_of
 from holdfast.formats.errors import InvalidArgument
@@ -316,6 +316,20 @@ def test_a_run_outlives_its_clients(
     assert (outcome.seconds == 3.0) is (processes > 1)
     assert not left_after(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_words_of_who_was_lost_are_told(tmp_path: Path) -> None:
+    """What a lost process of clients wrote to standard error is among the texts of the run."""
+    ended = Ended("clients 2", 7, 3, 5.0, "ended with exit code 1", "MemoryError: no more")
+    crew: Any = SimpleNamespace(audit=lambda: iter([Told("audited", audited=4)]), ended=[ended])
+    engine: Any = None
+    session, totals = Session(wish(tiny("fold")), engine, crew), Totals()
+    session.audit(totals)
+    assert (totals.audited, totals.texts) == (4, ["clients 2: MemoryError: no more"])
+    (lost,) = session.outcome(totals, str(tmp_path)).lost
+    assert (lost.process, lost.pid, lost.clients, lost.how) == (
+        "clients 2", 7, 3, "ended with exit code 1"
+    )  # fmt: skip
 
 
 def test_members_do_not_outlive_who_started_them(tmp_path: Path) -> None:
