@@ -107,7 +107,7 @@ def _how(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
-    memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+    memory = " (as the system does when memory runs out)" if -code == signal.SIGKILL else ""
     return f"was killed by {name}{memory}"
 
 

@@ -152,11 +152,13 @@ class Totals:
 class Session:
     """Stores that are filled, and clients that are ready."""
 
-    def __init__(self, wish: Wish, engine: holdfast.Engine, crew: Crew) -> None:
+    def __init__(self, wish: Wish, engine: holdfast.Engine, crew: Crew, say: Say) -> None:
         self._wish = wish
+        self._say = say
         self._engine = engine
         self._crew = crew
         self._measures = 0.0
+        self._said_lost = 0
         self.interrupted = False
 
     @property
@@ -206,6 +208,7 @@ class Session:
                 totals.moments.append(moment)
                 show(moment, _recent(latest))
             latest.clear()
+            self._say_who_is_lost()
 
         for number, told in heard:
             totals.add(told)
@@ -214,6 +217,12 @@ class Session:
                 end_moment()
         if latest:  # whoever was still to say something is lost
             end_moment()
+        self._say_who_is_lost()
+
+    def _say_who_is_lost(self) -> None:
+        for one in self._crew.ended[self._said_lost :]:
+            self._say(f"{one.name} {one.how}")
+        self._said_lost = len(self._crew.ended)
 
     def audit(self, totals: Totals) -> None:
         """Have the members read everything back; they end with that."""
@@ -327,7 +336,7 @@ def session(wish: Wish, say: Say, directory: str | None = None) -> Iterator[tupl
         say(f"starting {wish.clients} clients in {wish.processes} processes")
         with Crew(wish.orders(data)) as crew:
             crew.wait_ready()
-            running = Session(wish, engine, crew)
+            running = Session(wish, engine, crew, say)
             with running.interruptible():
                 yield running, data
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import queue
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -304,11 +305,13 @@ def test_a_run_outlives_its_clients(
 
     seconds = 3.0 if processes > 1 else 3600.0
     wanted = wish(tiny("fold"), processes=processes, seconds=seconds, kill_every_s=None)
-    outcome = run(wanted, silent, kill)
+    said: list[str] = []
+    outcome = run(wanted, said.append, kill)
     (lost,) = outcome.lost
     assert (lost.process, lost.pid) == (f"clients {processes}", killed[0])
-    assert lost.how == "was killed by SIGKILL, as the system does when memory runs out"
+    assert lost.how == "was killed by SIGKILL (as the system does when memory runs out)"
     assert outcome.moments[0].second <= lost.second
+    assert f"{lost.process} {lost.how}" in said
     assert (outcome.errors, outcome.wrong_reads) == (0, 0)
     assert not outcome.ok
     assert outcome.calls == sum(sum(one.stores.values()) for one in outcome.moments) > 0
@@ -318,12 +321,39 @@ def test_a_run_outlives_its_clients(
     assert list(tmp_path.iterdir()) == []
 
 
+_HALF = """
+import os, signal, sys
+sys.stdout.buffer.write(b'{"what":"ready"}\\n{"what":"wor')
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_member_may_be_killed_in_the_middle_of_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process of clients was about to say when it was killed is left out, and it is lost
+    like any other."""
+    start = subprocess.Popen
+
+    def half(arguments: list[str], **options: Any) -> Any:
+        return start([arguments[0], "-c", _HALF], **options)
+
+    monkeypatch.setattr("holdfast.bench.load.crew.subprocess.Popen", half)
+    with Crew([orders(tmp_path)]) as crew:
+        crew.wait_ready()
+        assert list(crew.round(Round(0.0, 0.0, 0.0, None))) == []
+        assert list(crew.audit()) == []
+    (ended,) = crew.ended
+    assert ended.how.startswith("was killed by SIGKILL")
+
+
 def test_the_last_words_of_who_was_lost_are_told(tmp_path: Path) -> None:
     """What a lost process of clients wrote to standard error is among the texts of the run."""
     ended = Ended("clients 2", 7, 3, 5.0, "ended with exit code 1", "MemoryError: no more")
     crew: Any = SimpleNamespace(audit=lambda: iter([Told("audited", audited=4)]), ended=[ended])
     engine: Any = None
-    session, totals = Session(wish(tiny("fold")), engine, crew), Totals()
+    session, totals = Session(wish(tiny("fold")), engine, crew, silent), Totals()
     session.audit(totals)
     assert (totals.audited, totals.texts) == (4, ["clients 2: MemoryError: no more"])
     (lost,) = session.outcome(totals, str(tmp_path)).lost
