@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -15,7 +14,7 @@ from rich.markdown import Markdown
 from holdfast.bench import report, transport
 from holdfast.bench.groups import GROUPS
 from holdfast.bench.measure import Row, machine_facts
-from holdfast.bench.run import FULL, QUICK, Run
+from holdfast.bench.run import FULL, QUICK, Run, directory_of
 
 KINDS = ("vectors", "warm", "index")
 """Each stands for every group whose name begins with it."""
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no such benchmark: {', '.join(unknown)}; there are: {known}", file=sys.stderr)
         return 2
     where = options.directory or os.getcwd()
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=where) as directory:
+    with directory_of(where) as directory:
         machine = machine_facts(directory)
         run = Run(directory, QUICK if options.quick else FULL)
         rows = _rows(run, names)

@@ -4,6 +4,7 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Iterable
 
 import holdfast
 from holdfast.formats.checksum import crc32
@@ -68,6 +69,15 @@ def read_log(path: str) -> dict[bytes, int]:
                 raise ValueError(f"damaged at {offset}")
         offset = stop
     return table
+
+
+def read_files(paths: Iterable[str]) -> None:
+    """Read files as a whole, in pieces of 1 MiB, into memory that is there already."""
+    piece = bytearray(1 << 20)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(piece):
+                pass
 
 
 def write_and_sync(path: str, size: int) -> None:

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from rich.table import Table
 from holdfast.bench import report
 from holdfast.bench.groups import GROUPS
 from holdfast.bench.measure import Row, machine_facts, version_of
-from holdfast.bench.run import FULL, QUICK, Run
+from holdfast.bench.run import FULL, QUICK, Run, directory_of
 
 KEPT_IN = os.path.join("build", "budgets")
 BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -155,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.makedirs(options.keep, exist_ok=True)
     sizes = QUICK if options.quick else FULL
     found: dict[str, dict[str, Measured]] = {}
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.getcwd()) as directory:
+    with directory_of(os.getcwd()) as directory:
         run = Run(directory, sizes)
         for store in BUDGETS:
             groups = [name for name in BUDGETS[store] if store in asked or name in asked]

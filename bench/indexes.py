@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import holdfast
 from holdfast import PersistedIndex
 from holdfast.bench import vector_data
-from holdfast.bench.bare import write_and_sync
+from holdfast.bench.bare import read_files, write_and_sync
 from holdfast.bench.measure import Row, at_least, in_turn, medians, seconds
 from holdfast.bench.run import Run
 from holdfast.formats.checksum import crc32
@@ -177,10 +177,17 @@ def _batches(run: Run) -> Row:
                 index.insert_batch(range(start, start + len(part)), part)
             return len(rows) / (time.perf_counter() - begun)
 
-    samples = in_turn({"engine": work}, run.sizes.repetitions)
+    pieces = [rows[start : start + _BATCH].tobytes() for start in starts]
+
+    def bare() -> float:
+        with run.fresh() as directory, open(f"{directory}/log", "xb", buffering=0) as log:
+            return len(rows) / seconds(lambda: log.writelines(pieces))
+
+    samples = in_turn({"engine": work, "bare": bare}, run.sizes.repetitions)
+    middle = medians(samples)
     return Row("index-insert-never", f"insert {len(rows)} x {DIMENSION} in batches of {_BATCH}, "
-               "never", medians(samples)["engine"], "rows/s", budget=at_least(200_000),
-               samples=samples)  # fmt: skip
+               "never", middle["engine"], "rows/s", budget=at_least(200_000), samples=samples,
+               limit=("writing their vectors to a file", middle["bare"]))  # fmt: skip
 
 
 def _callers(run: Run) -> Row:
@@ -239,8 +246,16 @@ def replay(run: Run) -> list[Row]:
             path, dimension=DIMENSION, durability="never", checkpoint_bytes=1 << 40
         ) as index:
             index.insert_batch(range(len(rows)), rows)
-        samples = in_turn({"replay": lambda: len(rows) / _opening(path)}, run.sizes.repetitions)
+        samples = in_turn(
+            {
+                "replay": lambda: len(rows) / _opening(path),
+                "bare": lambda: len(rows) / seconds(lambda: read_files([path + ".wal"])),
+            },
+            run.sizes.repetitions,
+        )
+    middle = medians(samples)
     return [
         Row("index-replay", f"open with {len(rows)} records of {DIMENSION} dimensions in the log",
-            medians(samples)["replay"], "records/s", budget=at_least(500_000), samples=samples)
+            middle["replay"], "records/s", budget=at_least(500_000), samples=samples,
+            limit=("reading the log", middle["bare"]))
     ]  # fmt: skip

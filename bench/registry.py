@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 import holdfast
+from holdfast.bench.callers import echoing
 from holdfast.bench.measure import (
     Measurement,
     Row,
@@ -21,6 +22,7 @@ from holdfast.bench.measure import (
 )
 from holdfast.bench.run import Run
 from holdfast.formats.fingerprint import FieldStats, schema_hash
+from holdfast.formats.model_artifact import encode
 
 _FIELDS = 13
 _NAMES = 300
@@ -66,7 +68,7 @@ def save(run: Run) -> list[Row]:
 
 def nearest(run: Run) -> list[Row]:
     """The nearest of 1,000 models to a sample, by the engine; also right after a save."""
-    with _filled(run) as (registry, models):
+    with _filled(run) as (registry, models), echoing(encode(models[7])) as echo:
         query = models[7].fingerprint
 
         def after_a_save() -> float:
@@ -78,13 +80,15 @@ def nearest(run: Run) -> list[Row]:
                 seconds_per_call(lambda: registry.get_nearest(query), run.sizes.repetitions) * 1e3
             ),
             "after a save": after_a_save,
+            "echo": lambda: echo() / 1e3,
         }
         in_turn(measurements, 1)  # warm up
         samples = in_turn(measurements, 3 * run.sizes.repetitions)
     middle, count = medians(samples), len(models)
     return [
         Row("registry-nearest", f"get_nearest of {count:,} models", middle["nearest"], "ms",
-            budget=at_most(2.0), samples=samples),
+            budget=at_most(2.0), samples=samples,
+            limit=("an echo of a model over a pipe", middle["echo"])),
         Row("registry-nearest-after-save", "the same, right after a save", middle["after a save"],
             "ms"),
     ]  # fmt: skip

@@ -12,8 +12,10 @@ from functools import cached_property
 
 import holdfast
 from holdfast.bench import data
+from holdfast.bench.scratch import scratch, swept
 
 _INDEX_WAIT_S = 60.0
+_PREFIX = ".bench-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,20 @@ QUICK = Sizes(
 )
 
 
+@contextlib.contextmanager
+def directory_of(parent: str) -> Iterator[str]:
+    """A directory in ``parent`` for the data of a run; what killed ones have left there goes."""
+    for name in swept(_PREFIX, parent):
+        say(f"removed {name}, which a run that was killed had left there")
+    with scratch(_PREFIX, parent) as directory:
+        yield directory
+
+
+def say(text: str) -> None:
+    """Tell the reader what is going on, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Run:
     """Sizes and directories. Everything a run writes lies in ``directory`` and is removed."""
 
@@ -133,7 +149,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the reader what is going on, apart from the results."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     @cached_property
     def large(self) -> str:

@@ -13,6 +13,8 @@ import psutil
 
 import holdfast
 from holdfast.bench import vector_data
+from holdfast.bench.bare import read_files
+from holdfast.bench.bare_processes import forking
 from holdfast.bench.callers import spawning
 from holdfast.bench.large import kill_to_reply
 from holdfast.bench.measure import (
@@ -24,6 +26,7 @@ from holdfast.bench.measure import (
     medians,
     seconds,
 )
+from holdfast.bench.peers.nearest import Library
 from holdfast.bench.peers.vector_kinds import has_faiss
 from holdfast.bench.run import Run
 from holdfast.bench.vector_data import Floats, K, Sample
@@ -132,13 +135,14 @@ def index(run: Run) -> list[Row]:
         run.say("  faiss is not installed, so there is no index")
         return []
     sample = _sample(run)
-    built, waits = [], []
+    built, waits, bare = [], [], []
     slowed: dict[str, list[float]] = {"building": [], "alone": []}
     for _ in range(run.sizes.long_repetitions):
         with filled(run, sample) as store:
             took, asked = _build(store, sample)
             built.append(took)
             waits += asked
+        bare.append(seconds(lambda: Library("", sample.rows)))
         with filled(run, sample) as store:
             rates = _ingest_rates(store, sample)
             slowed["building"].append(rates[0])
@@ -148,7 +152,8 @@ def index(run: Run) -> list[Row]:
     note = f"exact answers meanwhile: {len(waits)}, the slowest in {max(waits) * 1e3:.0f} ms"
     return [
         Row("vectors-index", f"index of {rows} from its order to ready", median(built), "s",
-            budget=at_most(5.0), note=note, samples={"built": built}),
+            budget=at_most(5.0), note=note, samples={"built": built, "bare": bare},
+            limit=("faiss alone, all threads, in this process", median(bare))),
         Row("vectors-index-ingest", f"ingest by {BATCH:,} while an index of {rows} is built",
             middle["building"], "rows/s", "the same without", middle["alone"], at_least(0.5),
             samples=slowed),
@@ -200,23 +205,27 @@ def opening(run: Run) -> list[Row]:
     has numpy, Arrow and faiss to load first.
     """
     sample = _sample(run)
-    with _closed(run, sample) as directory:
+    with _closed(run, sample) as directory, forking() as bare_host:
+        paths = [entry.path for entry in os.scandir(directory) if entry.is_file()]
         samples = in_turn(
             {
                 "exact": lambda: _first_answer(directory, sample, exact=True),
                 "index": lambda: _first_answer(directory, sample, exact=None),
                 "again": lambda: _first_answer(directory, sample, exact=None, again=True),
                 "process": lambda: _first_answer_of_process(directory),
+                "bare": lambda: bare_host("fork") + seconds(lambda: read_files(paths)),
             },
             run.sizes.repetitions,
         )
     middle = medians(samples)
     what = f"opening {len(sample.rows):,} x {DIMENSION} with the index cache, to the first"
+    limit = ("a bare process forked, and reading the files", middle["bare"])
     return [
         Row("vectors-open-exact", f"{what} exact answer", middle["exact"], "s",
-            budget=at_most(0.2), note="a fresh engine whose supervisor is up", samples=samples),
+            budget=at_most(0.2), note="a fresh engine whose supervisor is up", samples=samples,
+            limit=limit),
         Row("vectors-open-index", f"{what} approximate answer", middle["index"], "s",
-            budget=at_most(0.3)),
+            budget=at_most(0.3), limit=limit),
         Row("vectors-open-again", f"{what} approximate answer, the supervisor having had a vector "
             "store", middle["again"], "s"),
         Row("vectors-open-process", f"{what} approximate answer, in a fresh process, that of "

@@ -25,7 +25,7 @@ from holdfast.bench.measure import (
 from holdfast.bench.peers import point_stores
 from holdfast.bench.peers.kinds import installed, missing
 from holdfast.bench.run import Run
-from holdfast.bench.warm_data import DIMENSION, SPACE, Order, Sample, Window, sample
+from holdfast.bench.warm_data import DIMENSION, POINT_BYTES, SPACE, Order, Sample, Window, sample
 from holdfast.bench.warm_write import BATCH, write_all
 from holdfast.formats.warm_terms import Compression
 
@@ -215,12 +215,14 @@ def gets(run: Run) -> list[Row]:
             write_all(store, list(given.batches(BATCH, "entity")))
             store.compact()
             measurements[str(length)] = _getting(store, given, run.sizes.warm.reads)
+        measurements["echo"] = stack.enter_context(echoing(bytes(POINT_BYTES)))
         in_turn(measurements, 1)
         samples = in_turn(measurements, run.sizes.warm.repetitions)
     middle = medians(samples)
     rows = [
         Row(f"warm-get-{length}", f"get in a series of {length:,}", middle[str(length)], "us",
-            budget=at_most(_GET_US), samples=samples)
+            budget=at_most(_GET_US), limit=("an echo of a point over a pipe", middle["echo"]),
+            samples=samples)
         for length in lengths
     ]  # fmt: skip
     first, last = lengths[0], lengths[-1]

@@ -10,6 +10,7 @@ import psutil
 
 import holdfast
 from holdfast.bench import bare, warm_data
+from holdfast.bench.bare_processes import forking
 from holdfast.bench.measure import (
     Measurement,
     Row,
@@ -21,6 +22,7 @@ from holdfast.bench.measure import (
     unique_memory,
 )
 from holdfast.bench.run import Run
+from holdfast.bench.runtime import KILLED
 from holdfast.bench.warm import filled, mean_ms, ranging, settle
 from holdfast.bench.warm_data import DIMENSION, POINT_BYTES, SPACE, Sample, sample
 from holdfast.bench.warm_write import BATCH, empty, write_all
@@ -42,7 +44,7 @@ def opening(run: Run) -> list[Row]:
     """From a worker's start to its first answer; the supervisor has had warm stores before."""
     sizes = run.sizes.warm
     small, large = (sample(count, sizes.entities) for count in (sizes.small_rows, sizes.rows))
-    with run.fresh() as few, run.fresh() as many:
+    with run.fresh() as few, run.fresh() as many, forking() as bare_host:
         _close_with(few, small)
         _close_with(many, large)
         samples = in_turn(
@@ -50,15 +52,18 @@ def opening(run: Run) -> list[Row]:
                 "small": partial(_first_answer, few, small),
                 "large": partial(_first_answer, many, large),
                 "fresh": partial(_first_answer, many, large, fresh=True),
+                "bare": lambda: bare_host("fork") * 1e3,
             },
             sizes.repetitions,
         )
     middle = medians(samples)
     what = "to the first get, reopening"
+    limit = ("a bare process forked, and its first byte", middle["bare"])
     return [
         Row("warm-open-small", f"{what} {small}", middle["small"], "ms", budget=at_most(_OPEN_MS),
-            samples=samples),
-        Row("warm-open-large", f"{what} {large}", middle["large"], "ms", budget=at_most(_OPEN_MS)),
+            limit=limit, samples=samples),
+        Row("warm-open-large", f"{what} {large}", middle["large"], "ms", budget=at_most(_OPEN_MS),
+            limit=limit),
         Row("warm-open-growth", f"{what} {large}", middle["large"], "ms",
             f"reopening {len(small.points):,}", middle["small"], at_most(1.5)),
         Row("warm-open-fresh", f"{what} {large}, the supervisor's first warm store",
@@ -91,7 +96,7 @@ def _replaying(run: Run) -> list[Row]:
     """After a kill, with as much in the log as there can be, and with next to nothing."""
     sizes = run.sizes.warm
     given = sample(min(sizes.rows, FLUSH_ROWS - BATCH), sizes.entities)
-    with empty(run, "never") as store, empty(run, "never") as other:
+    with empty(run, "never") as store, empty(run, "never") as other, forking() as bare_host:
         write_all(store, list(given.batches(BATCH, "time")))
         last = given.point(len(given.points) // 2)
         other.put(SPACE, last)
@@ -102,6 +107,7 @@ def _replaying(run: Run) -> list[Row]:
                 "full": lambda: _kill_to_answer(store, given),
                 "empty": lambda: _kill_to_answer(other, given),
                 "read": lambda: seconds(lambda: _read_log(log)) * 1e3,
+                "bare": lambda: bare_host("kill") * 1e3,
             },
             sizes.repetitions,
         )
@@ -114,7 +120,7 @@ def _replaying(run: Run) -> list[Row]:
             "and sorting the log's points", middle["empty"] + middle["read"], at_most(1.2),
             f"reading and sorting {middle['read']:.1f} ms", samples),
         Row("warm-open-killed-empty", f"{what} 1 point in the log", middle["empty"], "ms",
-            budget=at_most(_OPEN_MS)),
+            budget=at_most(_OPEN_MS), limit=(KILLED, middle["bare"])),
     ]  # fmt: skip
 
 

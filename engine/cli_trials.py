@@ -54,13 +54,17 @@ def load(
         bool, typer.Option("--closed", help="Each call follows the one before, at no fixed rate.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", help="How long is measured; else 30.")
+        float | None,
+        typer.Option(
+            "--seconds", help="How long is measured; else 30, with --find-limit 10 for each rate."
+        ),
     ] = None,
     warm_up: Annotated[
         float, typer.Option("--warm-up", help="Seconds before that, which do not count.")
     ] = 2.0,
     stores: Annotated[
-        str | None, typer.Option("--stores", metavar="KINDS", help="With commas; else all.")
+        str | None,
+        typer.Option("--stores", metavar="KINDS", help="Of the profile's, with commas; else all."),
     ] = None,
     durability: Annotated[
         str | None,
@@ -68,15 +72,21 @@ def load(
     ] = None,
     kill_every: Annotated[
         float | None,
-        typer.Option("--kill-every", metavar="SECONDS", help="Kill a worker that often."),
+        typer.Option("--kill-every", metavar="SECONDS", help="Kill a store's worker that often."),
     ] = None,
     find_limit: Annotated[
         bool,
-        typer.Option("--find-limit", help="Look for the highest rate that keeps the objective."),
+        typer.Option(
+            "--find-limit", help="Look for the highest rate that is kept within --objective-ms."
+        ),
     ] = False,
     objective_ms: Annotated[
-        float, typer.Option("--objective-ms", help="For 99 of 100 calls, with --find-limit.")
-    ] = 50.0,
+        float | None,
+        typer.Option(
+            "--objective-ms",
+            help="What 99 of 100 calls have to be within, for --find-limit; else 50.",
+        ),
+    ] = None,
     asynchronous: Annotated[
         bool, typer.Option("--asyncio", help="Clients are asyncio tasks, not threads.")
     ] = False,
@@ -91,7 +101,7 @@ def load(
     """Find out what this machine holds: clients with a mix of work, on fresh stores, here.
 
     Latency counts from when a call was due, and every read is checked against what was written.
-    Exit code 0 only with no error and no wrong read. Ctrl-C ends it with a report.
+    Exit code 0 only with no error, no wrong read and no client lost. Ctrl-C ends it with a report.
     """
     from holdfast.bench.load import command as loading
 

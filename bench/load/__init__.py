@@ -1,6 +1,7 @@
 """Load tests: what an engine holds on this machine, with this mix of work.
 
     profile.py, profiles/   a mix of work: stores, operations, sizes, distributions; TOML
+    faults.py               what is wrong with such a file, in words
     keys.py, truth.py       which key is next; what is known of each key, and what a read may give
     work.py, *_work.py      the operations, one module a kind of store
     pace.py, clients.py     when a call is due; clients as threads or asyncio tasks

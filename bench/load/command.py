@@ -13,14 +13,16 @@ from holdfast.bench.load.limit import find_limit
 from holdfast.bench.load.live import Live
 from holdfast.bench.load.outcome import Outcome
 from holdfast.bench.load.page import page
-from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.session import PREFIX, Wish, run
 from holdfast.bench.load.summary import lines
+from holdfast.bench.scratch import swept
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
 CLIENTS_MAX = 1024
 SEED_MAX = (1 << 63) - 1
 LIMIT_STEP_S = 10.0
+OBJECTIVE_MS = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Settings:
     durability: str | None
     kill_every_s: float | None
     find_limit: bool
-    objective_ms: float
+    objective_ms: float | None
     asynchronous: bool
     seed: int | None
     page: str | None
@@ -48,9 +50,12 @@ class Settings:
 def load_and_tell(settings: Settings, *, as_json: bool) -> bool:
     """Run a load and print what came of it; whether nothing failed and no read was wrong."""
     wish = wished(settings)
+    for name in swept(PREFIX, os.getcwd()):
+        print(f"removed {name}, which a load test that was killed had left here", file=sys.stderr)
     with Live(wish, quiet=as_json) as live:
         if settings.find_limit:
-            outcome = find_limit(wish, settings.objective_ms, live.say, live.show)
+            objective_ms = settings.objective_ms or OBJECTIVE_MS
+            outcome = find_limit(wish, objective_ms, live.say, live.show)
         else:
             outcome = run(wish, live.say, live.show)
     if as_json:
@@ -77,6 +82,8 @@ def wished(settings: Settings) -> Wish:
     if settings.closed and (settings.rate is not None or settings.find_limit):
         other = "--rate" if settings.rate is not None else "--find-limit"
         raise InvalidArgument(f"--closed and {other} exclude each other")
+    if settings.objective_ms is not None and not settings.find_limit:
+        raise InvalidArgument("--objective-ms is for --find-limit only")
     numbers = {
         "--rate": settings.rate, "--seconds": settings.seconds,
         "--kill-every": settings.kill_every_s, "--objective-ms": settings.objective_ms,
@@ -102,6 +109,11 @@ def wished(settings: Settings) -> Wish:
                 raise InvalidArgument(f"--stores {kind!r} is none of {known}")
         profile = profiles.only(profile, kinds)
     seconds = settings.seconds or (LIMIT_STEP_S if settings.find_limit else 30.0)
+    if settings.kill_every_s is not None and settings.kill_every_s >= seconds:
+        raise InvalidArgument(
+            f"--kill-every {settings.kill_every_s:g} kills nothing in the {seconds:g} seconds that "
+            "are measured"
+        )
     seed = random.SystemRandom().getrandbits(32) if settings.seed is None else settings.seed
     rate = None if settings.closed else settings.rate or profile.rate
     wish = Wish(

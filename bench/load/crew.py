@@ -2,10 +2,13 @@
 
 import contextlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import msgspec
@@ -17,14 +20,33 @@ _PATIENCE_S = 5.0
 
 
 class MemberFailed(InternalError):
-    """A member process ended, or went silent. The text has its last words."""
+    """A member process could not begin. The text has its last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A member that is not there any more, and had more to say."""
+
+    name: str
+    pid: int
+    clients: int
+    at: float
+    """In seconds on the monotonic clock."""
+    how: str
+    said: str
+    """What it wrote to standard error."""
+
+
+_Heard = queue.Queue[tuple[int, Told | float]]
+"""What each member says; at its end, when that was."""
 
 
 class _Member:
     """One process, and a thread that listens to it."""
 
-    def __init__(self, orders: Orders, number: int, heard: "queue.Queue[tuple[int, Told]]") -> None:
+    def __init__(self, orders: Orders, number: int, heard: _Heard) -> None:
         self.number = number
+        self._clients = len(orders.clients)
         # In a session of its own, so that Ctrl-C on a terminal is the parent's affair.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "holdfast.bench.load.member"],
@@ -50,10 +72,13 @@ class _Member:
         with contextlib.suppress(BrokenPipeError):
             _pipe(self.process.stdin).close()
 
-    def complaints(self) -> str:
-        """What it wrote to standard error."""
+    def ended(self, at: float) -> Ended:
+        """What became of it; to be asked when it has closed its output."""
+        code = self.process.wait()
         self._threads[1].join(1)
-        return b"".join(self._complaints).decode(errors="replace").strip()
+        said = b"".join(self._complaints).decode(errors="replace").strip()
+        name = f"clients {self.number + 1}"
+        return Ended(name, self.process.pid, self._clients, at, _how(code), said)
 
     def end(self, patience_s: float) -> None:
         """Have it gone, by itself if it takes no longer than that."""
@@ -69,10 +94,21 @@ class _Member:
 
     def _listen(self) -> None:
         for line in _pipe(self.process.stdout):
-            self._heard.put((self.number, msgspec.json.decode(line, type=Told)))
+            if line.endswith(b"\n"):  # it may be killed in the middle of a word
+                self._heard.put((self.number, msgspec.json.decode(line, type=Told)))
+        self._heard.put((self.number, time.monotonic()))
 
     def _hear_complaints(self) -> None:
         self._complaints += _pipe(self.process.stderr)
+
+
+def _how(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    memory = " (as the system does when memory runs out)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{memory}"
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -84,8 +120,12 @@ class Crew:
     """All members of a run."""
 
     def __init__(self, orders: Sequence[Orders]) -> None:
-        self._heard: queue.Queue[tuple[int, Told]] = queue.Queue()
+        self._heard: _Heard = queue.Queue()
         self._members = [_Member(order, n, self._heard) for n, order in enumerate(orders)]
+        self.present = {member.number for member in self._members}
+        """The numbers of those that are there."""
+        self.ended: list[Ended] = []
+        """The others. Whoever is left goes on."""
 
     @property
     def pids(self) -> list[int]:
@@ -100,12 +140,14 @@ class Crew:
             member.end(_PATIENCE_S if kind is None else 0.0)
 
     def wait_ready(self) -> None:
-        """Return when every member has opened its stores."""
+        """Return when every member has opened its stores; raises ``MemberFailed``."""
         for _ in self._until_all_say("ready"):
             pass
+        for one in self.ended:
+            raise MemberFailed(f"process {one.pid} of {one.name} {one.how}: {one.said}")
 
     def round(self, round_: Round) -> Iterator[tuple[int, Told]]:
-        """Have them work: what each says, and which one, until all are done."""
+        """Have them work: what each says, and which one, until all that are there are done."""
         for member in self._members:
             member.tell(msgspec.json.encode(round_))
         yield from self._until_all_say("done")
@@ -123,24 +165,14 @@ class Crew:
             yield told
 
     def _until_all_say(self, word: str) -> Iterator[tuple[int, Told]]:
-        silent = {member.number for member in self._members}
+        silent = set(self.present)
         while silent:
-            try:
-                number, told = self._heard.get(timeout=0.5)
-            except queue.Empty:
-                self._check(silent)
-                continue
-            yield number, told
-            if told.what == word:
+            number, told = self._heard.get()
+            if isinstance(told, Told):
+                yield number, told
+                if told.what == word:
+                    silent.discard(number)
+            elif word != "audited" or number in silent:  # with that said they end
                 silent.discard(number)
-
-    def _check(self, silent: set[int]) -> None:
-        for member in self._members:
-            if (
-                member.number in silent
-                and member.process.poll() is not None
-                and self._heard.empty()
-            ):
-                said = member.complaints()
-                code = member.process.returncode
-                raise MemberFailed(f"process {member.number} of clients ended with {code}: {said}")
+                self.present.discard(number)
+                self.ended.append(self._members[number].ended(told))

@@ -51,16 +51,19 @@ def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome
         def try_(rate: float) -> Step:
             totals = running.round(rate, wish.warm_up_s, wish.seconds, show, wish.kill_every_s)
             step = judged(rate, totals, objective_ms)
-            if running.interrupted:
-                step = msgspec.structs.replace(step, held=False, why_not="interrupted")
+            over = "interrupted" if running.interrupted else ""
+            for lost in running.lost:
+                over = f"{lost.process} {lost.how}"
+            if over:
+                step = msgspec.structs.replace(step, held=False, why_not=over)
             tried.append((step, totals))
-            if running.interrupted:
-                raise _Interrupted
+            if over:
+                raise _Over
             word = "holds" if step.held else f"does not hold: {step.why_not}"
             say(f"{rate:.0f}/s {word} (reached {step.reached:.0f}/s, p99 {step.p99_ms:.1f} ms)")
             return step
 
-        with contextlib.suppress(_Interrupted):
+        with contextlib.suppress(_Over):
             search(try_, wish.rate or wish.profile.rate)
         held = [one for one in tried if one[0].held]
         best, totals = max(held, key=lambda one: one[0].rate) if held else tried[-1]
@@ -75,8 +78,8 @@ def find_limit(wish: Wish, objective_ms: float, say: Say, show: Show) -> Outcome
         return msgspec.structs.replace(outcome, settings=settings, limit=limit)
 
 
-class _Interrupted(Exception):
-    """By the user, in the middle of the search."""
+class _Over(Exception):
+    """Ended by the user in the middle of the search, or without all its clients."""
 
 
 def judged(rate: float, totals: Totals, objective_ms: float) -> Step:

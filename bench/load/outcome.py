@@ -2,6 +2,9 @@
 
 import msgspec
 
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "p99_99": 99.99}
+"""Those of the calls of an operation, by their keys."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """What was asked for."""
@@ -83,6 +86,13 @@ class Operation(msgspec.Struct, frozen=True):
     curve: list[tuple[float, float]]
     """(percentile, milliseconds) of latency."""
 
+    def tells(self, name: str) -> bool:
+        """Whether there were calls enough for a figure: a call beyond a percentile, at least."""
+        if name not in PERCENTILES:
+            return bool(self.curve)
+        # The curve goes as far as there is one, and then to the slowest.
+        return PERCENTILES[name] <= max((one for one, _ in self.curve[:-1]), default=0.0)
+
 
 class Kill(msgspec.Struct, frozen=True):
     """A worker that was killed; ``recovery_ms`` until its successor answered a call."""
@@ -92,13 +102,36 @@ class Kill(msgspec.Struct, frozen=True):
     recovery_ms: float
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A process of clients that ended before the run did."""
+
+    process: str
+    """``clients N``."""
+    pid: int
+    second: float
+    """Since measuring began; below 0 in the warm-up."""
+    clients: int
+    """That worked in it; each may have had a call under way."""
+    how: str
+    """By which signal, or with which exit code."""
+
+    def text(self) -> str:
+        """All of it in words."""
+        return (
+            f"{self.process} (process {self.pid}, with {self.clients} of the clients) {self.how} "
+            f"at {self.second:.1f} s; calls it had not told of are not counted, and what it wrote "
+            "was not read back"
+        )
+
+
 class Check(msgspec.Struct, frozen=True):
-    """A question about a run as a whole; ``held`` None: the run was too short to tell."""
+    """A question about a run as a whole; ``held`` None: it cannot be told, and ``unclear`` why."""
 
     name: str
     figure: str
     limit: str
     held: bool | None
+    unclear: str = ""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -143,11 +176,13 @@ class Outcome(msgspec.Struct, frozen=True):
     limit: Limit | None = None
     unmade: int = 0
     """Calls that were due before the end, and not made because the clients were late."""
+    lost: list[Lost] = []
+    """Processes of clients; the figures are without what these had not told yet."""
 
     @property
     def ok(self) -> bool:
-        """No error and no wrong read."""
-        return not (self.errors or self.wrong_reads)
+        """No error and no wrong read, and nobody is missing."""
+        return not (self.errors or self.wrong_reads or self.lost)
 
     @property
     def calls(self) -> int:

@@ -15,9 +15,10 @@ _LATENCIES = ("p50", "p90", "p99", "p99_9", "p99_99", "max")
 
 def page(outcome: Outcome) -> str:
     """The whole page."""
+    wrong = [*(lost.text() for lost in outcome.lost), *outcome.texts]
     sections = [
         _head(outcome),
-        *([section("What went wrong", _texts(outcome.texts))] if outcome.texts else []),
+        *([section("What went wrong", _texts(wrong))] if wrong else []),
         *([section("Highest rate", _limit(outcome.limit))] if outcome.limit is not None else []),
         section("Operations", _operations(outcome.operations)),
         section("Distribution of latency", _distributions(outcome.operations)),
@@ -49,6 +50,11 @@ def _head(outcome: Outcome) -> str:
     )
     if outcome.unmade:
         text += f" The clients were late: {outcome.unmade:,} calls were due and not made."
+    if outcome.lost:
+        text += (
+            f" {len(outcome.lost)} of {settings.processes} processes of clients ended before their "
+            "time."
+        )
     described = f"<p>{escape(settings.description)}</p>" if settings.description else ""
     return (
         f"<h1>holdfast load: {escape(settings.profile)}</h1>{described}"
@@ -65,9 +71,9 @@ def _operations(operations: Sequence[Operation]) -> str:
             escape(f"{one.store} {one.operation}"),
             f"{one.count:,}",
             f"{one.per_second:,.1f}",
-            *(_ms(one.latency_ms[name]) for name in _LATENCIES),
-            _ms(one.service_ms["p50"]),
-            _ms(one.service_ms["p99"]),
+            *(_told(one, one.latency_ms, name) for name in _LATENCIES),
+            _told(one, one.service_ms, "p50"),
+            _told(one, one.service_ms, "p99"),
             f"{one.errors:,}",
             f"{one.wrong_reads:,}",
         )
@@ -79,9 +85,13 @@ def _operations(operations: Sequence[Operation]) -> str:
     )  # fmt: skip
     note = (
         "<p>Times are in milliseconds. Latency counts from the moment a call was due, service time "
-        "from the moment it was made.</p>"
+        "from the moment it was made. Of fewer calls than a percentile needs, there is a dash.</p>"
     )
     return note + table(heads, rows, 1)
+
+
+def _told(operation: Operation, times_ms: dict[str, float], name: str) -> str:
+    return _ms(times_ms[name]) if operation.tells(name) else "-"
 
 
 def _ms(value: float) -> str:
@@ -162,10 +172,16 @@ def _checks(checks: Sequence[Check]) -> str:
     words = {
         True: '<strong class="held">yes</strong>',
         False: '<strong class="broken">no</strong>',
-        None: '<span class="not-covered">too short to tell</span>',
     }
     rows = [
-        (escape(check.name), words[check.held], escape(check.figure), escape(check.limit))
+        (
+            escape(check.name),
+            f'<span class="not-covered">open: {escape(check.unclear)}</span>'
+            if check.held is None
+            else words[check.held],
+            escape(check.figure),
+            escape(check.limit),
+        )
         for check in checks
     ]
     return table(("question", "answer", "figure", "limit"), rows, 4)

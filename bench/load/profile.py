@@ -17,15 +17,15 @@
 """
 
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from holdfast.bench.load.faults import fault, shown
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
@@ -34,7 +34,7 @@ Batch = Annotated[int, Meta(ge=1, le=100_000)]
 Dimension = Annotated[int, Meta(ge=2, le=4096)]
 Share = Annotated[float, Meta(gt=0, le=1e6)]
 Distribution = Literal["uniform", "zipfian"]
-WEIGHT_MAX = 1e6
+Weight = Annotated[float, Meta(ge=0, le=1e6)]
 Rate = Annotated[float, Meta(gt=0, le=1e6)]
 _SUFFIX = ".toml"
 
@@ -42,7 +42,7 @@ _SUFFIX = ".toml"
 class StoreLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
     """What is done to one store. ``batch`` is how many keys or rows an operation takes at once."""
 
-    operations: dict[str, float]
+    operations: dict[str, Weight]
     share: Share = 1.0
     keys: Count = 10_000
     """Keys, rows, series or models; all are written before the load begins."""
@@ -102,13 +102,6 @@ OPERATIONS: Mapping[str, frozenset[str]] = {
     "registry": frozenset({"save", "exact", "nearest"}),
 }
 
-_CHOICES: Mapping[str, Iterable[str]] = {
-    "kind": OPERATIONS,
-    "distribution": get_args(Distribution),
-    "durability": get_args(Durability),
-}
-"""The words that a key may have."""
-
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mix of work over one store of each kind that is listed."""
@@ -129,7 +122,8 @@ def shipped() -> list[str]:
 def load(name: str) -> Profile:
     """The profile of that name, or in that ``.toml`` file.
 
-    Raises ``InvalidArgument`` naming the file, the key and the limit that something is wrong with.
+    Raises ``InvalidArgument`` naming the file, the store, the key or operation, its value, and what
+    may be there.
     """
     if name.endswith(_SUFFIX):
         try:
@@ -150,51 +144,35 @@ def parse(content: bytes, name: str) -> Profile:
     """The profile that a TOML file holds; raises ``InvalidArgument``."""
     try:
         raw = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise InvalidArgument(f"profile {name!r}: {error}") from error
-    try:
-        profile = msgspec.convert(raw, Profile)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"profile {name!r}: {_with_value(str(error), raw)}") from error
+    wrong = fault(raw, Profile, but="name")
+    if wrong is not None:
+        raise InvalidArgument(f"profile {name!r}: {wrong}")
+    profile = msgspec.convert(raw, Profile)
     kinds = [store.kind for store in profile.stores]
     for number, store in enumerate(profile.stores):
         where = f"profile {name!r}: stores[{number}] ({store.kind})"
         if kinds.count(store.kind) > 1:
             raise InvalidArgument(f"{where}: there is more than one of that kind")
-        known = OPERATIONS[store.kind]
-        for operation in store.operations:
-            if operation not in known:
-                raise InvalidArgument(
-                    f"{where}: {operation!r} is none of its operations, {', '.join(sorted(known))}"
-                )
-        for operation, weight in store.operations.items():
-            if not 0 <= weight <= WEIGHT_MAX:
-                raise InvalidArgument(
-                    f"{where}: the weight of {operation!r}, {weight:g}, is not between 0 and "
-                    f"{WEIGHT_MAX:g}"
-                )
-        if not sum(store.operations.values()):
-            raise InvalidArgument(f"{where}: no operation has a weight above 0")
-        if store.batch > store.keys:
-            raise InvalidArgument(f"{where}: batch {store.batch} is over its {store.keys} keys")
+        _check_work(where, store)
     return msgspec.structs.replace(profile, name=os.path.basename(name).removesuffix(_SUFFIX))
 
 
-def _with_value(complaint: str, raw: object) -> str:
-    """What msgspec objects to, with the value that it found at the place it names."""
-    _, _, place = complaint.rpartition(" - at `$")
-    key = ""
-    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", place):
-        if isinstance(raw, dict) and key in raw:
-            raw = raw[key]
-        elif isinstance(raw, list) and number:
-            raw = raw[int(number)]
-        else:
-            return complaint
-    if isinstance(raw, dict | list):
-        return complaint
-    choices = f"; there are {', '.join(_CHOICES[key])}" if key in _CHOICES else ""
-    return f"{complaint}, which is {raw!r}{choices}"
+def _check_work(where: str, store: StoreLoad) -> None:
+    known = OPERATIONS[store.kind]
+    for operation, weight in store.operations.items():
+        if operation not in known:
+            raise InvalidArgument(
+                f"{where}: operations.{operation} = {weight:g}: there is no such operation; "
+                f"there are {', '.join(sorted(known))}"
+            )
+    if not sum(store.operations.values()):
+        raise InvalidArgument(
+            f"{where}: operations = {shown(store.operations)}: none has a weight above 0"
+        )
+    if store.batch > store.keys:
+        raise InvalidArgument(f"{where}: batch = {store.batch} is over its {store.keys} keys")
 
 
 def only(profile: Profile, kinds: tuple[str, ...]) -> Profile:

@@ -8,7 +8,6 @@
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +18,21 @@ import holdfast
 from holdfast.bench.load.crew import Crew
 from holdfast.bench.load.killing import Killer
 from holdfast.bench.load.member import Orders, Round, Told
-from holdfast.bench.load.outcome import Kill, Moment, Operation, Outcome, Settings
+from holdfast.bench.load.outcome import Kill, Lost, Moment, Operation, Outcome, Settings
 from holdfast.bench.load.profile import Profile
 from holdfast.bench.load.stability import P99_SHARE, checks
 from holdfast.bench.load.timings import Counted, Histogram, Recent, quantile_ms
 from holdfast.bench.load.watching import Watcher
 from holdfast.bench.load.work import preload
 from holdfast.bench.measure import machine_facts, version_of
+from holdfast.bench.scratch import scratch
 from holdfast.formats.errors import InvalidArgument
 from holdfast.workers.message import Durability
 
 _TEXTS_MAX = 20
 _STARTING_S = 0.2
+PREFIX = ".load-"
+"""Of the directory with the stores."""
 Show = Callable[[Moment, Sequence[Recent]], None]
 """Gets a moment, and each operation's part in it."""
 Say = Callable[[str], None]
@@ -150,11 +152,22 @@ class Totals:
 class Session:
     """Stores that are filled, and clients that are ready."""
 
-    def __init__(self, wish: Wish, engine: holdfast.Engine, crew: Crew) -> None:
+    def __init__(self, wish: Wish, engine: holdfast.Engine, crew: Crew, say: Say) -> None:
         self._wish = wish
+        self._say = say
         self._engine = engine
         self._crew = crew
+        self._measures = 0.0
+        self._said_lost = 0
         self.interrupted = False
+
+    @property
+    def lost(self) -> list[Lost]:
+        """Processes of clients that have ended before their time."""
+        return [
+            Lost(one.name, one.pid, round(one.at - self._measures, 3), one.clients, one.how)
+            for one in self._crew.ended
+        ]
 
     def round(
         self, rate: float | None, warm_up_s: float, seconds: float, show: Show,
@@ -164,7 +177,7 @@ class Session:
         watcher = Watcher(self._engine, self._crew.pids)
         watcher.look()
         begins = time.monotonic() + _STARTING_S
-        measures = begins + warm_up_s
+        measures = self._measures = begins + warm_up_s
         totals = Totals()
         killer = Killer(self._engine, kill_every_s or 1.0, self._wish.seed)
         if kill_every_s is not None:
@@ -186,17 +199,30 @@ class Session:
     ) -> None:  # fmt: skip
         """Make a moment of what the members say, as often as each has said something."""
         latest: dict[int, list[Told]] = {}
+
+        def end_moment() -> None:
+            second = time.monotonic() - measures
+            if second > 0:
+                totals.add_part(second, latest, self._wish.seconds)
+                moment = _moment(second, latest, watcher, killer)
+                totals.moments.append(moment)
+                show(moment, _recent(latest))
+            latest.clear()
+            self._say_who_is_lost()
+
         for number, told in heard:
             totals.add(told)
             latest.setdefault(number, []).append(told)
-            if len(latest) == self._wish.processes:
-                now = time.monotonic()
-                if now > measures:
-                    totals.add_part(now - measures, latest, self._wish.seconds)
-                    moment = _moment(now - measures, latest, watcher, killer)
-                    totals.moments.append(moment)
-                    show(moment, _recent(latest))
-                latest.clear()
+            if self._crew.present <= latest.keys():
+                end_moment()
+        if latest:  # whoever was still to say something is lost
+            end_moment()
+        self._say_who_is_lost()
+
+    def _say_who_is_lost(self) -> None:
+        for one in self._crew.ended[self._said_lost :]:
+            self._say(f"{one.name} {one.how}")
+        self._said_lost = len(self._crew.ended)
 
     def audit(self, totals: Totals) -> None:
         """Have the members read everything back; they end with that."""
@@ -204,6 +230,8 @@ class Session:
             totals.audited += told.audited
             totals.wrong["read back"] += told.audit_wrong
             totals.texts += told.texts[: _TEXTS_MAX - len(totals.texts)]
+        said = [f"{one.name}: {one.said}" for one in self._crew.ended if one.said]
+        totals.texts += said[: _TEXTS_MAX - len(totals.texts)]
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -241,6 +269,7 @@ class Session:
             texts=totals.texts,
             checks=checks(moments, totals.first, totals.last),
             unmade=totals.unmade,
+            lost=self.lost,
         )
 
 
@@ -298,7 +327,7 @@ def session(wish: Wish, say: Say, directory: str | None = None) -> Iterator[tupl
     wish.check()
     Histogram()  # says now if it cannot be made
     with (
-        tempfile.TemporaryDirectory(prefix=".load-", dir=directory or os.getcwd()) as data,
+        scratch(PREFIX, directory or os.getcwd()) as data,
         holdfast.open(data) as engine,
     ):
         for store in wish.profile.stores:
@@ -307,7 +336,7 @@ def session(wish: Wish, say: Say, directory: str | None = None) -> Iterator[tupl
         say(f"starting {wish.clients} clients in {wish.processes} processes")
         with Crew(wish.orders(data)) as crew:
             crew.wait_ready()
-            running = Session(wish, engine, crew)
+            running = Session(wish, engine, crew, say)
             with running.interruptible():
                 yield running, data
 

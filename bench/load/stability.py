@@ -16,7 +16,7 @@ WINDOW_S = 300.0
 """What a process keeps is the least it has in so long a time: rows come in until a compaction or a
 checkpoint, and what that takes goes again. A line through such teeth has a slope of its own."""
 WINDOWS_MIN = 3
-"""Shorter runs say nothing about so small a slope."""
+"""Shorter lives of a process say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
 DESCRIPTORS_AFTER_S = 600.0
 """A process has as many connections to a store as it had calls under way at once within a minute.
@@ -34,6 +34,8 @@ SPACE: dict[str, tuple[float, int]] = {
 """At most so many times the bytes that count, and so many more, as README.md promises by kind."""
 _BESIDE = 2 * MIB
 """What may lie beside any store: its ledger, caches."""
+_NOTHING = 64 << 10
+"""Where less than this counts a store has shown nothing: what is allowed beside it is more."""
 
 
 def checks(moments: Sequence[Moment], first: Histogram, last: Histogram) -> list[Check]:
@@ -43,20 +45,27 @@ def checks(moments: Sequence[Moment], first: Histogram, last: Histogram) -> list
     """
     if not moments:
         return []
-    found = [_descriptors(moments), *_memory(moments), *_disk(moments),
-             _latency(moments, first, last)]  # fmt: skip
-    return [check for check in found if check is not None]
+    return [_descriptors(moments), *_memory(moments), *_disk(moments),
+            _latency(moments, first, last)]  # fmt: skip
 
 
 def _descriptors(moments: Sequence[Moment]) -> Check:
     held = [sum(process.descriptors for process in moment.processes) for moment in moments]
     third = max(1, len(held) // 3)
     first, last = statistics.median(held[:third]), statistics.median(held[-third:])
-    long_enough = moments[-1].second >= DESCRIPTORS_AFTER_S
-    return Check(
+    return _answered(
         "descriptors are flat", f"{first:g}, then {last:g}", f"at most {DESCRIPTORS_MORE} more",
-        last <= first + DESCRIPTORS_MORE if long_enough else None,
+        last <= first + DESCRIPTORS_MORE, _too_short(moments[-1].second, DESCRIPTORS_AFTER_S),
     )  # fmt: skip
+
+
+def _answered(name: str, figure: str, limit: str, held: bool, unclear: str) -> Check:
+    """A question with its answer, unless something stands against giving one."""
+    return Check(name, figure, limit, None if unclear else held, unclear)
+
+
+def _too_short(seconds: float, least: float) -> str:
+    return f"the run was shorter than {least:g} s" if seconds < least else ""
 
 
 def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
@@ -67,10 +76,12 @@ def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
             continue
         kept = _least([(second, process.own_bytes) for second, process in points])
         slope = slope_per_hour(kept)
-        yield Check(
+        least_s = WINDOWS_MIN * WINDOW_S / (1 - SETTLED)
+        short = f"the life of its last process was shorter than {least_s:g} s"
+        yield _answered(
             f"memory of the {store} process is flat", f"{slope / MIB:+.2f} MiB/h",
-            f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h",
-            slope <= SLOPE_MIB_PER_HOUR * MIB if len(kept) >= WINDOWS_MIN else None,
+            f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h", slope <= SLOPE_MIB_PER_HOUR * MIB,
+            short if len(kept) < WINDOWS_MIN else "",
         )  # fmt: skip
 
 
@@ -122,23 +133,33 @@ def _disk(moments: Sequence[Moment]) -> Iterable[Check]:
     last = moments[-max(1, len(moments) // 3) :]
     for store in _names(moments):
         disks = [disk for moment in last for disk in moment.disks if disk.store == store]
-        live = [disk.live_bytes for disk in disks if disk.live_bytes is not None]
-        if not live:
-            continue
+        told = [disk.live_bytes for disk in disks if disk.live_bytes is not None]
+        live = statistics.median(told) if told else 0.0
         factor, more = SPACE[store]
-        most = factor * statistics.median(live) + more + _BESIDE
+        allowed = more + _BESIDE
         taken = statistics.median(disk.file_bytes for disk in disks)
-        yield Check(
+        bounded = taken <= factor * live + allowed
+        unclear = ""
+        if not told:
+            unclear = "the store never said what of its files counts"
+        elif live < _NOTHING and bounded:
+            unclear = (
+                f"next to nothing counts yet, and {allowed / MIB:g} MiB are allowed beside that"
+            )
+        weak = ", which is most of it" if factor * live < allowed else ""
+        yield _answered(
             f"files of the {store} store are bounded", f"{taken / MIB:.1f} MiB",
-            f"{factor:g} x the {statistics.median(live) / MIB:.1f} MiB that count "
-            f"+ {(more + _BESIDE) / MIB:g} MiB", taken <= most,
+            f"{factor:g} x the {live / MIB:.1f} MiB that count + {allowed / MIB:g} MiB{weak}",
+            bounded, unclear,
         )  # fmt: skip
 
 
 def _latency(moments: Sequence[Moment], first: Histogram, last: Histogram) -> Check:
     before, after = first.percentile_ms(99.0), last.percentile_ms(99.0)
-    long_enough = moments[-1].second >= P99_AFTER_S and last.count > 0
-    return Check(
+    unclear = _too_short(moments[-1].second, P99_AFTER_S)
+    if not unclear and not (first.count and last.count):
+        unclear = "there were no calls in its first or last part"
+    return _answered(
         "latency does not grow", f"p99 {before:.2f} ms, then {after:.2f} ms",
-        f"at most {P99_GROWTH:g} x", after <= P99_GROWTH * before if long_enough else None,
+        f"at most {P99_GROWTH:g} x", after <= P99_GROWTH * before, unclear,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """An outcome as text for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from holdfast.bench.load.outcome import Limit, Outcome
+from holdfast.bench.load.outcome import Check, Limit, Outcome
 
 _COLUMNS = ("p50", "p99", "p99_9", "max")
 
@@ -21,12 +21,18 @@ def lines(outcome: Outcome) -> Iterator[str]:
         + (f", {outcome.unmade:,} calls due and not made" if outcome.unmade else "")
         + (", interrupted" if outcome.interrupted else "")
     )
+    for lost in outcome.lost:
+        yield lost.text()
     yield ""
-    yield f"{'ms from the intended start':28}{'calls/s':>10}" + "".join(
+    counted_from = "the call" if settings.rate is None else "the intended start"
+    yield f"{f'ms from {counted_from}':28}{'calls/s':>10}" + "".join(
         f"{column.replace('_', '.'):>10}" for column in _COLUMNS
     )
     for operation in outcome.operations:
-        figures = "".join(f"{operation.latency_ms[column]:10.2f}" for column in _COLUMNS)
+        figures = "".join(
+            f"{operation.latency_ms[column]:10.2f}" if operation.tells(column) else f"{'-':>10}"
+            for column in _COLUMNS
+        )
         name = f"{operation.store} {operation.operation}"
         yield f"{name:28}{operation.per_second:10.1f}{figures}"
     if outcome.kills:
@@ -42,11 +48,20 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield from _limit(outcome.limit)
     if outcome.checks:
         yield ""
-        words = {True: "yes", False: "NO", None: "too short to tell"}
-        for check in outcome.checks:
-            yield f"{check.name}: {words[check.held]} ({check.figure}; {check.limit})"
+        yield from _checks(outcome.checks)
     for text in outcome.texts:
         yield f"! {text}"
+
+
+def _checks(checks: Sequence[Check]) -> Iterator[str]:
+    """The answers, and one line for each reason why there is none."""
+    for check in checks:
+        if check.held is not None:
+            word = "yes" if check.held else "NO"
+            yield f"{check.name}: {word} ({check.figure}; {check.limit})"
+    for reason in dict.fromkeys(check.unclear for check in checks if check.held is None):
+        names = ", ".join(check.name for check in checks if check.unclear == reason)
+        yield f"open, {reason}: {names}"
 
 
 def _limit(limit: Limit) -> Iterator[str]:
@@ -54,6 +69,6 @@ def _limit(limit: Limit) -> Iterator[str]:
         word = "holds" if step.held else step.why_not
         yield f"{step.rate:10.0f}/s: {step.reached:.0f}/s made, p99 {step.p99_ms:.1f} ms, {word}"
     if limit.highest_rate is None:
-        yield f"no rate holds p99 at {limit.objective_ms:g} ms"
+        yield f"no rate that was tried has p99 within {limit.objective_ms:g} ms"
     else:
-        yield f"highest rate with p99 at {limit.objective_ms:g} ms: {limit.highest_rate:.0f}/s"
+        yield f"highest rate with p99 within {limit.objective_ms:g} ms: {limit.highest_rate:.0f}/s"

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.bench.load.outcome import PERCENTILES
 from holdfast.formats.errors import InvalidArgument
 
 HIGHEST_US = 3_600_000_000
 DIGITS = 3
-QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "p99_99": 99.99}
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -128,10 +128,10 @@ class Histogram:
         return self._hdr.get_value_at_percentile(percentile) / 1e3 if self.count else 0.0
 
     def figures_ms(self) -> dict[str, float]:
-        """``min``, the ``QUANTILES``, and ``max``."""
+        """``min``, the ``PERCENTILES``, and ``max``."""
         if not self.count:
-            return dict.fromkeys(["min", *QUANTILES, "max"], 0.0)
-        found = {name: self.percentile_ms(percentile) for name, percentile in QUANTILES.items()}
+            return dict.fromkeys(["min", *PERCENTILES, "max"], 0.0)
+        found = {name: self.percentile_ms(percentile) for name, percentile in PERCENTILES.items()}
         low, high = self._hdr.get_min_value() / 1e3, self._hdr.get_max_value() / 1e3
         return {"min": low, **found, "max": high}
 

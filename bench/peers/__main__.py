@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = QUICK if options.quick else FULL
     found: dict[str, dict[str, object]] = {}
     console = Console(file=sys.stderr if options.json == "-" else sys.stdout, width=140)
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.directory) as directory:
+    with running.directory_of(options.directory) as directory:
         run = Run(directory, running.QUICK if options.quick else running.FULL)
         for name in names:
             run.say(f"{name} ...")

@@ -1,6 +1,5 @@
 """Calls of a program on a real engine: every operation of the load tests, on a filled store."""
 
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from holdfast.bench.load import profile
 from holdfast.bench.load.clients import Prepared
 from holdfast.bench.load.profile import OPERATIONS, AnyLoad
 from holdfast.bench.load.work import Client, Work, preload, work_of
+from holdfast.bench.run import directory_of
 from holdfast.bench.suites.rates import Benchmark
 
 LOADS: dict[str, AnyLoad] = {load.kind: load for load in profile.load("mixed").stores}
@@ -23,7 +23,7 @@ CALLS = [(kind, name) for kind in LOADS for name in sorted(OPERATIONS[kind])]
 def engine() -> Iterator[holdfast.Engine]:
     """Stores of all kinds, filled."""
     with (
-        tempfile.TemporaryDirectory(prefix=".bench-", dir=".") as directory,
+        directory_of(".") as directory,
         holdfast.open(directory) as opened,
     ):
         for load in LOADS.values():

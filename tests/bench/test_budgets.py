@@ -1,6 +1,9 @@
 """The check of every budget: which rows there are, what is said of them, going on after a break."""
 
+import dataclasses
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +11,14 @@ import pytest
 
 from holdfast.bench import budgets
 from holdfast.bench.groups import GROUPS
-from holdfast.bench.measure import Row, at_most
-from holdfast.bench.run import Run
+from holdfast.bench.measure import Row, at_most, version_of
+from holdfast.bench.run import QUICK, Run
 
 Results = dict[str, list[Row]]
+TINY = dataclasses.replace(
+    QUICK, entries=40_000, repetitions=1, long_repetitions=1, calls=5, kills=1, opens=1,
+    vectors=dataclasses.replace(QUICK.vectors, rows=500, commits=5),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -88,3 +95,31 @@ def test_an_unknown_store_is_refused_with_the_known_ones(
     assert budgets.main(["--only", "folds"]) == 2
     assert "there are: runtime, fold, vectors" in capsys.readouterr().err
     assert measured[1] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["kill", "open", "idle", "reopen", "range", "index-insert", "index-replay", "registry-nearest"],
+)
+def test_a_budget_stands_beside_what_it_is_measured_against(name: str, tmp_path: Path) -> None:
+    """A budget that is not a ratio has a limit beside it that was measured in the same run; nothing
+    is left behind but what several rows share."""
+    rows = GROUPS[name](Run(str(tmp_path), TINY))
+    bounded = [row for row in rows if row.budget is not None]
+    assert bounded
+    for row in bounded:
+        needs = "lmdb" if name == "range" else "holdfast"
+        assert row.other or (row.limit and row.limit[1] > 0) or not version_of(needs), row
+    assert set(os.listdir(tmp_path)) <= {"large"}
+
+
+def test_a_budget_is_shown_with_its_limit_and_their_ratio(
+    measured: tuple[Results, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verdict is by the figure, and beside it is what it is a multiple of."""
+    results, _ = measured
+    limit = ("a bare process", 2.0)
+    results["kill"] = [Row("kill", "kill", 14.0, "ms", budget=at_most(15.0), limit=limit)]
+    assert budgets.main(["--only", "kill"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"at most 15 ms .*14 ms .*limit: a bare process.* 2 ms .*7\.00 .*pass", said)

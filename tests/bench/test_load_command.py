@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast.bench.drill.serving import left_after
+from holdfast.bench.drill.serving import PATIENCE_S, left_after
 from holdfast.bench.load import outcome as outcomes
 from holdfast.bench.load.killing import Killer
+from holdfast.bench.load.live import Live
 from holdfast.bench.load.profile import OPERATIONS
 from tests.engine.cli_runner import PROGRAM, Cli, Result
 
@@ -91,7 +92,7 @@ def test_the_outcome_is_one_json_object_with_documented_keys(cli: Cli, profile: 
 def test_every_key_is_documented() -> None:
     """Each field of what an outcome holds, and each operation, is named in the documentation."""
     fields = {name for struct in structs() for name in struct.__struct_fields__}
-    assert len(structs()) == 10
+    assert len(structs()) == 11
     assert fields - documented() == set()
     assert {name for names in OPERATIONS.values() for name in names} - documented() == set()
 
@@ -105,6 +106,7 @@ def test_the_summary_is_text(cli: Cli, profile: Path) -> None:
     )  # fmt: skip
     assert ran.code == 0
     assert "closed loop, durability never" in ran.out
+    assert "ms from the call " in ran.out
     assert "0 errors, 0 wrong reads, 8 keys read back" in ran.out
     assert re.search(r"^warm append +\d", ran.out, re.MULTILINE)
     assert "fold" not in ran.out
@@ -121,7 +123,10 @@ def test_the_summary_is_text(cli: Cli, profile: Path) -> None:
         (["--seconds", "inf"], "--seconds inf is not between"),
         (["--warm-up", -1], "--warm-up -1 is not between"),
         (["--kill-every", 0], "--kill-every 0 is not between"),
-        (["--objective-ms", 0], "--objective-ms 0 is not between"),
+        (["--find-limit", "--objective-ms", 0], "--objective-ms 0 is not between"),
+        (["--objective-ms", 5], "--objective-ms is for --find-limit only"),
+        (["--kill-every", 9, "--seconds", 9], "--kill-every 9 kills nothing in the 9 seconds"),
+        (["--kill-every", 10, "--find-limit"], "--kill-every 10 kills nothing in the 10 seconds"),
         (["--seed", -1], "--seed -1 is not between"),
         (["--closed", "--rate", 5], "--closed and --rate exclude each other"),
         (["--closed", "--find-limit"], "--closed and --find-limit exclude each other"),
@@ -165,6 +170,51 @@ def test_a_wrong_read_is_exit_code_1(
     assert ran.json["ok"] is False
     assert ran.json["wrong_reads"] > 0
     assert any("is not there" in text for text in ran.json["texts"])
+
+
+def test_a_report_is_written_although_clients_were_lost(
+    cli: Cli, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a process of clients is killed the exit code is 1, and JSON and page are there and say
+    which process, by which signal."""
+    shown: list[float] = []
+
+    def kill(live: Live, moment: outcomes.Moment, operations: object) -> None:
+        shown.append(moment.second)
+        if len(shown) == 1:
+            (pid,) = [one.pid for one in moment.processes if one.name == "clients 2"]
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Live, "show", kill)
+    ran = load(
+        cli, profile, "--seconds", 2.5, "--warm-up", 0, "--clients", 2, "--processes", 2,
+        "--report", "page.html", "--json",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert (ran.json["ok"], ran.json["errors"], ran.json["wrong_reads"]) == (False, 0, 0)
+    (lost,) = ran.json["lost"]
+    assert (lost["process"], lost["clients"]) == ("clients 2", 1)
+    page = Path("page.html").read_text()
+    assert "1 of 2 processes of clients ended before their time" in page
+    assert f"(process {lost['pid']}, with 1 of the clients) was killed by SIGKILL" in page
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(cli: Cli, profile: Path) -> None:
+    """A load test that is killed leaves its stores; the next one in the same place says that it
+    removes them, and does."""
+    arguments = ["load", "--profile", str(profile), "--seconds", "3600", "--warm-up", "0"]
+    with subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "3600 s" in line:
+                break
+        process.kill()
+    (left,) = profile.parent.glob(".load-*")
+    assert not left_after(left, PATIENCE_S)
+    ran = load(cli, profile, "--seconds", 0.2, "--warm-up", 0, "--json")
+    assert ran.code == 0
+    assert f"removed {left.name}, which a load test that was killed had left here" in ran.err
+    assert os.listdir() == ["mine.toml"]
 
 
 def test_ctrl_c_ends_it_with_a_report(profile: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from holdfast.bench.load import limit
 from holdfast.bench.load import profile as profiles
 from holdfast.bench.load.limit import GROWTH, KEPT, NARROW, STEPS_MAX, find_limit, judged, search
-from holdfast.bench.load.outcome import Outcome, Settings, Step
+from holdfast.bench.load.outcome import Lost, Outcome, Settings, Step
 from holdfast.bench.load.session import Totals, Wish
 from holdfast.bench.load.timings import Counted, Histogram
 
@@ -74,16 +74,22 @@ def test_a_rate_holds_only_if_all_is_well() -> None:
 class Fake:
     """A session with a system that keeps up to a rate; beyond it, reads are wrong."""
 
-    def __init__(self, capacity: float, interrupted_after: int | None) -> None:
+    def __init__(
+        self, capacity: float, interrupted_after: int | None, lost_after: int | None = None
+    ) -> None:
         self.interrupted = False
+        self.lost: list[Lost] = []
         self.rounds: list[tuple[float, float]] = []
         self.audited: list[Totals] = []
         self._capacity = capacity
         self._interrupted_after = interrupted_after
+        self._lost_after = lost_after
 
     def round(self, rate: float, warm_up_s: float, seconds: float, *rest: Any) -> Totals:
         self.rounds.append((warm_up_s, seconds))
         self.interrupted = len(self.rounds) == self._interrupted_after
+        if len(self.rounds) == self._lost_after:
+            self.lost.append(Lost("clients 2", 7, 1.5, 4, "was killed by SIGKILL"))
         return totals(rate, 5.0, wrong=0 if rate <= self._capacity else 1)
 
     def audit(self, totals: Totals) -> None:
@@ -94,6 +100,7 @@ class Fake:
         return Outcome(
             settings, {}, "", totals.seconds, self.interrupted, totals.operations(), [], [], 0,
             sum(totals.errors.values()), sum(totals.wrong.values()), 0, totals.texts, [],
+            lost=self.lost,
         )  # fmt: skip
 
 
@@ -144,3 +151,14 @@ def test_an_interrupted_search_tells_what_it_has_found(monkeypatch: pytest.Monke
     assert at_once.limit is not None
     assert at_once.limit.highest_rate is None
     assert at_once.wrong_reads == 1
+
+
+def test_a_search_ends_when_clients_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without some of its clients no rate can be judged: the step in which they were lost does not
+    hold, says why, and is the last, and the whole is not well."""
+    outcome = found(monkeypatch, Fake(1e9, None, 3))
+    assert outcome.limit is not None
+    assert [step.held for step in outcome.limit.steps] == [True, True, False]
+    assert outcome.limit.steps[-1].why_not == "clients 2 was killed by SIGKILL"
+    assert outcome.limit.highest_rate == 160.0
+    assert not outcome.ok

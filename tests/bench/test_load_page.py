@@ -19,6 +19,9 @@ from holdfast.bench.load.outcome import (
     Step,
 )
 from holdfast.bench.load.page import page
+from holdfast.bench.load.summary import lines
+from holdfast.bench.load.timings import Histogram
+from holdfast.bench.load.timings import counted as counted_times
 from tests.bench.pages import counted, read
 
 STORES = ("fold", "vectors")
@@ -43,9 +46,23 @@ def operation(store: str, name: str, count: int = 1000) -> Operation:
     """Calls whose latencies are all different."""
     times = {"min": 0.11, "p50": 1.22, "p90": 3.33, "p99": 14.44, "p99_9": 55.55,
              "p99_99": 66.66, "max": 177.0}  # fmt: skip
-    curve = [(100 * (1 - 0.5**step), 1.5**step) for step in range(10)] + [(100.0, 177.0)]
+    curve = [(100 * (1 - 0.5**step), 1.5**step) for step in range(15)] + [(100.0, 177.0)]
     service = {key: value / 2 for key, value in times.items()}
     return Operation(store, name, count, 0, 0, 77.7, times, service, curve)
+
+
+def test_percentiles_of_too_few_calls_are_dashes() -> None:
+    """Where no call is beyond a percentile, page and summary have a dash for it, and the slowest
+    call in figures all the same."""
+    few = operation("fold", "get", 50)
+    histogram = Histogram()
+    histogram.add(counted_times([0.001 * n for n in range(1, 51)]))
+    few = replace(few, curve=histogram.curve())
+    assert [name for name in few.latency_ms if few.tells(name)] == ["min", "p50", "p90", "max"]
+    one = replace(outcome(), operations=[few])
+    assert "1.223.33---1770.61-00" in read(page(one)).text
+    (line,) = [line for line in lines(one) if line.startswith("fold get")]
+    assert line.split() == ["fold", "get", "77.7", "1.22", "-", "-", "177.00"]
 
 
 def outcome(moments: int = 60) -> Outcome:
@@ -60,7 +77,7 @@ def outcome(moments: int = 60) -> Outcome:
         kills=[Kill(5.0, "fold", 88.8), Kill(10.0, "vectors", 99.9), Kill(15.0, "fold", 123.4)],
         restarts=4, errors=0, wrong_reads=0, read_back=30_250, texts=[],
         checks=[Check("files are bounded", "9.7 MiB", "2 x 4.5 MiB", True),
-                Check("memory is flat", "+6.3 MiB/h", "1 MiB/h", None)],
+                Check("memory is flat", "+6.3 MiB/h", "1 MiB/h", None, "the run was short")],
     )  # fmt: skip
 
 
@@ -81,7 +98,7 @@ def test_everything_is_there() -> None:
         "durability always", "a worker killed every 5 s", "seed 4711", "vectors query234,56777.7",
         "1.223.3314.4455.5566.66177", "0.617.22", "3 workers were killed; 1 more were started",
         "fold2106123", "files are boundedyes9.7 MiB2 x 4.5 MiB",
-        "memory is flattoo short to tell+6.3 MiB/h", "numpy 2.4.6", "1.2.3",
+        "memory is flatopen: the run was short+6.3 MiB/h", "numpy 2.4.6", "1.2.3",
         "5 s: fold killed, served again after 89 ms",
     ):  # fmt: skip
         assert said in reader.text, said

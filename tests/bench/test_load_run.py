@@ -4,6 +4,7 @@ import itertools
 import os
 import queue
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ import pytest
 import holdfast
 from holdfast.bench.drill.serving import left_after, until
 from holdfast.bench.load import profile as profiles
-from holdfast.bench.load.crew import Crew, MemberFailed
+from holdfast.bench.load.crew import Crew, Ended, MemberFailed
 from holdfast.bench.load.member import Member, Orders, Round, Told
 from holdfast.bench.load.outcome import Moment
 from holdfast.bench.load.profile import OPERATIONS, Profile
-from holdfast.bench.load.session import Wish, run
+from holdfast.bench.load.session import Session, Totals, Wish, run
 from holdfast.bench.load.timings import Recent
 from holdfast.bench.load.work import preload, work_of
 from holdfast.formats.errors import InvalidArgument
@@ -264,22 +265,101 @@ def orders(directory: Path) -> Orders:
     return Orders(str(directory), tiny("fold"), "never", [0], 1, 0, False)
 
 
-def test_a_member_that_dies_is_told_with_its_words(tmp_path: Path) -> None:
-    """When a process of clients cannot begin, or is killed, the run ends with its exit code and
+def test_a_member_that_cannot_begin_is_told_with_its_words(tmp_path: Path) -> None:
+    """When a process of clients cannot begin there is no run, but an error with its exit code and
     what it wrote to standard error."""
     file = tmp_path / "no directory"
     file.touch()
-    with pytest.raises(MemberFailed, match=r"ended with 1: (?s:.*)no directory"), Crew(
-        [orders(file)]
-    ) as crew:  # fmt: skip
+    said = r"of clients 1 ended with exit code 1: (?s:.*)no directory"
+    with pytest.raises(MemberFailed, match=said), Crew([orders(file)]) as crew:
         crew.wait_ready()
+
+
+def test_who_ends_while_others_read_back_is_missed(tmp_path: Path) -> None:
+    """A process of clients that is killed before it has read everything back is told, and the one
+    that ends because it has done so is not."""
     with holdfast.open(tmp_path) as engine:
         preload(engine, tiny("fold").stores[0], "never")
-        with Crew([orders(tmp_path)]) as crew:
+        with Crew([orders(tmp_path), orders(tmp_path)]) as crew:
             crew.wait_ready()
-            os.kill(crew.pids[0], signal.SIGKILL)
-            with pytest.raises(MemberFailed, match="ended with -9"):
-                list(crew.audit())
+            os.kill(crew.pids[1], signal.SIGKILL)
+            assert [told.audited for told in crew.audit()] == [8]
+            assert [(one.name, one.clients) for one in crew.ended] == [("clients 2", 1)]
+
+
+@pytest.mark.parametrize(("processes", "read_back"), [(1, 0), (2, 4)])
+def test_a_run_outlives_its_clients(
+    processes: int, read_back: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a process of clients is killed, the others go on to the end, or there are none and the
+    run ends; what was measured is kept, who was lost is told with signal and second, and the run
+    is not clean."""
+    monkeypatch.chdir(tmp_path)
+    killed: list[int] = []
+
+    def kill(moment: Moment, operations: Sequence[Recent]) -> None:
+        pids = {process.name: process.pid for process in moment.processes}
+        if not killed:
+            killed.append(pids[f"clients {processes}"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    seconds = 3.0 if processes > 1 else 3600.0
+    wanted = wish(tiny("fold"), processes=processes, seconds=seconds, kill_every_s=None)
+    said: list[str] = []
+    outcome = run(wanted, said.append, kill)
+    (lost,) = outcome.lost
+    assert (lost.process, lost.pid) == (f"clients {processes}", killed[0])
+    assert lost.how == "was killed by SIGKILL (as the system does when memory runs out)"
+    assert outcome.moments[0].second <= lost.second
+    assert f"{lost.process} {lost.how}" in said
+    assert (outcome.errors, outcome.wrong_reads) == (0, 0)
+    assert not outcome.ok
+    assert outcome.calls == sum(sum(one.stores.values()) for one in outcome.moments) > 0
+    assert outcome.read_back == read_back, "the keys of those that are left"
+    assert (outcome.seconds == 3.0) is (processes > 1)
+    assert not left_after(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+_HALF = """
+import os, signal, sys
+sys.stdout.buffer.write(b'{"what":"ready"}\\n{"what":"wor')
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_member_may_be_killed_in_the_middle_of_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process of clients was about to say when it was killed is left out, and it is lost
+    like any other."""
+    start = subprocess.Popen
+
+    def half(arguments: list[str], **options: Any) -> Any:
+        return start([arguments[0], "-c", _HALF], **options)
+
+    monkeypatch.setattr("holdfast.bench.load.crew.subprocess.Popen", half)
+    with Crew([orders(tmp_path)]) as crew:
+        crew.wait_ready()
+        assert list(crew.round(Round(0.0, 0.0, 0.0, None))) == []
+        assert list(crew.audit()) == []
+    (ended,) = crew.ended
+    assert ended.how.startswith("was killed by SIGKILL")
+
+
+def test_the_last_words_of_who_was_lost_are_told(tmp_path: Path) -> None:
+    """What a lost process of clients wrote to standard error is among the texts of the run."""
+    ended = Ended("clients 2", 7, 3, 5.0, "ended with exit code 1", "MemoryError: no more")
+    crew: Any = SimpleNamespace(audit=lambda: iter([Told("audited", audited=4)]), ended=[ended])
+    engine: Any = None
+    session, totals = Session(wish(tiny("fold")), engine, crew, silent), Totals()
+    session.audit(totals)
+    assert (totals.audited, totals.texts) == (4, ["clients 2: MemoryError: no more"])
+    (lost,) = session.outcome(totals, str(tmp_path)).lost
+    assert (lost.process, lost.pid, lost.clients, lost.how) == (
+        "clients 2", 7, 3, "ended with exit code 1"
+    )  # fmt: skip
 
 
 def test_members_do_not_outlive_who_started_them(tmp_path: Path) -> None:

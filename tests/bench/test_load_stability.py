@@ -64,6 +64,12 @@ def test_a_short_run_cannot_tell() -> None:
     assert {name: check.held for name, check in found.items()} == {
         "descriptors": None, "memory": None, "files": True, "latency": None,
     }  # fmt: skip
+    assert {name: check.unclear for name, check in found.items()} == {
+        "descriptors": "the run was shorter than 600 s",
+        "memory": "the life of its last process was shorter than 1125 s",
+        "files": "",
+        "latency": "the run was shorter than 600 s",
+    }
 
 
 def test_descriptors_that_grow_are_noticed() -> None:
@@ -125,11 +131,34 @@ def test_files_that_outgrow_what_counts_are_noticed() -> None:
 
 
 def test_a_store_that_never_said_what_counts_is_not_judged() -> None:
-    """Without the live bytes there is no check of files."""
-    shape = Shape(live_bytes=None)
-    moments = [moment(float(second), shape) for second in range(1, 100)]
-    found = checks(moments, Histogram(), Histogram())
-    assert not any(check.name.startswith("files") for check in found)
+    """Without the live bytes the question about files stays open, and says so."""
+    files = answers(1800, live_bytes=None, file_bytes=lambda s: 1000 * MIB)["files"]
+    assert (files.held, files.unclear) == (None, "the store never said what of its files counts")
+
+
+def test_a_store_with_next_to_nothing_in_it_is_not_praised() -> None:
+    """Where almost nothing counts, files within what is allowed beside it leave the question open,
+    and files beyond that do not; where that is most of the bound, this is said."""
+    idle = answers(1800, live_bytes=1000)["files"]
+    assert (idle.held, idle.unclear) == (
+        None, "next to nothing counts yet, and 12 MiB are allowed beside that"
+    )  # fmt: skip
+    assert answers(1800, live_bytes=1000, file_bytes=lambda s: 13 * MIB)["files"].held is False
+    little, much = answers(1800, live_bytes=5 * MIB)["files"], answers(1800)["files"]
+    assert little.held is True
+    assert little.limit == "2 x the 5.0 MiB that count + 12 MiB, which is most of it"
+    assert much.limit == "2 x the 8.0 MiB that count + 12 MiB"
+
+
+def test_a_part_without_calls_says_nothing_of_latency() -> None:
+    """When no call was made in the first or the last sixth, latency is not judged by the other."""
+    moments = [moment(float(second), Shape()) for second in range(1, 1801)]
+    some = Histogram()
+    some.add(counted([0.01]))
+    for first, last in ((some, Histogram()), (Histogram(), some)):
+        (check,) = [one for one in checks(moments, first, last) if one.name.startswith("latency")]
+        assert check.held is None
+        assert "no calls" in check.unclear
 
 
 def test_latency_that_grows_is_noticed() -> None:

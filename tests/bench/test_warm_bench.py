@@ -113,7 +113,8 @@ def test_own_memory_leaves_out_pages_of_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
-    """From end to end: figures that are numbers, ratios of the two, nothing left behind."""
+    """From end to end: figures that are numbers, ratios of the two, a limit beside each budget
+    that is not a ratio, nothing left behind."""
     rows = GROUPS[name](Run(str(tmp_path), TINY))
     assert rows
     assert len({row.name for row in rows}) == len(rows)
@@ -122,4 +123,5 @@ def test_every_row_comes_out_on_tiny_data(name: str, tmp_path: Path) -> None:
         assert np.isfinite(row.value), row
         assert row.ratio == (None if row.other is None else row.value / row.other)
         assert (row.met is None) == (row.budget is None)
+        assert not row.budget or row.other or row.limit, row
     assert os.listdir(tmp_path) == []
