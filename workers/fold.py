@@ -46,6 +46,7 @@ from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
+from holdfast.workers.platform import give_memory_back
 
 log = logging.getLogger("holdfast.fold")
 
@@ -352,7 +353,9 @@ class FoldActor:
         return self._group.due_in()
 
     def step(self, *, idle: bool) -> bool:
-        self._replaced = None
+        if self._replaced is not None:
+            self._replaced = None
+            give_memory_back()
         if self._upkeep is None and not self._rewriting:
             self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_MAX)
         if self._upkeep is None:

@@ -23,6 +23,7 @@ from holdfast.workers.messages import (
     StoreSpec,
 )
 from holdfast.workers.messages import StoreStatus as AskStatus
+from holdfast.workers.platform import give_memory_back
 from holdfast.workers.raw_arrays import ids_of, matrix, raw
 
 
@@ -167,6 +168,7 @@ class IndexActor:
     def _checkpoint_quietly(self) -> Generator[object, None, None]:
         try:
             yield from self.store.checkpoint()
+            give_memory_back()
         except HoldfastError as error:
             self.store.put_off(error)
 

@@ -33,6 +33,20 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def give_memory_back() -> None:
+    """Return what was freed to the system: allocators keep it, scattered among what is in use.
+
+    For the end of work that takes much for a while, such as a compaction. Takes 2 ms for 20 MiB.
+    Only glibc has to be told.
+    """
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def peer_user(sock: socket.socket) -> int:
     """User id of the process at the other end of a Unix socket."""
     if sys.platform == "linux":

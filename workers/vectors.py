@@ -46,6 +46,7 @@ from holdfast.workers.messages import (
     StoreSpec,
 )
 from holdfast.workers.messages import StoreStatus as AskStatus
+from holdfast.workers.platform import give_memory_back
 from holdfast.workers.raw_arrays import ids_of, raw
 from holdfast.workers.upstream_lock import UpstreamLock
 from holdfast.workers.vector_compaction import Compaction
@@ -333,6 +334,7 @@ class VectorsActor:
         self._dead_allowed = _DEAD_BYTES_MIN
         self._index.reset()
         self._store.shorten_manifest()  # which had to wait
+        give_memory_back()
 
     def step(self, *, idle: bool) -> bool:
         if self._upkeep is None and not self._rewriting and self._is_wasteful():

@@ -31,6 +31,7 @@ from holdfast.workers.messages import (
     StoreSpec,
     StoreStatus,
 )
+from holdfast.workers.platform import give_memory_back
 from holdfast.workers.warm_recovery import RecoveredWarm, mark_dropped, recover, remove_dropped
 
 Slices = Generator[Progress | None, None, None]
@@ -164,6 +165,7 @@ class WarmActor:
             yield from slices
         finally:
             self._asked = None
+        give_memory_back()
 
     def _drop_upkeep(self) -> None:
         for upkeep in (self._flush, self._compaction):
@@ -214,6 +216,7 @@ class WarmActor:
     def _quietly(self, work: Slices, what: str) -> Slices:
         try:
             yield from work
+            give_memory_back()
         except (HoldfastError, OSError) as error:
             # Serving goes on with the files as they are.
             self._not_before = time.monotonic() + _RETRY_S

@@ -12,11 +12,12 @@ MIB = 1 << 20
 SETTLED = 0.2
 """The share of a run after which memory has to be flat: caches and buffers have their size then."""
 SLOPE_MIB_PER_HOUR = 1.0
-WINDOW_S = 300.0
-"""What a process keeps is the least it has in so long a time: rows come in until a compaction or a
-checkpoint, and what that takes goes again. A line through such teeth has a slope of its own."""
-WINDOWS_MIN = 3
-"""Shorter lives of a process say nothing about so small a slope."""
+MEMORY_PARTS = 3
+"""What a process keeps is the least it has in such a part of the time: rows come in until a flush, a
+compaction or a checkpoint, and what they took goes again. A line through such teeth has a slope of
+its own."""
+MEMORY_AFTER_S = 900.0
+"""Shorter times say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
 DESCRIPTORS_AFTER_S = 600.0
 """A process has as many connections to a store as it had calls under way at once within a minute.
@@ -76,24 +77,23 @@ def _memory(moments: Sequence[Moment]) -> Iterable[Check]:
             continue
         kept = _least([(second, process.own_bytes) for second, process in points])
         slope = slope_per_hour(kept)
-        least_s = WINDOWS_MIN * WINDOW_S / (1 - SETTLED)
+        least_s = MEMORY_AFTER_S / (1 - SETTLED)
         short = f"the life of its last process was shorter than {least_s:g} s"
         yield _answered(
             f"memory of the {store} process is flat", f"{slope / MIB:+.2f} MiB/h",
             f"at most {SLOPE_MIB_PER_HOUR:g} MiB/h", slope <= SLOPE_MIB_PER_HOUR * MIB,
-            short if len(kept) < WINDOWS_MIN else "",
+            short if points[-1][0] - points[0][0] < MEMORY_AFTER_S else "",
         )  # fmt: skip
 
 
 def _least(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
-    """The least value in each of as many equal stretches of time as there are ``WINDOW_S``."""
+    """The least value in each of so many parts of the time, and the middle of that part."""
     start, end = points[0][0], points[-1][0]
-    windows = max(1, int((end - start) / WINDOW_S))
-    width = (end - start) / windows
+    width = (end - start) / MEMORY_PARTS
     least: list[tuple[float, int]] = []
-    for number in range(windows):
+    for number in range(MEMORY_PARTS):
         first = start + number * width
-        last = end if number == windows - 1 else first + width
+        last = end if number == MEMORY_PARTS - 1 else first + width
         inside = [value for second, value in points if first <= second <= last]
         if inside:
             least.append(((first + last) / 2, min(inside)))
