@@ -13,9 +13,9 @@ SETTLED = 0.2
 """The share of a run after which memory has to be flat: caches and buffers have their size then."""
 SLOPE_MIB_PER_HOUR = 1.0
 MEMORY_PARTS = 3
-"""What a process keeps is the least it has in such a part of the time: rows come in until a flush, a
-compaction or a checkpoint, and what they took goes again. A line through such teeth has a slope of
-its own."""
+"""What a process keeps is the least it has in such a part of the time: rows come in until a flush,
+a compaction or a checkpoint, and what they took goes again. A line through such teeth has a slope
+of its own."""
 MEMORY_AFTER_S = 900.0
 """Shorter times say nothing about so small a slope."""
 DESCRIPTORS_MORE = 4
