@@ -14,10 +14,12 @@ from holdfast.formats.fold_log import (
     HEADER,
     HEADER_BYTES,
     SPAN_LENGTH_BITS,
+    SPAN_LENGTH_MASK,
+    Buffer,
     DamagedRecord,
     encode_cursor,
 )
-from holdfast.formats.fold_spans import Integers, first_damaged, split_spans
+from holdfast.formats.fold_spans import Integers, all_intact, first_damaged, split_spans
 from holdfast.formats.values import Cursor
 
 _CHUNK_BYTES = 1 << 20
@@ -28,30 +30,31 @@ def canonical_log(
     spans: Sequence[int],
     cursor: Cursor,
     placed: "array[int] | None" = None,
-) -> Generator[bytes, None, None]:
+) -> Generator[Buffer, None, None]:
     """The canonical log of the records at ``spans``, in pieces of about 1 MiB.
 
     ``spans`` are in order of key. Where each record comes to lie is appended to ``placed``. Raises
     ``DamagedRecord``: damage must not be copied into a file that looks whole.
     """
-    offsets, lengths = split_spans(np.asarray(spans, np.uint64))
-    ends = HEADER_BYTES + np.cumsum(lengths)
-    starts = ends - lengths
+    listed = np.asarray(spans, np.uint64)
+    ends = HEADER_BYTES + np.cumsum(listed & np.uint64(SPAN_LENGTH_MASK), dtype=np.int64)
     head = HEADER
-    tail = b"" if cursor.is_none else encode_cursor(cursor.token)
-    first, count = 0, len(offsets)
+    tail: Buffer = b"" if cursor.is_none else encode_cursor(cursor.token)
+    first, count, lies_at = 0, len(listed), HEADER_BYTES
     while first < count:
-        lies_at = int(starts[first])
         last = min(int(np.searchsorted(ends, lies_at + _CHUNK_BYTES)) + 1, count)
-        part = slice(first, last)
-        chunk = _copied(view, offsets[part], lengths[part])
+        offsets, lengths = split_spans(listed[first:last])
+        starts = ends[first:last] - lengths
+        chunk = _copied(view, offsets, lengths)
         # What was copied is checked, not what it was copied from.
-        damaged = first_damaged(chunk, starts[part] - lies_at, lengths[part])
-        if damaged is not None:
-            raise DamagedRecord(int(offsets[first + damaged]))
+        if not all_intact(chunk, starts - lies_at):
+            damaged = first_damaged(chunk, starts - lies_at, lengths)
+            if damaged is not None:
+                raise DamagedRecord(int(offsets[damaged]))
         if placed is not None:
-            lie = starts[part] << SPAN_LENGTH_BITS | lengths[part]
+            lie = starts << SPAN_LENGTH_BITS | lengths
             placed.frombytes(lie.astype(np.uint64).tobytes())
+        lies_at += len(chunk)
         first = last
         if first < count:
             yield head + chunk if head else chunk
@@ -61,7 +64,7 @@ def canonical_log(
     yield head + tail
 
 
-def _copied(view: memoryview, offsets: Integers, lengths: Integers) -> bytes:
+def _copied(view: memoryview, offsets: Integers, lengths: Integers) -> bytearray:
     """The records at these offsets, back to back; neighbours are copied as one piece."""
     stops = offsets + lengths
     beyond = np.flatnonzero(stops > len(view))
@@ -70,4 +73,6 @@ def _copied(view: memoryview, offsets: Integers, lengths: Integers) -> bytes:
     apart = np.flatnonzero(offsets[1:] != stops[:-1])
     run_starts = offsets[np.concatenate(([0], apart + 1))]
     run_stops = stops[np.concatenate((apart, [len(stops) - 1]))]
-    return b"".join(map(view.__getitem__, map(slice, run_starts.tolist(), run_stops.tolist())))
+    return bytearray().join(
+        map(view.__getitem__, map(slice, run_starts.tolist(), run_stops.tolist()))
+    )

@@ -21,6 +21,7 @@ from holdfast.formats.fold_log import (
 from holdfast.formats.values import Cursor
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
+    Buffer,
     Disk,
     File,
     put_in_place,
@@ -64,7 +65,7 @@ def take_snapshot(
 
 def canonical_chunks(
     snapshot: Snapshot, placed: "array[int] | None" = None
-) -> Generator[bytes, None, None]:
+) -> Generator[Buffer, None, None]:
     """The canonical log of a snapshot; see ``formats.fold_canonical``."""
     from holdfast.formats.fold_canonical import canonical_log  # and numpy: see fold_merge
 

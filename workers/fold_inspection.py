@@ -16,7 +16,7 @@ from holdfast.formats.artifact import SCHEMA_VERSION as ARTIFACT_SCHEMA_VERSION
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, MAGIC, Ending, Scan, Verdict
 from holdfast.formats.values import Cursor, KvEntry
 from holdfast.workers.artifacts import ArtifactReport, inspect_artifact
-from holdfast.workers.disk import Disk
+from holdfast.workers.disk import Buffer, Disk
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import is_marked_unsynced
 from holdfast.workers.places import SUFFIXES
@@ -51,7 +51,7 @@ class LogReport:
                 with contextlib.suppress(fold_log.DamagedRecord):
                     yield from fold_log.decode_puts(self._view, (span,))
 
-    def canonical(self) -> Iterator[bytes]:
+    def canonical(self) -> Iterator[Buffer]:
         """The log that compaction would make of the entries; raises ``DamagedRecord``."""
         from holdfast.formats.fold_canonical import (
             canonical_log,

@@ -6,6 +6,7 @@ fold to open.
 
 from bisect import bisect_left
 from collections.abc import Generator, Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -46,11 +47,11 @@ def _replace_known(
     base: Base, spans: Spans, overlay: dict[bytes, int], ordinals: dict[bytes, int]
 ) -> Generator[None, None, None]:
     """Put the overlay's spans where the base has the same keys."""
-    keys = list(ordinals)  # as they were written, so not at random places of the overlay
-    for start in range(0, len(keys), _KEYS_PER_SORT):
-        part = keys[start : start + _KEYS_PER_SORT]
-        places = np.fromiter(map(ordinals.__getitem__, part), np.int64, len(part))
+    known = iter(ordinals.items())
+    while part := dict(islice(known, _KEYS_PER_SORT)):
+        places = np.fromiter(part.values(), np.int64, len(part))
         check_puts(base.view, np.sort(spans[places]))  # a flipped bit may have made it this key
+        # As they were written, and so not at random places of the overlay.
         spans[places] = np.fromiter(map(overlay.__getitem__, part), np.uint64, len(part))
         yield
 

@@ -8,7 +8,7 @@ import pytest
 from holdfast.formats import fold_log
 from holdfast.formats.fold_canonical import canonical_log
 from holdfast.formats.fold_log import HEADER, DamagedRecord, encode_cursor, pack_span
-from holdfast.formats.fold_spans import check_puts, first_damaged, put_keys, split_spans
+from holdfast.formats.fold_spans import all_intact, check_puts, first_damaged, put_keys, split_spans
 from holdfast.formats.values import Cursor
 
 ALIKE = [(b"key%d" % number, b"value") for number in range(10)]
@@ -45,6 +45,30 @@ def test_every_flipped_byte_is_seen_in_its_record(shape: str, step: int) -> None
             with pytest.raises(DamagedRecord) as caught:
                 list(canonical_log(memoryview(damaged), listed[::step], Cursor.none()))
             assert caught.value.offset == offsets[hit[0]]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_checksum_sees_every_flipped_bit_of_many_records(shape: str) -> None:
+    """Records back to back pass together only as they were written, and are left as they were."""
+    content, listed = _log(SHAPES[shape])
+    records = bytearray(content[len(HEADER) :])
+    starts = split_spans(np.array(listed, np.uint64))[0] - len(HEADER)
+    assert all_intact(records, starts)
+    for bit in range(8 * len(records)):
+        damaged = records.copy()
+        damaged[bit // 8] ^= 1 << bit % 8
+        before = bytes(damaged)
+        assert not all_intact(damaged, starts)
+        assert damaged == before
+    assert records == content[len(HEADER) :]
+
+
+def test_records_that_change_places_are_no_damage_but_exchanged_checksums_are() -> None:
+    """One checksum of many records says of each what its own would say."""
+    first, second = (fold_log.encode_put(key, b"v", b"") for key in (b"a", b"b"))
+    starts = np.array([0, len(first)])
+    assert all_intact(bytearray(second + first), starts)
+    assert not all_intact(bytearray(second[:4] + first[4:] + first[:4] + second[4:]), starts)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
