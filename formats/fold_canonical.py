@@ -10,19 +10,9 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from holdfast.formats.fold_log import (
-    HEADER,
-    HEADER_BYTES,
-    SPAN_LENGTH_BITS,
-    SPAN_LENGTH_MASK,
-    Buffer,
-    DamagedRecord,
-    encode_cursor,
-)
-from holdfast.formats.fold_spans import Integers, all_intact, first_damaged, split_spans
+from holdfast.formats.fold_log import HEADER, HEADER_BYTES, Buffer, encode_cursor, pack_span
+from holdfast.formats.fold_spans import copied
 from holdfast.formats.values import Cursor
-
-_CHUNK_BYTES = 1 << 20
 
 
 def canonical_log(
@@ -37,42 +27,16 @@ def canonical_log(
     ``DamagedRecord``: damage must not be copied into a file that looks whole.
     """
     listed = np.asarray(spans, np.uint64)
-    ends = HEADER_BYTES + np.cumsum(listed & np.uint64(SPAN_LENGTH_MASK), dtype=np.int64)
-    head = HEADER
+    head, lies_at, left = HEADER, HEADER_BYTES, len(listed)
     tail: Buffer = b"" if cursor.is_none else encode_cursor(cursor.token)
-    first, count, lies_at = 0, len(listed), HEADER_BYTES
-    while first < count:
-        last = min(int(np.searchsorted(ends, lies_at + _CHUNK_BYTES)) + 1, count)
-        offsets, lengths = split_spans(listed[first:last])
-        starts = ends[first:last] - lengths
-        chunk = _copied(view, offsets, lengths)
-        # What was copied is checked, not what it was copied from.
-        if not all_intact(chunk, starts - lies_at):
-            damaged = first_damaged(chunk, starts - lies_at, lengths)
-            if damaged is not None:
-                raise DamagedRecord(int(offsets[damaged]))
+    for piece, lie in copied(view, listed):
         if placed is not None:
-            lie = starts << SPAN_LENGTH_BITS | lengths
-            placed.frombytes(lie.astype(np.uint64).tobytes())
-        lies_at += len(chunk)
-        first = last
-        if first < count:
-            yield head + chunk if head else chunk
+            placed.frombytes((lie + np.uint64(pack_span(lies_at, 0))).tobytes())
+        lies_at += len(piece)
+        left -= len(lie)
+        if left:
+            yield head + piece if head else piece
             head = b""
         else:
-            tail = chunk + tail
+            tail = piece + tail
     yield head + tail
-
-
-def _copied(view: memoryview, offsets: Integers, lengths: Integers) -> bytearray:
-    """The records at these offsets, back to back; neighbours are copied as one piece."""
-    stops = offsets + lengths
-    beyond = np.flatnonzero(stops > len(view))
-    if len(beyond):  # a slice would be shorter, and records behind it would be taken for damaged
-        raise DamagedRecord(int(offsets[beyond[0]]))
-    apart = np.flatnonzero(offsets[1:] != stops[:-1])
-    run_starts = offsets[np.concatenate(([0], apart + 1))]
-    run_stops = stops[np.concatenate((apart, [len(stops) - 1]))]
-    return bytearray().join(
-        map(view.__getitem__, map(slice, run_starts.tolist(), run_stops.tolist()))
-    )

@@ -8,7 +8,7 @@ import pytest
 from holdfast.formats import fold_log
 from holdfast.formats.fold_canonical import canonical_log
 from holdfast.formats.fold_log import HEADER, DamagedRecord, encode_cursor, pack_span
-from holdfast.formats.fold_spans import all_intact, check_puts, first_damaged, put_keys, split_spans
+from holdfast.formats.fold_spans import all_intact, check_puts, put_keys, split_spans
 from holdfast.formats.values import Cursor
 
 ALIKE = [(b"key%d" % number, b"value") for number in range(10)]
@@ -40,11 +40,12 @@ def test_every_flipped_byte_is_seen_in_its_record(shape: str, step: int) -> None
     for at in range(len(HEADER), len(content)):
         damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         hit = [n for n in range(len(spans)) if offsets[n] <= at < offsets[n] + lengths[n]]
-        assert first_damaged(damaged, offsets, lengths) == (hit[0] if hit else None)
-        if hit:
-            with pytest.raises(DamagedRecord) as caught:
-                list(canonical_log(memoryview(damaged), listed[::step], Cursor.none()))
-            assert caught.value.offset == offsets[hit[0]]
+        if not hit:
+            check_puts(memoryview(damaged), spans)
+            continue
+        with pytest.raises(DamagedRecord) as caught:
+            check_puts(memoryview(damaged), spans)
+        assert caught.value.offset == offsets[hit[0]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
