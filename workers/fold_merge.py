@@ -31,7 +31,7 @@ def merged_spans(
     new = np.fromiter(map(overlay.__getitem__, keys), np.uint64, len(keys))
     if not len(base):
         spans = new
-    else:
+    elif keys:
         places = np.zeros(len(keys), np.int64)
         found = np.zeros(len(keys), np.bool_)
         for number, key in enumerate(keys):
@@ -40,7 +40,7 @@ def merged_spans(
                 yield
         spans[places[found]] = new[found]
         spans = np.insert(spans, places[~found], new[~found])
-    return memoryview(spans[spans != 0])
+    return memoryview(spans if spans.all() else spans[spans != 0])
 
 
 def _replace_known(
