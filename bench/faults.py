@@ -47,6 +47,8 @@ __all__ = [
 T = TypeVar("T")
 
 WRITES = frozenset({"append", "write_at"})
+# What tells a store that data was lost on the way to the disk.
+SYNCS = frozenset({"sync", "begin_sync"})
 # What a full disk or a spent quota can refuse.
 GROWING = frozenset(
     {
@@ -56,6 +58,7 @@ GROWING = frozenset(
         "write_at",
         "truncate",
         "sync",
+        "begin_sync",
         "write_behind",
         "make_directory",
         "link",
@@ -189,7 +192,7 @@ class FaultyDisk:
             raise Crash
         if fault.written and partly is not None:
             partly(fault.written)
-        if here.name == "sync" and fault.lost is not None and isinstance(file, MemoryFile):
+        if here.name in SYNCS and fault.lost is not None and isinstance(file, MemoryFile):
             file.fail_sync(fault.lost.choice, evict=fault.lost.evict)
         raise OSError(fault.code, os.strerror(fault.code), here.path)
 
@@ -299,6 +302,15 @@ class FaultyFile:
 
     def sync(self) -> None:
         self._disk.do(("sync", self._path), self.inner.sync, file=self.inner)
+
+    def begin_sync(self, offset: int, length: int) -> None:
+        self._disk.do(
+            ("begin_sync", self._path),
+            lambda: self.inner.begin_sync(offset, length),
+            offset=offset,
+            size=length,
+            file=self.inner,
+        )
 
     def write_behind(self, offset: int, length: int) -> None:
         self._disk.do(("write_behind", self._path), lambda: self.inner.write_behind(offset, length))

@@ -147,8 +147,11 @@ class MemoryFile:
     def sync(self) -> None:
         self._checked().sync()
 
-    def write_behind(self, offset: int, length: int) -> None:
+    def begin_sync(self, offset: int, length: int) -> None:
         self._checked()  # what is on its way to the disk may be lost as what is not
+
+    def write_behind(self, offset: int, length: int) -> None:
+        self._checked()
 
     def fail_sync(self, choice: Choice, *, evict: bool) -> None:
         """What a failing sync leaves: pages counted as written that may not be on the disk.

@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from holdfast.workers import fold_compaction
+from holdfast.workers import fold_compaction, log_file
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,5 +41,6 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture
 def written_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small fold's compaction has as many calls of the file layer as a large one's."""
+    """Small batches and compactions have as many calls of the file layer as large ones."""
+    monkeypatch.setattr(log_file, "_BEGUN_BYTES_MIN", 1)
     monkeypatch.setattr(fold_compaction, "_WRITE_EVERY_BYTES", 1)

@@ -171,6 +171,8 @@ class FoldActor:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)
+        if self._group.policy == "always":
+            self._log.begin_sync(start)  # while the table is brought up to date
         self._table.apply(items, based)
         self._cursor = request.cursor
         self._last_record = self._log.end - len(cursor_record)

@@ -298,6 +298,8 @@ class IndexStore:
             if noted:
                 self.ledger.void()
             raise
+        if self.group.policy == "always":
+            self.log.begin_sync(start)  # while the index takes it over
         try:
             apply()
         except (InvalidArgument, HalfDone) as error:

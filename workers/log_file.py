@@ -1,6 +1,7 @@
 """An append-only log on disk: its good length, its map, and what is synced of it."""
 
 import time
+from collections.abc import Callable
 
 from holdfast.formats.errors import HoldfastError, StoreLocked, from_os_error
 from holdfast.workers.disk import Buffer, Disk, File, directory_of, remove_if_there
@@ -8,6 +9,8 @@ from holdfast.workers.disk import Buffer, Disk, File, directory_of, remove_if_th
 # Tells a successor that a sync failed, and so that pages it can read may not be on disk. Like the
 # ledger it needs no sync itself: after a power loss those pages are gone and so is the question.
 UNSYNCED_SUFFIX = ".unsynced"
+
+_BEGUN_BYTES_MIN = 64 << 10
 
 
 class Fatal(Exception):
@@ -71,15 +74,26 @@ class LogFile:
         self.end = end
         self.synced_end = min(self.synced_end, end)
 
+    def begin_sync(self, start: int) -> None:
+        """Have the disk begin with what was appended from ``start`` on, if that is worth a call.
+
+        For whoever has something to do before ``sync``, whose failures this has as well.
+        """
+        if self.end - start >= _BEGUN_BYTES_MIN:
+            self._sync(lambda: self.file.begin_sync(start, self.end - start))
+
     def sync(self) -> None:
         """Sync what was appended. A failure is final, whatever the file looks like afterwards."""
+        self._sync(self.file.sync)
+        self.synced_end = self.end
+        self.synced_at = time.monotonic()
+
+    def _sync(self, call: Callable[[], None]) -> None:
         try:
-            self.file.sync()
+            call()
         except OSError as error:
             mark_unsynced(self._disk, self.path)
             raise Fatal(f"cannot sync {self.path!r}: {error.strerror}") from error
-        self.synced_end = self.end
-        self.synced_at = time.monotonic()
 
     def swap(self, file: File, end: int, guard: File) -> None:
         """Go on with another file, already synced and in place under the same path."""

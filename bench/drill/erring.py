@@ -52,6 +52,7 @@ from holdfast.bench.drill.tally import Tally
 from holdfast.bench.faults import (
     GROWING,
     REACHING,
+    SYNCS,
     WRITES,
     Call,
     Crash,
@@ -270,7 +271,7 @@ def fail_of(fault: FailAt) -> Fail:
     lost = None
     if fault.lost:
         lost = Lost(Nothing(), evict=fault.lost == "evicted")
-    calls = frozenset({"sync"}) if fault.lost else CODES[fault.code]
+    calls = SYNCS if fault.lost else CODES[fault.code]
     return Fail(fault.number, fault.code, fault.lasting, fault.written, calls, lost)
 
 
@@ -310,7 +311,7 @@ def faults(calls: Sequence[Call]) -> Iterator[FailAt]:
                 yield FailAt(call.number, code, lasting)
             if call.name in WRITES and call.size > 1:
                 yield FailAt(call.number, code, written=call.size // 2)
-        if call.name == "sync":
+        if call.name in SYNCS:
             yield FailAt(call.number, errno.EIO, lost="none")
             yield FailAt(call.number, errno.EIO, lost="evicted")
 

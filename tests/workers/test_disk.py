@@ -92,6 +92,7 @@ class TestFile:
         file = disk.open(f"{home}/f", write=True, create=True)
         file.append(b"abcdef" * 5000)
         for offset, length in ((0, 0), (0, 9), (5, 4096), (4096, 0), (100_000, 3)):
+            file.begin_sync(offset, length)
             file.write_behind(offset, length)
         assert file.read_at(0, file.size()) == b"abcdef" * 5000
         file.close()

@@ -20,7 +20,7 @@ from tests.workers.index_workload import (
 )
 from tests.workers.interruptions import choices_of, every_kill
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = pytest.mark.usefixtures("quiet", "written_behind")
 
 COMPRESSED = IndexOptions(dimension=DIMENSION, metric="euclidean", compression="zstd")
 
