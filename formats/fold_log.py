@@ -107,18 +107,28 @@ def encode_updates(
     pack_kind_key, pack_u32, join = _KIND_KEY.pack, _U32.pack, b"".join
     add, note = pieces.append, items.append
     offset = start
+    key_bytes = value_bytes = token_bytes = -1
     for update in updates:
         key, token = update.key.encode(), update.version.token
-        if len(key) > KEY_BYTES_MAX or len(token) > TOKEN_BYTES_MAX:
-            raise _over_limit(updates)
+        # What a length comes to is often known: from the record before, which has the same.
+        if len(key) != key_bytes:
+            key_bytes = len(key)
+            if key_bytes > KEY_BYTES_MAX:
+                raise _over_limit(updates)
+            head = pack_kind_key(PUT, key_bytes)
+        if len(token) != token_bytes:
+            token_bytes = len(token)
+            if token_bytes > TOKEN_BYTES_MAX:
+                raise _over_limit(updates)
+            tail = _LENGTH_BYTE[token_bytes]
         if type(update) is Put:  # the common record, inline, as in scan
             value = update.value
-            if len(value) > VALUE_BYTES_MAX:
-                raise _over_limit(updates)
-            body = join(
-                (pack_kind_key(PUT, len(key)), key, pack_u32(len(value)), value,
-                 _LENGTH_BYTE[len(token)], token)
-            )  # fmt: skip
+            if len(value) != value_bytes:
+                value_bytes = len(value)
+                if value_bytes > VALUE_BYTES_MAX:
+                    raise _over_limit(updates)
+                middle = pack_u32(value_bytes)
+            body = join((head, key, middle, value, tail, token))
             add(pack_u32(crc32(body)))
             add(body)
             length = 4 + len(body)
