@@ -106,21 +106,14 @@ def encode_updates(
     items: list[tuple[bytes, int]] = []
     pack_kind_key, pack_u32, join = _KIND_KEY.pack, _U32.pack, b"".join
     add, note = pieces.append, items.append
-    offset = start
-    key_bytes = value_bytes = token_bytes = -1
+    offset, key_bytes, value_bytes, token_bytes = start, -1, -1, -1
     for update in updates:
         key, token = update.key.encode(), update.version.token
-        # What a length comes to is often known: from the record before, which has the same.
-        if len(key) != key_bytes:
-            key_bytes = len(key)
-            if key_bytes > KEY_BYTES_MAX:
+        if len(key) != key_bytes or len(token) != token_bytes:  # else as in the record before
+            key_bytes, token_bytes = len(key), len(token)
+            if key_bytes > KEY_BYTES_MAX or token_bytes > TOKEN_BYTES_MAX:
                 raise _over_limit(updates)
-            head = pack_kind_key(PUT, key_bytes)
-        if len(token) != token_bytes:
-            token_bytes = len(token)
-            if token_bytes > TOKEN_BYTES_MAX:
-                raise _over_limit(updates)
-            tail = _LENGTH_BYTE[token_bytes]
+            head, tail = pack_kind_key(PUT, key_bytes), _LENGTH_BYTE[token_bytes]
         if type(update) is Put:  # the common record, inline, as in scan
             value = update.value
             if len(value) != value_bytes:

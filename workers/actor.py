@@ -44,6 +44,13 @@ class Actor(Protocol):
         """Make everything handled so far as durable as the store's policy says."""
         ...
 
+    def settle(self) -> None:
+        """Do what was put off until the answers had left, as they have when this is called.
+
+        Whoever asks next does not notice: ``handle`` and ``step`` see to it by themselves.
+        """
+        ...
+
     def sync_due_in(self) -> float | None:
         """Seconds until ``commit`` has to be called again although nobody asks; None if never."""
         ...

@@ -1,23 +1,21 @@
 """The fold's actor: a key-value fold of an update stream, kept as an append-only log.
 
 A write is encoded and checked as a whole, noted in the ledger, appended to the log in one piece,
-then taken over into the table. Values are never held in memory: a read goes to the mapped log and
-checks the record's checksum there.
+then taken over into the table: after the answer has left, where that does not wait for the disk.
+Values are never held in memory; reads are those of ``fold_queries``.
 """
 
 import contextlib
-import itertools
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
+from typing import cast
 
 from holdfast.formats import fold_index, fold_log
 from holdfast.formats.errors import (
     HoldfastError,
     InvalidArgument,
-    ResultTooLarge,
     StaleUpdate,
     StoreCorrupt,
     from_os_error,
@@ -25,22 +23,18 @@ from holdfast.formats.errors import (
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
     HEADER_BYTES,
-    SPAN_LENGTH_MASK,
     DamagedRecord,
-    unpack_span,
 )
 from holdfast.formats.limits import (
     COMPACT_GARBAGE_BYTES_MIN,
-    RESULT_BYTES_MAX,
-    SCAN_PAGE_BYTES,
-    SCAN_PAGE_ENTRIES,
 )
-from holdfast.formats.values import KvEntry, Put
+from holdfast.formats.values import Put
 from holdfast.workers import artifacts, fold_messages, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk
 from holdfast.workers.fold_cache import save_index
 from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_snapshot
+from holdfast.workers.fold_queries import FoldQueries
 from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
@@ -97,12 +91,15 @@ class FoldActor:
         self._ledger = recovered.ledger
         self._group = GroupCommit(spec, recovered.log, recovered.ledger)
         self._table = recovered.table
+        self._queries = FoldQueries(recovered.log, recovered.table, tick)
         self._cursor = recovered.cursor
         self._last_record = recovered.last_record
         self._torn_bytes = recovered.torn_bytes
         self._indexed_to = recovered.indexed_to
         self._tick = tick
         self._compactions = 0
+        self._put_off: tuple[list[tuple[bytes, int]], dict[bytes, int]] | None = None
+        """Where the last batch's keys lie, when it is in the log and not yet in the table."""
         self._replaced: memoryview | None = None
         self._upkeep: Generator[object, None, None] | None = None
         self._urgent = False
@@ -112,26 +109,27 @@ class FoldActor:
     # --- requests --------------------------------------------------------------------------
 
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
+        self.settle()
         try:
             match request:
                 case fold_messages.FoldGet(key=key):
-                    return fold_messages.Entry(self._get(key))
+                    return fold_messages.Entry(self._queries.get(key))
                 case fold_messages.FoldApply():
                     return self._apply(request, caller)
                 case fold_messages.FoldGetMany(keys=keys):
-                    return fold_messages.MaybeEntries(self._get_many(keys))
+                    return fold_messages.MaybeEntries(self._queries.get_many(keys))
                 case fold_messages.FoldRange(prefix=prefix, limit=limit):
-                    return fold_messages.Entries(self._range(prefix, limit))
+                    return fold_messages.Entries(self._queries.range(prefix, limit))
                 case fold_messages.FoldScan(prefix=prefix, after=after):
-                    return self._scan(prefix, after)
+                    return self._queries.scan(prefix, after)
                 case fold_messages.FoldCursor():
                     return fold_messages.CursorIs(self._cursor)
                 case fold_messages.FoldStaleKeys(keys=keys):
-                    return fold_messages.Keys(self._stale_keys(keys))
+                    return fold_messages.Keys(self._queries.stale_keys(keys))
                 case fold_messages.FoldCompact():
-                    return self._compact()
+                    return self._settling(self._compact())
                 case fold_messages.FoldExport(directory=directory):
-                    return self._export(directory, caller)
+                    return self._settling(self._export(directory, caller))
                 case messages.StoreStatus():
                     return self._status()
                 case messages.StoreMayDrop():
@@ -171,11 +169,12 @@ class FoldActor:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)
-        if self._group.policy == "always":
-            self._log.begin_sync(start)  # while the table is brought up to date
-        self._table.apply(items, based)
         self._cursor = request.cursor
         self._last_record = self._log.end - len(cursor_record)
+        self._put_off = items, based
+        if self._group.policy == "always":  # the caller waits for the disk in any case
+            self._log.begin_sync(start)
+            self.settle()
         return Done()
 
     def _refuse_stale(self, request: fold_messages.FoldApply) -> None:
@@ -189,7 +188,7 @@ class FoldActor:
         newest: dict[str, int | None] = {}
         for number, update in enumerate(request.updates):
             if update.key not in newest:
-                entry = self._get(update.key)
+                entry = self._queries.get(update.key)
                 newest[update.key] = entry.version.u64 if entry else None
             old, new = newest[update.key], update.version.u64
             if old is not None and new is not None and new < old:
@@ -199,21 +198,6 @@ class FoldActor:
                     path=self._log.path,
                 )
             newest[update.key] = new if isinstance(update, Put) else None
-
-    def _get(self, key: str) -> KvEntry | None:
-        span = self._table.find(key.encode())
-        if not span:
-            return None
-        offset, length = unpack_span(span)
-        record = memoryview(bytes(self._log.read(offset, length)))
-        try:
-            return fold_log.decode_puts(record, (length,))[0]  # the span of its own beginning
-        except DamagedRecord:
-            raise DamagedRecord(offset) from None
-
-    def _entries(self, spans: Iterable[int]) -> list[KvEntry]:
-        """The entries at ``spans``, checked."""
-        return fold_log.decode_puts(self._log.remap(), spans)
 
     def _corrupt(self, offset: int) -> StoreCorrupt:
         path = self._log.path
@@ -225,54 +209,18 @@ class FoldActor:
             reason=reason,
         )
 
-    def _get_many(self, keys: list[str]) -> list[KvEntry | None]:
-        found: list[KvEntry | None] = []
-        budget = RESULT_BYTES_MAX
-        for key in keys:
-            entry = self._get(key)
-            found.append(entry)
-            budget -= len(entry.value) + len(key) if entry else 0
-            if budget < 0:
-                raise _too_large(f"get_many of {len(keys)} keys")
-            if not len(found) % SCAN_PAGE_ENTRIES:
-                self._tick()
-        return found
-
-    def _range(self, prefix: str, limit: int | None) -> list[KvEntry]:
-        found: list[KvEntry] = []
-        budget = RESULT_BYTES_MAX
-        spans = itertools.islice(self._table.spans(prefix.encode()), _count(limit))
-        while page := list(itertools.islice(spans, SCAN_PAGE_ENTRIES)):
-            budget -= sum(span & SPAN_LENGTH_MASK for span in page)
-            if budget < 0:
-                raise _too_large(f"range of {prefix!r}")
-            found += self._entries(page)
-            self._tick()
-        return found
-
-    def _scan(self, prefix: str, after: str | None) -> Reply:
-        behind = None if after is None else after.encode()
-        page: list[int] = []
-        size = 0
-        more = False
-        for span in self._table.spans(prefix.encode(), behind):
-            if size >= SCAN_PAGE_BYTES or len(page) >= SCAN_PAGE_ENTRIES:
-                more = True
-                break
-            page.append(span)
-            size += span & SPAN_LENGTH_MASK
-        return fold_messages.Page(self._entries(page), more)
-
-    def _stale_keys(self, keys: list[str]) -> list[str]:
-        current = set(keys)
-        stale: list[str] = []
-        spans = self._table.spans(b"")
-        while page := list(itertools.islice(spans, SCAN_PAGE_ENTRIES)):
-            stale += [entry.key for entry in self._entries(page) if entry.key not in current]
-            self._tick()
-        return stale
-
     # --- long work -------------------------------------------------------------------------
+
+    def _settling(self, steps: Steps) -> Steps:
+        """These steps, none of which finds the table behind the log."""
+        with contextlib.closing(steps):
+            while True:
+                self.settle()
+                try:
+                    progress = next(steps)
+                except StopIteration as finished:
+                    return cast("Reply", finished.value)
+                yield progress
 
     def _compact(self) -> Steps:
         before = self._log.end
@@ -351,10 +299,16 @@ class FoldActor:
     def commit(self) -> None:
         self._group.commit()
 
+    def settle(self) -> None:
+        put_off, self._put_off = self._put_off, None
+        if put_off is not None:
+            self._table.apply(*put_off)
+
     def sync_due_in(self) -> float | None:
         return self._group.due_in()
 
     def step(self, *, idle: bool) -> bool:
+        self.settle()
         if self._replaced is not None:
             self._replaced = None
             give_memory_back()
@@ -445,6 +399,7 @@ class FoldActor:
         return False  # a slice every few turns keeps pace
 
     def close(self) -> None:
+        self.settle()
         if self._log.unsynced_bytes:
             self._group.sync()
         give_up = time.monotonic() + _CLOSING_UPKEEP_S
@@ -474,13 +429,3 @@ class FoldActor:
         self._table.check_invariants()
         assert self._log.file.size() == self._log.end
         assert self._log.synced_end <= self._log.end
-
-
-def _count(limit: int | None) -> int | None:
-    return None if limit is None else min(limit, sys.maxsize)
-
-
-def _too_large(what: str) -> ResultTooLarge:
-    return ResultTooLarge(
-        f"the result of {what} is over the limit of {RESULT_BYTES_MAX} bytes; use scan() or a limit"
-    )

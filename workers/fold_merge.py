@@ -40,7 +40,8 @@ def merged_spans(
                 yield
         spans[places[found]] = new[found]
         spans = np.insert(spans, places[~found], new[~found])
-    return memoryview(spans if spans.all() else spans[spans != 0])
+    live: Spans = spans if spans.all() else spans[spans != 0]
+    return live.data
 
 
 def _replace_known(

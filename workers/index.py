@@ -148,6 +148,9 @@ class IndexActor:
     def commit(self) -> None:
         self.store.group.commit()
 
+    def settle(self) -> None:
+        """Nothing is ever put off."""
+
     def sync_due_in(self) -> float | None:
         return self.store.group.due_in()
 

@@ -293,6 +293,9 @@ class RegistryActor:
     def commit(self) -> None:
         self._group.commit()
 
+    def settle(self) -> None:
+        """Nothing is ever put off."""
+
     def sync_due_in(self) -> float | None:
         return self._group.due_in()
 

@@ -392,6 +392,9 @@ class VectorsActor:
         if self._log.unsynced_bytes:
             self._group.sync()
 
+    def settle(self) -> None:
+        """Nothing is ever put off."""
+
     def sync_due_in(self) -> float | None:
         due = [
             self._group.due_in() if self._group is not None else None,

@@ -233,6 +233,9 @@ class WarmActor:
     def commit(self) -> None:
         self._store.group.commit()
 
+    def settle(self) -> None:
+        """Nothing is ever put off."""
+
     def sync_due_in(self) -> float | None:
         return self._store.group.due_in()
 

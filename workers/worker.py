@@ -1,4 +1,4 @@
-"""A worker process: recover one store, then drain, handle, commit, reply, for as long as it lives.
+"""A worker process: recover one store; drain, handle, commit, reply, settle, as long as it lives.
 
 Everything drained in one turn shares one sync, and no reply, not even to a read, leaves before it:
 nothing is observed before it is durable. Long work and upkeep run in slices between the turns.
@@ -148,6 +148,7 @@ class Worker:
                 self._drain(ready)
             self._actor.commit()
             self._send_replies()
+            self._actor.settle()
             self._work_on()
         self._actor.commit()
         if self._removing:
