@@ -4,12 +4,11 @@ A cancelled or timed-out call leaves nothing behind: its answer finds nobody and
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import msgspec
@@ -152,9 +151,8 @@ def _close_late(asked: "Future[Answered]") -> None:
         sock.close()
 
 
-@contextlib.asynccontextmanager
-async def _held(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> AsyncIterator[None]:
-    """Hold a lock, unless the deadline passes first."""
+async def _acquire(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> None:
+    """Take a lock, which is the caller's to release, unless the deadline passes first."""
     if lock.locked():
         try:
             await asyncio.wait_for(lock.acquire(), max(0.0, deadline - time.monotonic()))
@@ -162,10 +160,6 @@ async def _held(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> Asyn
             raise DeadlinePassed from None
     else:
         await lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class AsyncCoordinator:
@@ -235,13 +229,15 @@ class AsyncCoordinator:
 
     async def _session(self, spec: StoreSpec, lost: int, deadline: float) -> AsyncSession:
         """The store's session, made anew if it broke; many callers wait for one connection."""
+        if (session := self._usable(spec.name, lost)) is not None:
+            return session
         lock = self._connecting.setdefault(spec.name, asyncio.Lock())
-        async with _held(lock, deadline):
-            session = self._sessions.get(spec.name)
-            if session is not None and not session.lost and session.generation != lost:
+        await _acquire(lock, deadline)
+        try:
+            if (session := self._usable(spec.name, lost)) is not None:
                 return session
-            if session is not None:
-                session.break_off()
+            if (broken := self._sessions.get(spec.name)) is not None:
+                broken.break_off()
             answered = await self.ask(
                 OpenStore(spec, True, lost, self._coordinator.options.hung_after_s), deadline
             )
@@ -251,6 +247,13 @@ class AsyncCoordinator:
             session = AsyncSession(self._loop, answered.sock, answered.answer.generation)
             self._sessions[spec.name] = session
             return session
+        finally:
+            lock.release()
+
+    def _usable(self, name: str, lost: int) -> AsyncSession | None:
+        """The store's session, unless it broke or leads to the generation that was ``lost``."""
+        session = self._sessions.get(name)
+        return None if session is None or session.lost or session.generation == lost else session
 
     async def _exchange(
         self,
@@ -261,7 +264,8 @@ class AsyncCoordinator:
         request: int,
         deadline: float,
     ) -> object:
-        async with _held(session.slots, deadline):
+        await _acquire(session.slots, deadline)
+        try:
             if session.lost:
                 raise SessionLost
             try:
@@ -276,6 +280,8 @@ class AsyncCoordinator:
                 raise call.objection(error) from error.__cause__
             finally:
                 session.forget(request)
+        finally:
+            session.slots.release()
 
     async def _patiently(
         self,
