@@ -4,24 +4,12 @@ What an engine adds is that the index outlives its process, that many processes 
 call survives a death. What stays is everything about the files: see ``workers/index_store.py``.
 """
 
-import functools
 import os
-import threading
-import weakref
-from collections.abc import Callable, Generator
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import pyarrow.compute as pc
 
-from holdfast.formats.errors import (
-    EngineClosed,
-    HoldfastError,
-    InvalidArgument,
-    StoreExists,
-    StoreIOError,
-    from_os_error,
-)
+from holdfast.formats.errors import InvalidArgument, StoreExists, typed_errors
 from holdfast.formats.iqdb_snapshot import (
     HEADER_BYTES_MAX,
     PREAMBLE_BYTES,
@@ -47,6 +35,7 @@ from holdfast.handles.index_parts import (
     options,
 )
 from holdfast.options import check_seconds
+from holdfast.owned_index import OwnedIndex, finish
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.foreign_index import ForeignIndex
@@ -58,37 +47,25 @@ from holdfast.workers.index_messages import (
     SnapshotInfo,
 )
 from holdfast.workers.index_snapshot import StoredIndex, flawed
-from holdfast.workers.index_store import IndexStore, open_store
-from holdfast.workers.log_file import Fatal
+from holdfast.workers.index_store import open_store
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.persistable import Persistable, check_class
 
-T = TypeVar("T")
 _DURABILITIES = ("always", "interval", "never")
 
 
-class PersistedIndex:
+class PersistedIndex(OwnedIndex):
     """An index with its snapshot and log. Thread-safe; close it, or use it as a context manager.
 
     Obtained from ``open``, ``load`` or ``open_with``. Operations, arguments and errors are those of
-    ``holdfast.Index``. One process at a time: a second gets ``StoreLocked``. After a failed sync
-    every call raises ``StoreIOError``, since nothing more can be vouched for: open it again.
+    ``holdfast.Index``. One process at a time: a second gets ``StoreLocked``. After a failed sync,
+    or when Ctrl-C or want of memory breaks off a call that changes something, the files are let go
+    of as if the process had died, and every call raises ``StoreIOError``: open it again.
 
     A forked child lets go of the files at once, and has to wait for its parent to open them itself.
     An index that is dropped without ``close`` is closed all the same, at exit at the latest.
     """
-
-    def __init__(self, store: IndexStore) -> None:
-        self._store = store
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._closed = False
-        self._failure: str | None = None
-        self._timer: threading.Timer | None = None
-        self._finalizer = weakref.finalize(self, _close_forgotten, store, self._pid)
-        _watch_forks()
-        _opened.add(self)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -183,23 +160,16 @@ class PersistedIndex:
         Raises ``InvalidFormat`` or ``StoreCorrupt`` for what is no header, ``StoreIOError``.
         """
         where = absolute(path)
-        try:
+        with typed_errors("read", where):
             file = OsDisk().open(where)
             try:
                 return decode_header(file.read_at(0, HEADER_BYTES_MAX + PREAMBLE_BYTES))
+            except IndexFlaw as flaw:
+                raise flawed(where, flaw) from flaw
             finally:
                 file.close()
-        except IndexFlaw as flaw:
-            raise flawed(where, flaw) from flaw
-        except OSError as error:
-            raise from_os_error(error, "read", where) from error
 
     # --- what it is ------------------------------------------------------------------------
-
-    @property
-    def path(self) -> str:
-        """Path of the snapshot; the log is beside it, with ``.wal`` at the end."""
-        return self._store.path
 
     @property
     def dimension(self) -> int:
@@ -224,10 +194,10 @@ class PersistedIndex:
         return f"<PersistedIndex of {len(self._store.index)} rows at {self.path!r}>"
 
     def __len__(self) -> int:
-        return self._do(lambda: len(self._store.index))
+        return self._read(lambda: len(self._store.index))
 
     def __contains__(self, id: object) -> bool:
-        return self._do(lambda: id in self._store.index)
+        return self._read(lambda: id in self._store.index)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -276,7 +246,7 @@ class PersistedIndex:
         queries, single, count, condition, breadth = as_search(
             vectors, k, where, ef, self.dimension
         )
-        found = self._do(
+        found = self._read(
             lambda: self._store.index.find(
                 queries, count, where=condition, exact=exact, ef=breadth, tick=_no_tick
             )
@@ -287,7 +257,7 @@ class PersistedIndex:
         """The rows of these ids, in that order; ids that are not there are left out."""
         checked = as_index_ids(ids)
         listed: list[Id] = checked if isinstance(checked, list) else checked.tolist()
-        return self._do(
+        return self._read(
             lambda: [
                 IndexRow(row[0], row[1].copy(), decoded(row[2]))
                 for row in self._store.index.take(listed)
@@ -299,144 +269,30 @@ class PersistedIndex:
 
     def checkpoint(self) -> None:
         """Write a snapshot and begin the log anew. It happens by itself when the log is long."""
-        self._do(lambda: _finish(self._store.checkpoint()))
+        self._change(lambda: finish(self._store.checkpoint()))
 
     def save(self) -> None:
         """Write a snapshot and leave the log as it is."""
-        self._do(lambda: _finish(self._store.checkpoint(reset=False)))
+        self._change(lambda: finish(self._store.checkpoint(reset=False)))
 
     def sync(self) -> None:
         """Return once everything written is on stable storage, whatever the policy."""
-        self._do(self._store.group.sync)
+        self._change(self._store.group.sync)
 
     def header(self) -> SnapshotInfo:
         """What the snapshot says of itself, which is from before what is in the log."""
-        return self._do(self._store.snapshot_info)
+        return self._read(self._store.snapshot_info)
 
     def optimize(self) -> int:
         """Bring every row into the graph of an ``hnsw`` index; returns how many are in it."""
         index = self._store.index
-        while self._do(index.optimize_step):
+        while self._change(index.optimize_step):
             pass
         return index.graph_rows
-
-    def close(self) -> None:
-        """Sync and let go of the files. A second call does nothing."""
-        with self._lock:
-            if self._closed or os.getpid() != self._pid:
-                return
-            self._closed = True
-            if self._timer is not None:
-                self._timer.cancel()
-            self._finalizer.detach()
-            if self._failure is None:
-                self._guarded(self._store.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # --- how -------------------------------------------------------------------------------
-
-    def _write(self, change: Callable[[], T]) -> T:
-        """Make a change, make it as durable as the policy says, and checkpoint if it is time."""
-        with self._lock:
-            result = self._do(change)
-            self._guarded(self._store.group.commit)
-            if self._store.needs_checkpoint():
-                try:
-                    self._guarded(lambda: _finish(self._store.checkpoint()))
-                except HoldfastError as error:
-                    if self._failure is not None:
-                        raise
-                    self._store.put_off(error)
-            self._set_timer()
-            return result
-
-    def _do(self, action: Callable[[], T]) -> T:
-        with self._lock:
-            if os.getpid() != self._pid:
-                raise EngineClosed(f"{self.path!r} was opened in another process: open it here")
-            if self._closed:
-                raise EngineClosed(f"{self.path!r} was closed")
-            if self._failure is not None:
-                raise StoreIOError(f"{self._failure}; open it again", path=self.path)
-            return self._guarded(action)
-
-    def _guarded(self, action: Callable[[], T]) -> T:
-        try:
-            return action()
-        except Fatal as fatal:
-            self._failure = str(fatal)
-            self._finalizer.detach()
-            self._store.abandon()
-            raise StoreIOError(f"{fatal}; open it again", path=self.path) from fatal
-
-    def _leave_to_parent(self) -> None:
-        """In a forked child: let go of the files, whose locks are the parent's."""
-        self._lock = threading.RLock()  # another thread may have had it, which is not here
-        self._timer = None
-        if self._finalizer.detach() is not None:  # it was neither closed nor failed
-            self._store.abandon()
-
-    def _set_timer(self) -> None:
-        due = self._store.group.due_in()
-        if due is None or self._timer is not None:
-            return
-        self._timer = threading.Timer(due, self._sync_due)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _sync_due(self) -> None:
-        with self._lock:
-            self._timer = None
-            if self._closed or self._failure is not None:
-                return
-            try:
-                self._guarded(self._store.group.commit)
-            except StoreIOError:
-                return  # the next call says so
-            self._set_timer()
-
-
-_opened: "weakref.WeakSet[PersistedIndex]" = weakref.WeakSet()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    """Have forked children let go of their parent's files. Set up by the first index."""
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    for index in list(_opened):
-        index._leave_to_parent()
-
-
-def _close_forgotten(store: IndexStore, pid: int) -> None:
-    """Close an index that nobody has any more."""
-    if os.getpid() != pid:
-        return
-    try:
-        store.close()
-    except (Fatal, HoldfastError, OSError):
-        store.abandon()  # nobody is left to be told, and a successor recovers what there is
 
 
 def _no_tick() -> None:
     pass
-
-
-def _finish(steps: Generator[object, None, None]) -> None:
-    for _ in steps:
-        pass
 
 
 def _options(

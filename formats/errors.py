@@ -5,7 +5,9 @@ cross the wire by name (``from_wire``). An error raised in a worker arrives in t
 with the worker's traceback as ``__cause__``.
 """
 
+import contextlib
 import errno as errno_codes
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 Detail = str | int | float | bool | None
@@ -269,3 +271,14 @@ def from_os_error(error: OSError, doing: str, path: str, offset: int | None = No
     return cls(
         f"cannot {doing} {path!r}: {reason} ({code})", path=path, offset=offset, errno=error.errno
     )
+
+
+@contextlib.contextmanager
+def typed_errors(doing: str, path: str) -> Iterator[None]:
+    """Raise ``OSError`` as its typed form; errors of the tree, some of which are one, pass."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, doing, path) from error

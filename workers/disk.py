@@ -155,6 +155,8 @@ class Disk(Protocol):
 class OsFile:
     """A file of the operating system."""
 
+    _descriptor = -1
+
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
@@ -226,8 +228,11 @@ class OsFile:
 
     def close(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()  # a lock must not stay with a process in which Ctrl-C came before this
 
 
 class OsDisk:

@@ -37,6 +37,7 @@ from holdfast.workers.fold_compaction import Compaction, canonical_chunks, take_
 from holdfast.workers.fold_queries import FoldQueries
 from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
 from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
@@ -399,25 +400,25 @@ class FoldActor:
         return False  # a slice every few turns keeps pace
 
     def close(self) -> None:
-        self.settle()
-        if self._log.unsynced_bytes:
-            self._group.sync()
-        give_up = time.monotonic() + _CLOSING_UPKEEP_S
-        if self._upkeep is None and not self._rewriting:
-            self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)
-        while self._upkeep is not None and time.monotonic() < give_up:
-            self.step(idle=True)
-        if self._upkeep is not None:
-            self._upkeep.close()
-        self._log.close()
-        self._ledger.discard()
-        self._lock.release()
+        with letting_go(self._log.close, self._ledger.close, self._lock.release):
+            self.settle()
+            if self._log.unsynced_bytes:
+                self._group.sync()
+            give_up = time.monotonic() + _CLOSING_UPKEEP_S
+            if self._upkeep is None and not self._rewriting:
+                self._upkeep = self._next_upkeep(_UNINDEXED_BYTES_AT_CLOSE_MAX)
+            while self._upkeep is not None and time.monotonic() < give_up:
+                self.step(idle=True)
+            if self._upkeep is not None:
+                self._upkeep.close()
+            self._log.close()
+            self._ledger.discard()
 
     def remove(self) -> None:
-        self._log.close()
-        self._ledger.close()
-        drop_files(self._disk, self._log.path)
-        self._lock.release()
+        with letting_go(self._log.close, self._ledger.close, self._lock.release):
+            self._log.close()
+            self._ledger.close()
+            drop_files(self._disk, self._log.path)
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is synced, nothing tidied up."""

@@ -35,7 +35,7 @@ from holdfast.formats.limits import (
 )
 from holdfast.workers.actor import Caller
 from holdfast.workers.core_index import CoreIndex
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
+from holdfast.workers.disk import Disk, put_in_place
 from holdfast.workers.foreign_index import ForeignIndex, HalfDone
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.index_closing import note_closed
@@ -50,9 +50,11 @@ from holdfast.workers.index_recovery import (
     recover,
 )
 from holdfast.workers.index_snapshot import Moment, StoredIndex, Written, write_beside
+from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import Lock, describe_self
-from holdfast.workers.log_file import Fatal, guard, mark_unsynced
+from holdfast.workers.log_file import Fatal, mark_unsynced
 from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
+from holdfast.workers.new_log import new_log, take_over
 from holdfast.workers.persistable import Persistable
 
 log = logging.getLogger("holdfast.index")
@@ -408,40 +410,17 @@ class IndexStore:
 
     def _reset_log(self, start: int) -> Generator[Progress | None, None, None]:
         """Begin the log anew with what was appended from ``start`` on, which the snapshot lacks."""
-        log, disk = self.log, self._disk
-        temporary = log.path + TEMPORARY_SUFFIX
-        file: File | None = None
-        held: File | None = None
-        try:
-            remove_if_there(disk, temporary)
-            file = disk.open(temporary, write=True, create=True)
-            held = guard(disk, temporary)
-            file.append(HEADER)
+        log = self.log
+        with new_log(self._disk, log, self.ledger) as new:
+            new.file.append(HEADER)
             copied_to = start
             while log.end - copied_to > _COPY_BYTES:  # until little is left
-                file.append(log.read(copied_to, _COPY_BYTES))
+                new.file.append(log.read(copied_to, _COPY_BYTES))
                 copied_to += _COPY_BYTES
                 yield None
-            file.sync()
-            file.append(log.read(copied_to, log.end - copied_to))
-            file.sync()
-            self.ledger.forget_offsets()  # valid for the old log and the new one
-        except BaseException:
-            if held is not None:
-                held.close()
-            if file is not None:
-                file.close()
-                remove_if_there(disk, temporary)
-            raise
-        end = HEADER_BYTES + log.end - start
-        try:
-            put_in_place(disk, log.path)
-            file.path = log.path
-            log.swap(file, end, held)
-            self.ledger.bind(file.inode(), end)
-        except OSError as error:
-            mark_unsynced(disk, log.path)
-            raise Fatal(f"cannot put a new {log.path!r} in place: {error}") from error
+            new.file.sync()
+            new.file.append(log.read(copied_to, log.end - copied_to))
+        take_over(self._disk, log, self.ledger, new, HEADER_BYTES + log.end - start)
 
     def snapshot_info(self) -> SnapshotInfo:
         """What the snapshot in place says of itself."""
@@ -464,19 +443,19 @@ class IndexStore:
 
     def close(self) -> None:
         """Sync and let go of everything."""
-        if self.log.unsynced_bytes:
-            self.group.sync()
-        note_closed(self._disk, self.path, self.log)
-        self.log.close()
-        self.ledger.discard()
-        self._lock.release()
+        with letting_go(self.log.close, self.ledger.close, self._lock.release):
+            if self.log.unsynced_bytes:
+                self.group.sync()
+            note_closed(self._disk, self.path, self.log)
+            self.log.close()
+            self.ledger.discard()
 
     def remove(self) -> None:
         """Remove the files for good, then let go of everything."""
-        self.log.close()
-        self.ledger.close()
-        drop_files(self._disk, self.path)
-        self._lock.release()
+        with letting_go(self.log.close, self.ledger.close, self._lock.release):
+            self.log.close()
+            self.ledger.close()
+            drop_files(self._disk, self.path)
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is synced, nothing tidied up."""

@@ -32,6 +32,7 @@ from holdfast.workers import registry_messages as rm
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk
 from holdfast.workers.group_commit import GroupCommit
+from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreMayDrop, StoreSpec, StoreStatus
@@ -323,17 +324,17 @@ class RegistryActor:
         )
 
     def close(self) -> None:
-        if self._file.unsynced_bytes:
-            self._group.sync()
-        self._file.close()
-        self._ledger.discard()
-        self._lock.release()
+        with letting_go(self._file.close, self._ledger.close, self._lock.release):
+            if self._file.unsynced_bytes:
+                self._group.sync()
+            self._file.close()
+            self._ledger.discard()
 
     def remove(self) -> None:
-        self._file.close()
-        self._ledger.close()
-        drop_files(self._disk, self._file.path)
-        self._lock.release()
+        with letting_go(self._file.close, self._ledger.close, self._lock.release):
+            self._file.close()
+            self._ledger.close()
+            drop_files(self._disk, self._file.path)
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is synced, nothing tidied up."""

@@ -25,9 +25,9 @@ from holdfast.formats.rvf.segment import (
     is_unverifiable,
 )
 from holdfast.workers.columns import Columns
-from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, File, put_in_place, remove_if_there
-from holdfast.workers.log_file import Fatal, guard, mark_unsynced
+from holdfast.workers.disk import Disk, File, remove_if_there
 from holdfast.workers.messages import Progress
+from holdfast.workers.new_log import new_log, take_over
 from holdfast.workers.row_table import RowTable
 from holdfast.workers.vector_branches import add_cow_map, add_membership, check_no_branches
 from holdfast.workers.vector_catalog import Commit
@@ -90,40 +90,31 @@ class Compaction:
     def steps(self) -> Steps:
         """Compact in slices; on an error the file stays as it is and the error passes on."""
         store = self._store
-        temporary = store.path + TEMPORARY_SUFFIX
-        file: File | None = None
-        held: File | None = None
+        assert store.ledger is not None
         store.deleted_since = set()
         try:
-            remove_if_there(self._disk, temporary)
-            file = self._disk.open(temporary, write=True, create=True)
-            held = guard(self._disk, temporary)
-            yield from self._copy_rows(file)
-            yield from self._copy_metadata(file)
-            yield from self._copy_others(file)
-            file.sync()
-            yield from self._load_rows(file)
-            copied_to = self._begun_at
-            while store.log.end - copied_to > _COPY_BYTES:
-                copied_to = self._catch_up(file, copied_to, _COPY_BYTES)
-                yield None
-            check_no_branches(store, "compact")  # one may have been made meanwhile
-            self._catch_up(file, copied_to, store.log.end - copied_to)
-            self._finish(file)
-            file.sync()
-            assert store.ledger is not None
-            store.ledger.forget_offsets()  # valid for the old file and the new one
-            remove_if_there(self._disk, store.path + INDEX_SUFFIX)
-        except BaseException:
-            if held is not None:
-                held.close()
-            if file is not None:
-                file.close()
-                remove_if_there(self._disk, temporary)
-            raise
+            with new_log(self._disk, store.log, store.ledger) as new:
+                yield from self._write(new.file)
+                remove_if_there(self._disk, store.path + INDEX_SUFFIX)
         finally:
             store.deleted_since, deleted = None, store.deleted_since
-        self._take_over(file, held, deleted or set())
+        take_over(self._disk, store.log, store.ledger, new, self._commit.end)
+        self._adopt(deleted or set())
+
+    def _write(self, file: File) -> Steps:
+        store = self._store
+        yield from self._copy_rows(file)
+        yield from self._copy_metadata(file)
+        yield from self._copy_others(file)
+        file.sync()
+        yield from self._load_rows(file)
+        copied_to = self._begun_at
+        while store.log.end - copied_to > _COPY_BYTES:
+            copied_to = self._catch_up(file, copied_to, _COPY_BYTES)
+            yield None
+        check_no_branches(store, "compact")  # one may have been made meanwhile
+        self._catch_up(file, copied_to, store.log.end - copied_to)
+        self._finish(file)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -269,19 +260,9 @@ class Compaction:
 
     # --- taking over -----------------------------------------------------------------------
 
-    def _take_over(self, file: File, held: File, deleted: set[int]) -> None:
-        """Put the new file in place: from the rename on there is no way back."""
-        store, log = self._store, self._store.log
-        assert store.ledger is not None
-        end = self._commit.end
-        try:
-            put_in_place(self._disk, log.path)
-            file.path = log.path
-            log.swap(file, end, held)
-            store.ledger.bind(file.inode(), end)
-        except OSError as error:
-            mark_unsynced(self._disk, log.path)
-            raise Fatal(f"cannot put the compacted {log.path!r} in place: {error}") from error
+    def _adopt(self, deleted: set[int]) -> None:
+        """Go on with the rows as the new file has them, less those deleted meanwhile."""
+        store = self._store
         table = self._table
         table.kill(table.find_live(np.array(sorted(deleted), np.uint64)))
         inherited = store.inherited_rows

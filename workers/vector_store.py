@@ -336,14 +336,6 @@ class VectorStore:
 
     # --- the rest --------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Let go of the file, with nothing left to answer for, then of its lock."""
-        self.log.close()
-        if self.ledger is not None:
-            self.ledger.discard()
-        if self._lock is not None:
-            self._lock.release()
-
     def abandon(self) -> None:
         """Let go of everything as a crash would."""
         self.log.close()

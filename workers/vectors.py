@@ -34,6 +34,7 @@ from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.ledger import Ledger
+from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.log_file import LogFile
 from holdfast.workers.messages import (
@@ -115,6 +116,7 @@ class VectorsActor:
     ) -> None:
         self._disk = disk
         self._spec = spec
+        self._lock = lock
         self._upstream = upstream
         self._tick = tick
         self._torn_bytes = recovered.torn_bytes
@@ -440,21 +442,31 @@ class VectorsActor:
         return False  # a slice every few turns keeps pace
 
     def close(self) -> None:
-        if self._ledger is not None:
-            self._sync()
-        if self._upkeep is not None:
-            self._upkeep.close()
-        self._index.close(save=self._ledger is not None)
-        if self._upstream is not None:
-            self._upstream.release()
-        self._store.close()
+        with letting_go(*self._endings()):
+            if self._ledger is not None:
+                self._sync()
+            if self._upkeep is not None:
+                self._upkeep.close()
+            self._index.close(save=self._ledger is not None)
+            self._log.close()
+            if self._ledger is not None:
+                self._ledger.discard()
 
     def remove(self) -> None:
-        self._index.close(save=False)
-        drop_files(self._disk, self._log.path)
+        with letting_go(*self._endings()):
+            self._index.close(save=False)
+            drop_files(self._disk, self._log.path)
+
+    def _endings(self) -> list[Callable[[], None]]:
+        """How to let go of everything, in order."""
+        endings = [self._log.close]
+        if self._ledger is not None:
+            endings.append(self._ledger.close)
         if self._upstream is not None:
-            self._upstream.release()
-        self._store.close()
+            endings.append(self._upstream.release)
+        if self._lock is not None:
+            endings.append(self._lock.release)
+        return endings
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is synced, nothing tidied up."""

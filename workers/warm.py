@@ -21,6 +21,7 @@ from holdfast.workers import (
 )
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk, directory_of
+from holdfast.workers.letting_go import letting_go
 from holdfast.workers.messages import (
     Compacted,
     Done,
@@ -271,22 +272,27 @@ class WarmActor:
         )
 
     def close(self) -> None:
-        self._drop_upkeep()
-        if self._asked is not None:  # nobody waits for it any more
-            self._asked.close()
-        if self._table.memory_rows >= _WORTH_A_CHUNK_ROWS:
-            for _ in self._quietly(self._store.flush(), "flush"):
-                self._tick()
-        self._store.close()
+        store = self._store
+        with letting_go(store.log.close, store.ledger.close, store.lock.release):
+            self._drop_upkeep()
+            if self._asked is not None:  # nobody waits for it any more
+                self._asked.close()
+            if self._table.memory_rows >= _WORTH_A_CHUNK_ROWS:
+                for _ in self._quietly(store.flush(), "flush"):
+                    self._tick()
+            if store.log.unsynced_bytes:
+                store.group.sync()
+            store.log.close()
+            store.ledger.discard()
 
     def remove(self) -> None:
-        self._drop_upkeep()
         store = self._store
-        mark_dropped(self._disk, store.files, store.manifest)
-        store.log.close()
-        store.ledger.close()
-        remove_dropped(self._disk, store.files)
-        store.lock.release()
+        with letting_go(store.log.close, store.ledger.close, store.lock.release):
+            self._drop_upkeep()
+            mark_dropped(self._disk, store.files, store.manifest)
+            store.log.close()
+            store.ledger.close()
+            remove_dropped(self._disk, store.files)
         if not self._disk.list(store.files.directory):
             self._disk.remove_directory(store.files.directory)
             self._disk.sync_directory(directory_of(store.files.directory))

@@ -29,8 +29,9 @@ from holdfast.workers.disk import (
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.lock import Lock
-from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
+from holdfast.workers.log_file import Fatal, LogFile
 from holdfast.workers.messages import Progress
+from holdfast.workers.new_log import new_log, take_over
 from holdfast.workers.warm_chunks import ChunkFiles, ChunkRun
 from holdfast.workers.warm_files import WarmFiles
 from holdfast.workers.warm_merge import Merge
@@ -291,30 +292,12 @@ class WarmStore:
 
         They are in chunks. Without this the log is only longer than it has to be.
         """
-        log, path = self.log, self.log.path
-        temporary = path + TEMPORARY_SUFFIX
         header = warm_log.encode_header(self.table.dimension, self.store_id, sequence + 1)
-        try:
-            file = write_beside(self.disk, path, self._log_from(header, offset))
-        except OSError:
-            remove_if_there(self.disk, temporary)
-            raise
-        try:
-            held = guard(self.disk, temporary)
-            self.ledger.forget_offsets()  # valid for the old log and the new one
-        except (HoldfastError, OSError):
-            file.close()
-            remove_if_there(self.disk, temporary)
-            raise
-        end = len(header) + log.end - offset
-        try:
-            put_in_place(self.disk, path)
-            file.path = path
-            log.swap(file, end, held)
-            self.ledger.bind(file.inode(), end)
-        except OSError as error:
-            mark_unsynced(self.disk, path)
-            raise Fatal(f"cannot put the shortened {path!r} in place: {error}") from error
+        end = len(header) + self.log.end - offset
+        with new_log(self.disk, self.log, self.ledger) as new:
+            for part in self._log_from(header, offset):
+                new.file.append(part)
+        take_over(self.disk, self.log, self.ledger, new, end)
 
     def _log_from(self, header: bytes, offset: int) -> Generator[Buffer, None, None]:
         yield header
@@ -324,14 +307,6 @@ class WarmStore:
             yield part
 
     # --- the end ---------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Sync, and let go of everything."""
-        if self.log.unsynced_bytes:
-            self.group.sync()
-        self.log.close()
-        self.ledger.discard()
-        self.lock.release()
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is synced, nothing tidied up."""
