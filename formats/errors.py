@@ -273,6 +273,14 @@ def from_os_error(error: OSError, doing: str, path: str, offset: int | None = No
     )
 
 
+def corrupt(
+    path: str, offset: int | None, reason: str, cls: type[StoreCorrupt] = StoreCorrupt
+) -> StoreCorrupt:
+    """The error for damage at a place in a file."""
+    message = f"{path!r} is damaged at offset {offset}: {reason}"
+    return cls(message, path=path, offset=offset, reason=reason)
+
+
 @contextlib.contextmanager
 def typed_errors(doing: str, path: str) -> Iterator[None]:
     """Raise ``OSError`` as its typed form; errors of the tree, some of which are one, pass."""

@@ -34,6 +34,7 @@ class RowTable:
         self._vectors: list[NDArray[np.float32]] = []  # per block; the last may have spare room
         self._starts: list[int] = []
         self._pooled = False  # the last block is shared memory with spare room
+        self._lasting: set[int] = set()  # first rows of blocks that lie where they came from
         self._blocks: list[Rows] = []
         self._map = IdMap()
         self._below = (0, 0)  # a row, and how many before it are live
@@ -65,6 +66,7 @@ class RowTable:
         if lasting:
             self._vectors.append(vectors)
             self._starts.append(first)
+            self._lasting.add(first)
             self._pooled = False
         else:
             self._pool(vectors)
@@ -148,6 +150,10 @@ class RowTable:
                 )
             )
         return self._blocks
+
+    def is_lasting(self, row: int) -> bool:
+        """Whether a block of vectors that lie where they came from begins with this row."""
+        return row in self._lasting
 
     def find_live(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The live row of each id, or ``ABSENT``."""

@@ -104,6 +104,7 @@ class Compaction:
     def _write(self, file: File) -> Steps:
         store = self._store
         yield from self._copy_rows(file)
+        yield from self._check_sources()
         yield from self._copy_metadata(file)
         yield from self._copy_others(file)
         file.sync()
@@ -136,6 +137,18 @@ class Compaction:
             first = self._store.inherited_rows + start
             self._commit.vectors(table.ids[rows], table.vectors_at(rows), first)
             yield self._flush(file)
+
+    def _check_sources(self) -> Steps:
+        """Check the segments that rows were copied from, and not before, lest damage comes between.
+
+        What was damaged since the file was opened must not get a hash that holds.
+        """
+        store = self._store
+        for segment in list(store.catalog.vecs):
+            rows = slice(segment.first_row, segment.first_row + segment.rows)
+            if store.table.live[rows].any():
+                store.check_mapped(segment)
+                yield None
 
     def _copy_metadata(self, file: File) -> Steps:
         """All metadata, which makes every older segment of it void."""
@@ -217,12 +230,12 @@ class Compaction:
                 segment = gained[offset]
                 rows = np.arange(segment.first_row, segment.first_row + segment.rows)
                 ids_of, metadata = store.table.ids[rows], store.columns.take(rows)
-                self._commit.vectors(ids_of, store.table.vectors_at(rows), self._table.rows)
+                vectors = store.table.vectors_at(rows)
+                self._commit.vectors(ids_of, vectors, self._table.rows)
                 if store.columns.has_columns:
                     for part, table in self._metadata(rows):
                         self._add_metadata(part, table)
-                ids, vectors = vec.view_rows(payload_at(view, segment.entry))
-                self._table.add(ids, vectors)
+                self._table.add(ids_of, vectors)
                 self._columns.append(metadata, segment.rows)
             elif _is_kept(view, offset, header):
                 self._commit.copied(view, offset, header, offset in listed)

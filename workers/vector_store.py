@@ -7,6 +7,7 @@ of their own that changes no answer.
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -33,7 +34,13 @@ from holdfast.workers.log_file import LogFile
 from holdfast.workers.raw_arrays import Scratch
 from holdfast.workers.row_table import RowTable
 from holdfast.workers.vector_catalog import MANIFEST_BYTES_MAX, Catalog, Commit, VecSegment
-from holdfast.workers.vector_loading import Ancestor, Loaded, payload_at
+from holdfast.workers.vector_loading import (
+    Ancestor,
+    DamagedSegment,
+    Loaded,
+    check_entry,
+    payload_at,
+)
 
 log = logging.getLogger("holdfast.vectors")
 
@@ -51,6 +58,7 @@ _METAS_MAX = 64
 _HIDDEN_MAX = 256
 _DELETED_MAX = 4096
 _DELETED_LEFT = 1024
+_DAMAGE_LOOK_S = 60.0  # before segments one of which is damaged are looked at again
 
 
 class VectorStore:
@@ -76,6 +84,7 @@ class VectorStore:
         self.catalog: Catalog
         self.table: RowTable
         self.columns: Columns
+        self._merge_after = 0.0
         self.deleted_since: set[int] | None = None
         """Ids deleted while a compaction is under way, and not given a row again since."""
         self.adopt(loaded)
@@ -127,6 +136,15 @@ class VectorStore:
     def payload(self, entry: Entry) -> memoryview:
         """A segment's payload, from the map."""
         return payload_at(self.log.remap(), entry)
+
+    def check_mapped(self, segment: VecSegment) -> None:
+        """Raise ``DamagedSegment`` unless the rows of a segment still are what they were.
+
+        Those of a small one lie in memory, and are right whatever has become of the file. Others
+        are read where they lie; what was damaged there must not get a hash that holds.
+        """
+        if self.table.is_lasting(segment.first_row):
+            check_entry(self.log.remap(), segment.entry)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -199,10 +217,14 @@ class VectorStore:
         """
         if self.deleted_since is not None or self.catalog.record.frozen:
             return False  # a compaction will do more
+        if time.monotonic() < self._merge_after:
+            return False
         before = self.log.end
         try:
             self._shorten_manifest()
-        except (HoldfastError, OSError) as error:
+        except (HoldfastError, OSError, DamagedSegment) as error:
+            if isinstance(error, DamagedSegment):  # which finding anew takes long
+                self._merge_after = time.monotonic() + _DAMAGE_LOOK_S
             log.warning("%s: merging segments is put off: %s", self.path, error)
             return False
         return self.log.end > before
@@ -276,6 +298,9 @@ class VectorStore:
             self.tick()
         rows = np.concatenate(live)
         ids, vectors = table.ids[rows].copy(), table.vectors_at(rows)
+        for segment in victims:  # not before, lest one is damaged meanwhile
+            self.check_mapped(segment)
+            self.tick()
         commit = self.begin()
         catalog = commit.catalog
         gone = {segment.entry for segment in victims}
@@ -309,6 +334,7 @@ class VectorStore:
             total += entry.payload_bytes
             if total > _MERGED_BYTES_MAX:
                 break
+            check_entry(self.log.remap(), entry)
             found = meta.decode_meta(self.payload(entry))
             if found is not None:
                 victims.add(entry)

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from holdfast.formats.errors import (
     HasBranches,
     HoldfastError,
     InvalidArgument,
-    StoreCorrupt,
+    corrupt,
     from_os_error,
 )
 from holdfast.formats.rvf.addrot import addrot
@@ -49,6 +50,7 @@ from holdfast.workers.messages import (
 from holdfast.workers.messages import StoreStatus as AskStatus
 from holdfast.workers.platform import give_memory_back
 from holdfast.workers.raw_arrays import ids_of, raw
+from holdfast.workers.upkeep import quietly
 from holdfast.workers.upstream_lock import UpstreamLock
 from holdfast.workers.vector_compaction import Compaction
 from holdfast.workers.vector_index import VectorIndex
@@ -63,6 +65,8 @@ from holdfast.workers.vector_recovery import (
 from holdfast.workers.vector_store import VectorStore
 
 log = logging.getLogger("holdfast.vectors")
+
+R = TypeVar("R")
 
 _LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _DEAD_BYTES_MIN = 2 << 20  # below this much a file is left alone
@@ -157,17 +161,31 @@ class VectorsActor:
                     return vector_messages.Counted(vector_queries.select(store, where).count)
                 case vector_messages.VectorsCompact():
                     store.check_writable()
-                    return self._compact()
+                    return self._typed(self._compact(), "compact")
                 case AskStatus():
                     return self._status()
                 case _:
                     return self._handle_rest(request, caller)
-        except DamagedSegment as damage:
-            raise self._corrupt(damage) from None
         except HoldfastError:
             raise  # some are an OSError, too
-        except OSError as error:
-            raise self._log.error(error, "use") from error
+        except (OSError, DamagedSegment) as error:
+            raise self._typed_error(error, "use") from error
+
+    def _typed(
+        self, steps: Generator[Progress | None, None, R], doing: str
+    ) -> Generator[Progress | None, None, R]:
+        """Long work, whose errors are typed as well."""
+        try:
+            return (yield from steps)
+        except HoldfastError:
+            raise
+        except (OSError, DamagedSegment) as error:
+            raise self._typed_error(error, doing) from error
+
+    def _typed_error(self, error: OSError | DamagedSegment, doing: str) -> HoldfastError:
+        if isinstance(error, OSError):
+            return self._log.error(error, doing)
+        return corrupt(self._log.path, error.offset, error.reason)
 
     def _handle_rest(self, request: Request, caller: Caller) -> Reply | Steps:
         """The requests that are rare."""
@@ -212,7 +230,9 @@ class VectorsActor:
                 return self._extract(kind)
             case vector_messages.VectorsVerify():
                 view = self._log.remap()[: self._log.end]
-                return vector_check.verify_steps(self._disk, store.path, view)
+                return self._typed(
+                    vector_check.verify_steps(self._disk, store.path, view), "verify"
+                )
             case vector_messages.VectorsRefresh():
                 return self._refresh()
             case vector_messages.VectorsIndex(action=action):
@@ -220,15 +240,6 @@ class VectorsActor:
             case vector_messages.VectorsDigests(after=after):
                 return vector_queries.digests(store, after)
         raise InvalidArgument(f"a vector store does not answer {type(request).__name__}")
-
-    def _corrupt(self, damage: DamagedSegment) -> StoreCorrupt:
-        path = self._log.path
-        return StoreCorrupt(
-            f"{path!r} is damaged at offset {damage.offset}: {damage.reason}",
-            path=path,
-            offset=damage.offset,
-            reason=damage.reason,
-        )
 
     def _refuse_read_only(self) -> None:
         """A frozen store can be branched; one that is only read cannot."""
@@ -326,10 +337,6 @@ class VectorsActor:
         self._rewriting = True
         try:
             yield from Compaction(self._store).steps()
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "compact", self._log.path) from error
         finally:
             self._rewriting = False
         self._compactions += 1
@@ -361,16 +368,19 @@ class VectorsActor:
         )
 
     def _rewrite_quietly(self) -> Generator[object, None, None]:
+        def put_off() -> None:  # until there is more to gain
+            self._dead_allowed = 2 * self._store.dead_bytes()
+
+        work = self._typed(self._rewrite_unless_branched(), "compact")
+        yield from quietly(work, "compaction", self._log.path, log, put_off)
+
+    def _rewrite_unless_branched(self) -> Generator[Progress | None, None, None]:
         try:
             vector_branches.check_no_branches(self._store, "compact")
             yield from self._rewrite()
         except HasBranches:
             # They may be dropped at any moment, and nobody tells.
             self._compact_after = time.monotonic() + _BRANCHES_LOOK_S
-        except (HoldfastError, OSError) as error:
-            # Serving goes on with the file as it is; try again when there is more to gain.
-            self._dead_allowed = 2 * self._store.dead_bytes()
-            log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
 
     # --- durability ------------------------------------------------------------------------
 
