@@ -82,10 +82,7 @@ class OwnedIndex:
                 result = change()
             self._store.group.commit()
             if self._store.needs_checkpoint():
-                try:
-                    finish(self._store.checkpoint())
-                except HoldfastError as error:
-                    self._store.put_off(error)
+                finish(self._store.quiet_checkpoint())
             self._set_timer()
             return result
 

@@ -28,7 +28,8 @@ class Actor(Protocol):
         """Do what is asked, or begin to. A write must be in the log before this returns.
 
         Raises an error of the tree when the request cannot be done; nothing was changed then.
-        Any other exception ends the worker, and the store is recovered from its file.
+        Any other exception ends the worker, and the store is recovered from its file. The same
+        holds for each slice of long work.
         """
         ...
 
@@ -58,7 +59,8 @@ class Actor(Protocol):
     def step(self, *, idle: bool) -> bool:
         """Do one slice of the store's own upkeep; False when there is none to do.
 
-        Without ``idle`` callers are waiting: only what cannot be put off is done then.
+        Without ``idle`` callers are waiting: only what cannot be put off is done then. What
+        becomes of upkeep that fails is the same in every store: see ``workers/upkeep.py``.
         """
         ...
 

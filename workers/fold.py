@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator
-from typing import cast
+from typing import TypeVar, cast
 
 from holdfast.formats import fold_index, fold_log
 from holdfast.formats.errors import (
@@ -18,7 +18,9 @@ from holdfast.formats.errors import (
     InvalidArgument,
     StaleUpdate,
     StoreCorrupt,
+    corrupt,
     from_os_error,
+    typed_errors,
 )
 from holdfast.formats.fold_log import (
     CURSOR_RECORD_BYTES_MIN,
@@ -42,8 +44,12 @@ from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 from holdfast.workers.platform import give_memory_back
+from holdfast.workers.upkeep import quietly
 
 log = logging.getLogger("holdfast.fold")
+
+R = TypeVar("R")
+Y = TypeVar("Y")
 
 _LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 
@@ -130,7 +136,8 @@ class FoldActor:
                 case fold_messages.FoldCompact():
                     return self._settling(self._compact())
                 case fold_messages.FoldExport(directory=directory):
-                    return self._settling(self._export(directory, caller))
+                    exporting = self._typed(self._export(directory, caller), "export to", directory)
+                    return self._settling(exporting)
                 case messages.StoreStatus():
                     return self._status()
                 case messages.StoreMayDrop():
@@ -140,7 +147,7 @@ class FoldActor:
         except HoldfastError:
             raise  # some are an OSError, too
         except OSError as error:
-            raise self._log.error(error, "read") from error
+            raise self._log.error(error, "use") from error
         raise InvalidArgument(f"a fold does not answer {type(request).__name__}")
 
     def _apply(self, request: fold_messages.FoldApply, caller: Caller) -> Reply:
@@ -201,14 +208,7 @@ class FoldActor:
             newest[update.key] = new if isinstance(update, Put) else None
 
     def _corrupt(self, offset: int) -> StoreCorrupt:
-        path = self._log.path
-        reason = "the record no longer matches its checksum"
-        return StoreCorrupt(
-            f"{path!r} is damaged at offset {offset}: {reason}",
-            path=path,
-            offset=offset,
-            reason=reason,
-        )
+        return corrupt(self._log.path, offset, "the record no longer matches its checksum")
 
     # --- long work -------------------------------------------------------------------------
 
@@ -235,12 +235,13 @@ class FoldActor:
         if self._upkeep is not None:
             self._upkeep.close()
             self._upkeep = None
+        yield from self._typed(self._rewrite_now(), "compact", self._log.path)
+
+    def _typed(self, steps: Generator[Y, None, R], doing: str, path: str) -> Generator[Y, None, R]:
+        """Errors of the system, and damage met in the log, in their typed form."""
         try:
-            yield from self._rewrite_now()
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "compact", self._log.path) from error
+            with typed_errors(doing, path):
+                return (yield from steps)
         except DamagedRecord as damage:
             raise self._corrupt(damage.offset) from None
 
@@ -257,36 +258,29 @@ class FoldActor:
         self._indexed_to = 0
 
     def _export(self, directory: str, caller: Caller) -> Steps:
-        try:
-            entries, cursor = self._table.entries, self._cursor
-            snapshot = yield from take_snapshot(self._table, self._log, cursor)
-            files = None
-            if self._ledger.took_effect(*caller):  # begun before a crash: perhaps to its end
-                files = yield from artifacts.already_exported_steps(
-                    self._disk,
-                    directory,
-                    canonical_chunks(snapshot),
-                    cursor=cursor,
-                    total=snapshot.total_bytes(),
-                )
-            if files is None:
-                self._ledger.note(*caller)
-                self._ledger.logged(*caller)
-                files = yield from artifacts.export_steps(
-                    self._disk,
-                    directory,
-                    canonical_chunks(snapshot),
-                    cursor=cursor,
-                    entries=entries,
-                    total=snapshot.total_bytes(),
-                    created_at_unix=max(0, int(time.time())),
-                )
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "export to", directory) from error
-        except DamagedRecord as damage:
-            raise self._corrupt(damage.offset) from None
+        entries, cursor = self._table.entries, self._cursor
+        snapshot = yield from take_snapshot(self._table, self._log, cursor)
+        files = None
+        if self._ledger.took_effect(*caller):  # begun before a crash: perhaps to its end
+            files = yield from artifacts.already_exported_steps(
+                self._disk,
+                directory,
+                canonical_chunks(snapshot),
+                cursor=cursor,
+                total=snapshot.total_bytes(),
+            )
+        if files is None:
+            self._ledger.note(*caller)
+            self._ledger.logged(*caller)
+            files = yield from artifacts.export_steps(
+                self._disk,
+                directory,
+                canonical_chunks(snapshot),
+                cursor=cursor,
+                entries=entries,
+                total=snapshot.total_bytes(),
+                created_at_unix=max(0, int(time.time())),
+            )
         return fold_messages.Exported(directory, entries, cursor, files)
 
     # --- durability and upkeep -------------------------------------------------------------
@@ -330,12 +324,12 @@ class FoldActor:
         if self._urgent:
             return self._rewrite_quietly()
         if len(self._table.overlay) > max(_OVERLAY_ENTRIES_MAX, len(self._table.base) // 8):
-            return self._reindex()
+            return self._reindex_quietly()
         unindexed = self._log.end - self._indexed_to
         if self._table.entries >= _INDEX_ENTRIES_MIN and unindexed > max(
             unindexed_bytes_max, self._indexed_to // 8
         ):
-            return self._reindex()
+            return self._reindex_quietly()
         return None
 
     def _garbage_bytes(self) -> int:
@@ -343,23 +337,25 @@ class FoldActor:
         return self._log.end - HEADER_BYTES - self._table.live_bytes - cursor
 
     def _rewrite_quietly(self) -> Generator[object, None, None]:
-        try:
-            yield from self._rewrite_now()
-        except (OSError, DamagedRecord) as error:
-            # Serving goes on with the log as it is; try again when there is more to gain.
+        def put_off() -> None:  # until there is more to gain
             self._garbage_allowed = 2 * self._garbage_bytes()
-            log.warning("%s: compaction failed and is put off: %s", self._log.path, error)
+
+        path = self._log.path
+        work = self._typed(self._rewrite_now(), "compact", path)
+        yield from quietly(work, "compaction", path, log, put_off)
+
+    def _reindex_quietly(self) -> Generator[object, None, None]:
+        """The same for the index, which is put off by taking what it was to cover as covered."""
+        path = self._log.path
+        self._indexed_to = self._log.end
+        work = self._typed(self._reindex(), "index", path)
+        yield from quietly(work, "indexing", path, log, lambda: None)
 
     def _reindex(self) -> Generator[object, None, None]:
         """Fold the overlay into the base and write the index cache."""
         covered, last_record, cursor = self._log.end, self._last_record, self._cursor
         live_bytes = self._table.live_bytes
-        self._indexed_to = covered  # also when it fails: not again before there is more to index
-        try:
-            yield from self._table.rebase(self._log.remap())
-        except DamagedRecord as damage:
-            log.error("%s: damaged at offset %d", self._log.path, damage.offset)
-            return
+        yield from self._table.rebase(self._log.remap())
         base = self._table.base
         fingerprint = fold_index.fingerprint(base.view, base.spans, last_record, covered)
         if len(base) < _INDEX_ENTRIES_MIN or fingerprint is None:
@@ -372,8 +368,7 @@ class FoldActor:
             )
         )  # fmt: skip
         yield None
-        with contextlib.suppress(OSError):  # a cache only: without it opening takes longer
-            yield from save_index(self._disk, self._log.path, data)
+        yield from save_index(self._disk, self._log.path, data)
 
     # --- the rest --------------------------------------------------------------------------
 

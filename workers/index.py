@@ -169,11 +169,8 @@ class IndexActor:
         return self._upkeep is not None and self.store.is_behind()
 
     def _checkpoint_quietly(self) -> Generator[object, None, None]:
-        try:
-            yield from self.store.checkpoint()
-            give_memory_back()
-        except HoldfastError as error:
-            self.store.put_off(error)
+        yield from self.store.quiet_checkpoint()
+        give_memory_back()
 
     # --- the rest --------------------------------------------------------------------------
 

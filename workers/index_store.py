@@ -56,6 +56,7 @@ from holdfast.workers.log_file import Fatal, mark_unsynced
 from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
 from holdfast.workers.new_log import new_log, take_over
 from holdfast.workers.persistable import Persistable
+from holdfast.workers.upkeep import quietly
 
 log = logging.getLogger("holdfast.index")
 
@@ -342,13 +343,16 @@ class IndexStore:
         limit = self._options.checkpoint_bytes
         return max(INDEX_LOG_BYTES_MIN, self.snapshot_bytes) if limit is None else limit
 
-    def put_off(self, error: HoldfastError) -> None:
-        """A checkpoint failed that nobody asked for: not again before the log is twice as long.
+    def quiet_checkpoint(self) -> Generator[Progress | None, None, None]:
+        """A checkpoint that nobody asked for. If it fails, the log doubles before there is another.
 
-        What was written is in the log; serving goes on with the files as they are.
+        What was written is in the log.
         """
-        self._log_allowed = 2 * self.log.end
-        log.warning("%s: a checkpoint failed and is put off: %s", self.path, error)
+
+        def put_off() -> None:
+            self._log_allowed = 2 * self.log.end
+
+        return quietly(self.checkpoint(), "a checkpoint", self.path, log, put_off)
 
     def checkpoint(self, *, reset: bool = True) -> Generator[Progress | None, None, None]:
         """Write a snapshot, in slices, and with ``reset`` begin the log anew behind it.

@@ -253,7 +253,7 @@ def _parent_path(disk: Disk, path: str, view: memoryview, catalog: Catalog) -> s
 def _sibling(disk: Disk, directory: str, file_id: bytes) -> str | None:
     try:
         names = [name for name, kind in disk.list(directory) if kind == "file"]
-    except PermissionError:  # a file may be legible where its directory is not
+    except OSError:  # a file may be legible where its directory is not
         return None
     for name in [n for n in names if os.path.splitext(n)[1].startswith(".rv")][:_SIBLINGS_MAX]:
         where = os.path.join(directory, name)

@@ -9,8 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator
+from typing import TypeVar
 
-from holdfast.formats.errors import HoldfastError, InvalidArgument, from_os_error
+from holdfast.formats.errors import (
+    HoldfastError,
+    InvalidArgument,
+    from_os_error,
+    typed_errors,
+)
 from holdfast.workers import (
     warm_check,
     warm_import,
@@ -33,8 +39,10 @@ from holdfast.workers.messages import (
     StoreStatus,
 )
 from holdfast.workers.platform import give_memory_back
+from holdfast.workers.upkeep import quietly
 from holdfast.workers.warm_recovery import RecoveredWarm, mark_dropped, recover, remove_dropped
 
+R = TypeVar("R")
 Slices = Generator[Progress | None, None, None]
 
 log = logging.getLogger("holdfast.warm")
@@ -124,13 +132,11 @@ class WarmActor:
                 return Done()
         raise InvalidArgument(f"a warm store does not answer {type(request).__name__}")
 
-    def _typed(self, steps: Steps) -> Steps:
-        try:
+    def _typed(
+        self, steps: Generator[Progress | None, None, R]
+    ) -> Generator[Progress | None, None, R]:
+        with typed_errors("use", self._store.files.directory):
             return (yield from steps)
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "use", self._store.files.directory) from error
 
     # --- flushing and compacting -----------------------------------------------------------
 
@@ -215,13 +221,11 @@ class WarmActor:
         return self._quietly(self._store.compact(chunks), "compaction") if chunks else None
 
     def _quietly(self, work: Slices, what: str) -> Slices:
-        try:
-            yield from work
-            give_memory_back()
-        except (HoldfastError, OSError) as error:
-            # Serving goes on with the files as they are.
+        def put_off() -> None:
             self._not_before = time.monotonic() + _RETRY_S
-            log.warning("%s: %s failed and is put off: %s", self._spec.path, what, error)
+
+        yield from quietly(self._typed(work), what, self._spec.path, log, put_off)
+        give_memory_back()
 
     # --- durability ------------------------------------------------------------------------
 

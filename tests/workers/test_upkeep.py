@@ -1,0 +1,114 @@
+"""Long work and upkeep of every kind of store, when the system refuses a call in between."""
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from holdfast.bench.drill.plan import StoreKind
+from holdfast.bench.drill.subjects import subject_of
+from holdfast.bench.drill.subjects.base import finished
+from holdfast.bench.faults import REACHING, Fail, FaultyDisk, MemoryDisk
+from holdfast.formats.errors import HoldfastError
+from holdfast.workers import (
+    fold,
+    fold_messages,
+    index_messages,
+    index_store,
+    messages,
+    vectors,
+    warm_policy,
+)
+from holdfast.workers import vector_messages as vm
+from holdfast.workers import warm_messages as wm
+from holdfast.workers.actor import Actor, Caller
+from holdfast.workers.log_file import Fatal
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+LONG: list[tuple[StoreKind, messages.Request]] = [
+    ("fold", fold_messages.FoldCompact()),
+    ("fold", fold_messages.FoldExport("/data/out")),
+    ("vectors", vm.VectorsCompact()),
+    ("vectors", vm.VectorsVerify()),
+    ("warm", wm.WarmFlush()),
+    ("warm", wm.WarmCompact()),
+    ("warm", wm.WarmVerify()),
+    ("index", index_messages.IndexCheckpoint()),
+    ("index", index_messages.IndexOptimize()),
+]
+
+
+def _name(part: StoreKind | messages.Request) -> str:
+    return part if isinstance(part, str) else type(part).__name__
+
+
+def _opened(kind: StoreKind) -> tuple[FaultyDisk, Actor]:
+    """A store with something in it, and more that is overwritten."""
+    subject, disk = subject_of(kind), FaultyDisk(MemoryDisk("/data"))
+    actor = subject.open(disk, "always")
+    state, number = {}, 0
+    for _ in range(30):
+        turn = next(iter(subject.alphabet.values()))(number, state)
+        for write in turn.writes:
+            number += 1
+            finished(actor.handle(write.request, Caller(1, number)))
+            state = dict(write.after)
+    actor.commit()
+    return disk, actor
+
+
+def _each_failing(
+    kind: StoreKind, disk: FaultyDisk, begun: int
+) -> Iterator[tuple[FaultyDisk, Actor]]:
+    """The store again for each call from ``begun`` on, which is to fail."""
+    for call in disk.calls[begun:]:
+        if call.name in REACHING:
+            again, actor = _opened(kind)
+            assert len(again.calls) == begun
+            again.arm(Fail(call.number, errno.EIO))
+            yield again, actor
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    LONG,
+    ids=_name,
+)
+def test_long_work_fails_with_a_typed_error(kind: StoreKind, request_: messages.Request) -> None:
+    """What is not in the tree of errors, and so would end the worker, is ``Fatal``."""
+    disk, actor = _opened(kind)
+    begun = len(disk.calls)
+    finished(actor.handle(request_, Caller(2, 1)))
+    for again, failing in _each_failing(kind, disk, begun):
+        try:
+            finished(failing.handle(request_, Caller(2, 1)))
+        except (HoldfastError, Fatal):
+            continue
+        assert again.struck <= 1
+
+
+@pytest.mark.parametrize("kind", ["fold", "vectors", "warm", "index"])
+def test_upkeep_is_put_off(kind: StoreKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises nothing at all, or ``Fatal``, which ends the worker."""
+    monkeypatch.setattr(fold, "COMPACT_GARBAGE_BYTES_MIN", 1)
+    monkeypatch.setattr(index_store, "INDEX_LOG_BYTES_MIN", 1)
+    monkeypatch.setattr(vectors, "_DEAD_BYTES_MIN", 1)
+    monkeypatch.setattr(warm_policy, "is_full", lambda table, log_bytes: table.memory_rows > 0)
+    disk, actor = _opened(kind)
+    begun = len(disk.calls)
+    _rest(actor)
+    assert len(disk.calls) > begun + 5
+    for _, failing in _each_failing(kind, disk, begun):
+        try:
+            _rest(failing)
+        except Fatal:
+            continue
+        failing.check_invariants()
+
+
+def _rest(actor: Actor) -> None:
+    """Nobody asks for a while."""
+    for _ in range(1000):
+        if not actor.step(idle=True):
+            break
