@@ -1,14 +1,8 @@
 """Artifacts of a fold on disk: writing one, importing one, looking into one.
 
 Nothing appears at a destination before all of it is on stable storage and was read back. Until then
-it is a stage, a hidden name beside the destination:
-
-===============================  ===============================================================
-crash before the rename          the stage is left; the next attempt at that destination clears it
-crash after the rename           all is done: ``already_exported_steps``, ``already_imported``
-any error                        the stage is cleared, the destination is as it was
-two attempts at a time           the second is refused: a stage is locked while it is in use
-===============================  ===============================================================
+it is a stage (``workers/stages.py``). After a crash behind the rename all is done, which
+``already_exported_steps`` and ``already_imported`` find out.
 """
 
 import contextlib
@@ -30,7 +24,7 @@ from holdfast.formats.artifact import (
     encode_manifest,
     scan_payload,
 )
-from holdfast.formats.errors import ArtifactInvalid, HoldfastError, from_os_error
+from holdfast.formats.errors import ArtifactInvalid, typed_errors
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending, Scan
 from holdfast.formats.limits import MIB
 from holdfast.formats.values import Cursor
@@ -38,16 +32,11 @@ from holdfast.workers.disk import (
     Buffer,
     Disk,
     File,
-    directory_of,
-    remove_if_there,
-    remove_tree,
     replace,
 )
 from holdfast.workers.fold_messages import ArtifactFile
 from holdfast.workers.messages import Progress
-
-STAGE_SUFFIX = ".holdfast-stage"
-_STAGED_NAME_BYTES_MAX = 200  # a longer name would leave no room for what the stage adds
+from holdfast.workers.stages import publish, require_free, stage_beside, staged
 
 _PIECE_BYTES = MIB
 _SLICE_BYTES = 4 * MIB
@@ -92,16 +81,16 @@ def export_steps(
     its length, ``cursor`` and ``entries`` what it has to hold when read back. An error that
     ``chunks`` raises passes through.
     """
-    with _typed_errors("export to", destination):
-        stage = _stage_beside(destination)
-        _require_free(disk, destination)
-        with _staged(disk, stage, os.path.join(stage, PAYLOAD_PATH)) as payload:
+    with typed_errors("export to", destination):
+        stage = stage_beside(destination)
+        require_free(disk, destination)
+        with staged(disk, stage, os.path.join(stage, PAYLOAD_PATH)) as payload:
             ends = yield from _write(payload, chunks, total)
             digest = yield from _read_back(payload, ends, cursor, entries, total)
             manifest = Manifest(cursor, created_at_unix, payload.size(), digest)
             disk.sync_directory(os.path.join(stage, DATA_NAME))
             replace(disk, os.path.join(stage, MANIFEST_NAME), [encode_manifest(manifest)])
-            _put_in_place(disk, payload, stage, destination)
+            publish(disk, payload, stage, destination)
     return [_listed(manifest)]
 
 
@@ -190,7 +179,7 @@ def already_exported_steps(
     For an export that is sent again after a crash. Exactly means: a manifest that differs from the
     one to be written in ``created_at_unix`` at most, and a payload that matches it.
     """
-    with _typed_errors("compare", destination):
+    with typed_errors("compare", destination):
         try:
             found = _read_manifest(disk, destination)
             path = _payload_path(disk, destination)
@@ -224,12 +213,12 @@ def import_artifact(disk: Disk, directory: str, destination: str, tick: Callable
     ``destination`` is absent or an empty directory, else ``ArtifactInvalid``, as for anything that
     is wrong with the artifact. The copy is the payload as it is, less a torn tail.
     """
-    with _typed_errors(f"import {directory!r} to", destination):
+    with typed_errors(f"import {directory!r} to", destination):
         manifest = _read_manifest(disk, directory)
-        _require_free(disk, destination)
+        require_free(disk, destination)
         path = _payload_path(disk, directory)
-        stage = _stage_beside(destination)
-        with _opened(disk, path) as source, _staged(disk, stage, stage) as file:
+        stage = stage_beside(destination)
+        with _opened(disk, path) as source, staged(disk, stage, stage) as file:
             _check_digest(source, manifest, tick, file)
             file.sync()
             scan = scan_payload(file.map(), _CompactKeys(), tick)
@@ -237,7 +226,7 @@ def import_artifact(disk: Disk, directory: str, destination: str, tick: Callable
             if scan.verdict.ending is Ending.TORN:
                 file.truncate(scan.end)
                 file.sync()
-            _put_in_place(disk, file, stage, destination)
+            publish(disk, file, stage, destination)
 
 
 def already_imported(
@@ -247,7 +236,7 @@ def already_imported(
 
     For an import that is tried again after a crash. A bad artifact is no error here.
     """
-    with _typed_errors(f"compare {directory!r} with", destination):
+    with typed_errors(f"compare {directory!r} with", destination):
         if disk.inode_at(destination) is None or disk.is_directory(destination):
             return False
         try:
@@ -273,7 +262,7 @@ def inspect_artifact(
     scan: Scan | None = None
     reason, importable = "", True
     table: dict[bytes, int] = {}
-    with _typed_errors("inspect", directory):
+    with typed_errors("inspect", directory):
         try:
             manifest = _read_manifest(disk, directory)
             path = _payload_path(disk, directory)
@@ -306,15 +295,6 @@ def _read_manifest(disk: Disk, directory: str) -> Manifest:
         raise ArtifactInvalid(f"{path!r} is not a regular file", path=path)
     with _opened(disk, path) as file:
         return decode_manifest(file.read_at(0, MANIFEST_BYTES_MAX + 1), path)
-
-
-def _require_free(disk: Disk, destination: str) -> None:
-    if disk.inode_at(destination) is None:
-        return
-    if not disk.is_directory(destination):
-        raise ArtifactInvalid(f"{destination!r} exists", path=destination)
-    if disk.list(destination):
-        raise ArtifactInvalid(f"directory {destination!r} is not empty", path=destination)
 
 
 def _payload_path(disk: Disk, directory: str) -> str:
@@ -383,100 +363,5 @@ def _pieces(file: File, size: int) -> Iterator[bytes]:
         yield file.read_at(offset, min(_PIECE_BYTES, size - offset))
 
 
-# --- stages ------------------------------------------------------------------------------------
-
-
-def _stage_beside(destination: str) -> str:
-    """Where the stage of ``destination`` is: always the same, so that a leftover is found."""
-    parent, name = os.path.split(destination.rstrip("/"))
-    if not parent or name in ("", ".", ".."):
-        raise ArtifactInvalid(f"{destination!r} has no parent directory", path=destination)
-    if len(os.fsencode(name)) > _STAGED_NAME_BYTES_MAX:
-        name = blake3(os.fsencode(name)).hexdigest()
-    return os.path.join(parent, f".{name}{STAGE_SUFFIX}")
-
-
-@contextlib.contextmanager
-def _staged(disk: Disk, stage: str, path: str) -> Iterator[File]:
-    """The new file ``path``, which is the stage or inside it; on an error the stage is cleared."""
-    _clear_leftover(disk, stage, path)
-    if path != stage:
-        disk.make_directory(stage)
-    file: File | None = None
-    try:
-        if path != stage:
-            disk.make_directory(directory_of(path))
-        file = disk.open(path, write=True, create=True)
-        if not file.lock() or not _is_ours(disk, file):
-            raise _in_use(stage)
-        yield file
-    except BaseException:
-        with contextlib.suppress(OSError):
-            if file is None or _is_ours(disk, file):  # or else by now it is somebody else's
-                _clear(disk, stage)
-        raise
-    finally:
-        if file is not None:
-            file.close()
-
-
-def _clear_leftover(disk: Disk, stage: str, path: str) -> None:
-    try:
-        leftover = disk.open(path)
-    except (FileNotFoundError, NotADirectoryError):
-        _clear(disk, stage)
-        return
-    with contextlib.closing(leftover):
-        if not leftover.lock():
-            raise _in_use(stage)
-        _clear(disk, stage)
-
-
-def _in_use(stage: str) -> ArtifactInvalid:
-    return ArtifactInvalid(f"{stage!r} is in use by another export or import", path=stage)
-
-
-def _is_ours(disk: Disk, file: File) -> bool:
-    return disk.inode_at(file.path) == file.inode()
-
-
-def _clear(disk: Disk, stage: str) -> None:
-    """Remove the stage, be it a file, a directory or a link, or absent."""
-    try:
-        remove_if_there(disk, stage)
-    except (IsADirectoryError, PermissionError):  # systems differ in what they say of a directory
-        parent, name = os.path.split(stage)
-        if dict(disk.list(parent)).get(name) != "directory":
-            raise
-        remove_tree(disk, stage)
-
-
-def _put_in_place(disk: Disk, file: File, stage: str, destination: str) -> None:
-    """Rename a synced stage to the destination, durably or not at all."""
-    destination = destination.rstrip("/")  # else its directory would be itself
-    _require_free(disk, destination)
-    if not _is_ours(disk, file):
-        raise _in_use(stage)
-    if disk.is_directory(destination):
-        disk.remove_directory(destination)
-    disk.rename(stage, destination)
-    try:
-        disk.sync_directory(directory_of(destination))
-    except OSError:
-        with contextlib.suppress(OSError):
-            disk.rename(destination, stage)
-        raise
-
-
 def _opened(disk: Disk, path: str) -> contextlib.closing[File]:
     return contextlib.closing(disk.open(path))
-
-
-@contextlib.contextmanager
-def _typed_errors(doing: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except HoldfastError:
-        raise
-    except OSError as error:
-        raise from_os_error(error, doing, path) from error

@@ -457,7 +457,8 @@ class Warm(WarmCalls, Handle):
 
         ``format`` is ``"parquet"`` or ``"arrow"``. Any reader of partitioned datasets reads it, and
         so does ``import_file``. It is there as a whole or not at all; as with ``scan``, each table
-        in it is one moment's state. Raises ``StoreExists``, ``StoreFull``, ``StoreIOError``.
+        in it is one moment's state. Raises ``StoreExists``, ``StoreFull``, ``StoreIOError``, and
+        ``ArtifactInvalid`` while another export to the same place is under way.
         """
         writer = PartitionWriter(absolute(directory), format)
         try:

@@ -5,7 +5,7 @@ reader of datasets finds the column ``space`` again::
 
     DEST/space=7/part-00000.parquet     entity, timestamp, vector, metadata; in order of key
 
-It is written beside its place, synced, and renamed: it is there as a whole or not at all.
+It is a stage beside its place, is synced, and renamed: it is there as a whole or not at all.
 """
 
 import contextlib
@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
-from holdfast.formats.errors import HoldfastError, InvalidArgument, StoreExists, from_os_error
+from holdfast.formats.errors import (
+    HoldfastError,
+    InvalidArgument,
+    StoreExists,
+    from_os_error,
+    typed_errors,
+)
 from holdfast.formats.points import METADATA
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
 from holdfast.handles.warm_input import as_space
-from holdfast.workers.disk import (
-    TEMPORARY_SUFFIX,
-    File,
-    OsDisk,
-    directory_of,
-    remove_tree,
-)
+from holdfast.workers.disk import File, OsDisk
+from holdfast.workers.stages import begin, give_up, publish, stage_beside
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -37,6 +38,8 @@ FORMATS: tuple[FileFormat, ...] = ("parquet", "arrow")
 
 _PART_ROWS = 1 << 20
 _BATCH_ROWS = 1 << 16
+# In the stage: what locks it while it is in use, and what is to be the directory.
+_LOCK, _CONTENT = "lock", "content"
 _COLUMNS = (ENTITY, TIMESTAMP, VECTOR, METADATA)
 
 
@@ -54,12 +57,13 @@ class _Sink:
     closed = False
 
     def __init__(self, file: File) -> None:
-        self._file = file
+        self._file: File | None = file
         self._offset = 0
 
     def write(self, data: "bytes | pa.Buffer") -> int:
         piece = memoryview(data).cast("B")
-        self._file.write_at(self._offset, piece)
+        if self._file is not None:
+            self._file.write_at(self._offset, piece)
         self._offset += len(piece)
         return len(piece)
 
@@ -72,6 +76,10 @@ class _Sink:
     def close(self) -> None:
         self.closed = True
 
+    def let_go(self) -> None:
+        """Write nothing more, which an Arrow writer that is dropped would."""
+        self._file = None
+
 
 class PartitionWriter:
     """Writes tables, which come in order of space, to the folders of an export."""
@@ -82,42 +90,38 @@ class PartitionWriter:
         self._directory = directory
         self._format = file_format
         self._disk = OsDisk()
-        self._work = directory + TEMPORARY_SUFFIX
         self._files: list[str] = []
         self._points = 0
         self._space: int | None = None
         self._part = 0
         self._rows = 0
         self._file: File | None = None
+        self._sink: _Sink | None = None
         self._writer: pyarrow.parquet.ParquetWriter | pa.ipc.RecordBatchFileWriter | None = None
-        self._make()
+        with typed_errors("export to", directory):
+            self._refuse_taken()
+            self._stage = stage_beside(directory)
+            self._lock = begin(self._disk, self._stage, os.path.join(self._stage, _LOCK))
+            self._work = os.path.join(self._stage, _CONTENT)
+            try:
+                self._disk.make_directory(self._work)
+            except BaseException:
+                self.discard()
+                raise
 
-    def _make(self) -> None:
-        disk = self._disk
-        try:
-            if disk.inode_at(self._directory) is not None:
-                if not disk.is_directory(self._directory) or disk.list(self._directory):
-                    raise StoreExists(
-                        f"{self._directory!r} is there and is no empty directory",
-                        path=self._directory,
-                    )
-                disk.remove_directory(self._directory)
-            if disk.inode_at(self._work) is not None:
-                remove_tree(disk, self._work)
-            disk.make_directory(self._work)
-        except HoldfastError:
-            raise  # some are an OSError, too
-        except OSError as error:
-            raise from_os_error(error, "export to", self._directory) from error
+    def _refuse_taken(self) -> None:
+        disk, directory = self._disk, self._directory
+        if disk.inode_at(directory) is None:
+            return
+        if not disk.is_directory(directory) or disk.list(directory):
+            raise StoreExists(f"{directory!r} is there and is no empty directory", path=directory)
 
     def write(self, table: pa.Table) -> None:
         """Add rows, which are behind those that were added before in order of space."""
-        try:
+        with typed_errors("export to", self._directory):
             for space, rows in _by_space(table):
                 for start in range(0, rows.num_rows, _PART_ROWS):
                     self._add(space, rows.slice(start, _PART_ROWS))
-        except OSError as error:
-            raise from_os_error(error, "export to", self._directory) from error
 
     def _add(self, space: int, rows: pa.Table) -> None:
         if space != self._space:
@@ -138,7 +142,8 @@ class PartitionWriter:
         self._files.append(name)
         self._part += 1
         self._file = self._disk.create(os.path.join(self._work, name))
-        sink = pa.PythonFile(_Sink(self._file), "w")
+        self._sink = _Sink(self._file)
+        sink = pa.PythonFile(self._sink, "w")
         if self._format == "arrow":
             self._writer = pa.ipc.new_file(sink, schema)
         else:
@@ -158,24 +163,24 @@ class PartitionWriter:
     def finish(self) -> WarmExported:
         """Put the export in its place."""
         disk = self._disk
-        try:
+        with typed_errors("export to", self._directory):
             self._end_part()
             for name, kind in disk.list(self._work):
                 if kind == "directory":
                     disk.sync_directory(os.path.join(self._work, name))
             disk.sync_directory(self._work)
-            disk.rename(self._work, self._directory)
-            disk.sync_directory(directory_of(self._directory))
-        except OSError as error:
-            raise from_os_error(error, "export to", self._directory) from error
+            self._refuse_taken()  # by somebody who came meanwhile
+            publish(disk, self._lock, self._work, self._directory)
+        give_up(disk, self._stage, self._lock)  # of which only the lock is left
         return WarmExported(self._directory, self._points, self._files)
 
     def discard(self) -> None:
         """Remove what was written."""
+        if self._sink is not None:
+            self._sink.let_go()
         if self._file is not None:
             self._file.close()
-        if self._disk.inode_at(self._work) is not None:
-            remove_tree(self._disk, self._work)
+        give_up(self._disk, self._stage, self._lock)
 
 
 def _by_space(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:

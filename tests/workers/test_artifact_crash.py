@@ -19,7 +19,6 @@ from holdfast.formats.errors import (
 from holdfast.formats.fold_log import HEADER
 from holdfast.formats.values import Cursor
 from holdfast.workers.artifacts import (
-    STAGE_SUFFIX,
     already_exported_steps,
     already_imported,
     import_artifact,
@@ -27,6 +26,7 @@ from holdfast.workers.artifacts import (
 )
 from holdfast.workers.disk import Buffer, OsDisk, OsFile
 from holdfast.workers.fold_messages import ArtifactFile
+from holdfast.workers.stages import STAGE_SUFFIX
 from tests.workers.artifact_files import (
     CURSOR,
     DISK,

@@ -25,13 +25,13 @@ from holdfast.formats.errors import (
 from holdfast.formats.fold_log import HEADER, Ending
 from holdfast.formats.values import Cursor
 from holdfast.workers.artifacts import (
-    STAGE_SUFFIX,
     already_imported,
     export_steps,
     import_artifact,
     inspect_artifact,
 )
 from holdfast.workers.disk import OsFile
+from holdfast.workers.stages import STAGE_SUFFIX
 from tests.workers.artifact_files import (
     CURSOR,
     DISK,
