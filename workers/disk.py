@@ -25,6 +25,11 @@ Buffer = bytes | bytearray | memoryview
 TEMPORARY_SUFFIX = ".tmp"
 _SYNC_EVERY_BYTES = 16 * 1024 * 1024
 _PIECES_MAX = 1024  # that one call writes
+_COPY_BYTES = 8 * 1024 * 1024
+# What file systems say that cannot give a file a second name.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# What they say that know no F_FULLFSYNC, as of a server or in a container.
+_NO_FULL_SYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 _SYNC_FILE_RANGE_WRITE = 2
 _SYNC_FILE_RANGE_ALL = 1 | 2 | 4  # wait for what is being written, write the rest, wait for that
 
@@ -193,8 +198,7 @@ class OsFile:
 
     def sync(self) -> None:
         if sys.platform == "darwin":
-            # macOS's fsync leaves the data in the drive's cache.
-            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
+            sync_fully(self._descriptor)
         else:
             os.fdatasync(self._descriptor)
 
@@ -297,7 +301,10 @@ class OsDisk:
     def sync_directory(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            if sys.platform == "darwin":
+                sync_fully(descriptor)
+            else:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -308,6 +315,21 @@ class OsDisk:
         import psutil
 
         return int(psutil.boot_time()).to_bytes(16, "big")
+
+
+def sync_fully(descriptor: int) -> None:
+    """Sync a file or directory on macOS, whose fsync leaves what it writes in the drive's cache.
+
+    Where a file system does not know how, fsync is all there is. Other errors are those of a sync,
+    which must not be tried again.
+    """
+    try:
+        # Only the platform that this is for knows it.
+        fcntl.fcntl(descriptor, getattr(fcntl, "F_FULLFSYNC"))  # noqa: B009
+    except OSError as error:
+        if error.errno not in _NO_FULL_SYNC:
+            raise
+        os.fsync(descriptor)
 
 
 def unwritten(pieces: Sequence[Buffer], written: int) -> list[Buffer]:
@@ -362,6 +384,30 @@ def read_system_file(path: str) -> str:
 def directory_of(path: str) -> str:
     """The directory that holds ``path``; never empty, so a bare name is safe to sync."""
     return os.path.dirname(path) or "."
+
+
+def give_second_name(disk: Disk, path: str, second: str) -> None:
+    """Have ``second`` be the same file, or a synced copy where the file system has no links."""
+    try:
+        disk.link(path, second)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _copy(disk, path, second)
+
+
+def _copy(disk: Disk, path: str, to: str) -> None:
+    source = disk.open(path)
+    try:
+        copy = disk.create(to)
+        try:
+            for offset in range(0, source.size(), _COPY_BYTES):
+                copy.write_at(offset, source.read_at(offset, _COPY_BYTES))
+            copy.sync()
+        finally:
+            copy.close()
+    finally:
+        source.close()
 
 
 def remove_if_there(disk: Disk, path: str) -> None:

@@ -10,12 +10,17 @@ left, and ``.previous`` stays the last generation that was synced; recovery goes
 """
 
 import contextlib
-import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.formats.errors import HoldfastError, StoreFull, from_os_error
-from holdfast.workers.disk import Disk, File, directory_of, remove_if_there
+from holdfast.workers.disk import (
+    Disk,
+    File,
+    directory_of,
+    give_second_name,
+    remove_if_there,
+)
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import UNSYNCED_SUFFIX, Fatal, clear_unsynced, guard
 
@@ -24,8 +29,6 @@ NEW_SUFFIX = ".new"
 PREVIOUS_SUFFIX = ".previous"
 _WRITE_BYTES = 8 << 20
 _CRC_FROM_END = 12  # where a file's checks keep the checksum that tells it from others
-# What file systems say that cannot give a file a second name.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 Notes = Iterable[tuple[tuple[int, int], tuple[int, int]]]
 
@@ -178,30 +181,6 @@ class RegistryFile:
         """Let go of the file."""
         self._file.close()
         self._held.close()
-
-
-def give_second_name(disk: Disk, path: str, second: str) -> None:
-    """Have ``second`` be the same file, or a synced copy where the file system has no links."""
-    try:
-        disk.link(path, second)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _copy(disk, path, second)
-
-
-def _copy(disk: Disk, path: str, to: str) -> None:
-    source = disk.open(path)
-    try:
-        copy = disk.create(to)
-        try:
-            for offset in range(0, source.size(), _WRITE_BYTES):
-                copy.write_at(offset, source.read_at(offset, _WRITE_BYTES))
-            copy.sync()
-        finally:
-            copy.close()
-    finally:
-        source.close()
 
 
 def _worth_a_call(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:

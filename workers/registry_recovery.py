@@ -31,7 +31,7 @@ from holdfast.formats.errors import (
     from_os_error,
 )
 from holdfast.formats.zsm import Content, Flaw
-from holdfast.workers.disk import Disk, File, directory_of, remove_if_there
+from holdfast.workers.disk import Disk, File, directory_of, give_second_name, remove_if_there
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import UNSYNCED_SUFFIX, Fatal, guard
@@ -41,7 +41,6 @@ from holdfast.workers.registry_file import (
     NEW_SUFFIX,
     PREVIOUS_SUFFIX,
     RegistryFile,
-    give_second_name,
 )
 from holdfast.workers.registry_table import Stored
 

@@ -14,7 +14,7 @@ import time
 
 from holdfast.formats.errors import StoreLocked
 from holdfast.formats.rvf.lock_file import LOCK_BYTES, LockNote, decode_lock, encode_lock
-from holdfast.workers.disk import Disk, directory_of, remove_if_there
+from holdfast.workers.disk import Disk, directory_of, give_second_name, remove_if_there
 
 SUFFIX = ".lock"
 _OURS = b"holdfast"
@@ -112,12 +112,16 @@ def _remove_stale(disk: Disk, path: str, lock: str) -> None:
         disk.rename(lock, aside)
     except FileNotFoundError:
         return
-    moved = _read(disk, aside)
-    if moved != content:
-        if disk.inode_at(lock) is None:
-            disk.rename(aside, lock)
+    stale = False
+    try:
+        stale = _read(disk, aside) == content
+    finally:
+        if not stale:  # it goes back, unless a third program has put its own there meanwhile
+            with contextlib.suppress(FileExistsError):
+                give_second_name(disk, aside, lock)
+        disk.remove(aside)
+    if not stale:
         raise StoreLocked(f"{path!r} was locked by another program a moment ago", path=path)
-    disk.remove(aside)
     disk.sync_directory(directory_of(lock))
 
 

@@ -1,7 +1,9 @@
 """The file layer: one contract for the system's disk and for the one in memory."""
 
 import errno
+import fcntl
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,3 +295,56 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="pipe") as refused:
             OsDisk().open(str(path), write=write)
         assert refused.value.errno == errno.EINVAL
+
+
+class TestFullSync:
+    """Syncs on macOS, where fsync leaves what was written in the drive's cache."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is called; a name after ``refuse`` is an error of the full sync."""
+        calls: list[str] = []
+
+        def full(descriptor: int, command: int) -> int:
+            assert command == 51
+            calls.append("full")
+            for call in calls:
+                if call.isdigit():
+                    raise OSError(int(call), os.strerror(int(call)))
+            return 0
+
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+        monkeypatch.setattr(fcntl, "fcntl", full)
+        monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("fsync"))
+        return calls
+
+    def _sync(self, tmp_path: Path) -> None:
+        file = OsDisk().open(str(tmp_path / "f"), write=True, create=True)
+        try:
+            file.sync()
+        finally:
+            file.close()
+
+    def test_files_and_names_reach_the_drive(self, tmp_path: Path, calls: list[str]) -> None:
+        """Both are synced in full: a rename is as durable as what it puts in place."""
+        self._sync(tmp_path)
+        OsDisk().sync_directory(str(tmp_path))
+        assert calls == ["full", "full"]
+
+    @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.EINVAL, errno.ENOTTY])
+    def test_a_file_system_without_it(self, tmp_path: Path, calls: list[str], code: int) -> None:
+        """What cannot be synced in full is synced as far as it goes."""
+        calls.append(str(code))
+        self._sync(tmp_path)
+        OsDisk().sync_directory(str(tmp_path))
+        assert calls == [str(code), "full", "fsync", "full", "fsync"]
+
+    def test_a_full_sync_that_fails(self, tmp_path: Path, calls: list[str]) -> None:
+        """It is not tried again by other means: the data may be gone, and the next one succeed."""
+        calls.append(str(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            self._sync(tmp_path)
+        with pytest.raises(OSError, match="Input/output"):
+            OsDisk().sync_directory(str(tmp_path))
+        assert calls == [str(errno.EIO), "full", "full"]

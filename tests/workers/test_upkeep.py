@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.bench.drill.plan import StoreKind
 from holdfast.bench.drill.subjects import subject_of
-from holdfast.bench.drill.subjects.base import finished
+from holdfast.bench.drill.subjects.base import State, finished
 from holdfast.bench.faults import REACHING, Fail, FaultyDisk, MemoryDisk
 from holdfast.formats.errors import HoldfastError
 from holdfast.workers import (
@@ -47,7 +47,8 @@ def _opened(kind: StoreKind) -> tuple[FaultyDisk, Actor]:
     """A store with something in it, and more that is overwritten."""
     subject, disk = subject_of(kind), FaultyDisk(MemoryDisk("/data"))
     actor = subject.open(disk, "always")
-    state, number = {}, 0
+    state: State = {}
+    number = 0
     for _ in range(30):
         turn = next(iter(subject.alphabet.values()))(number, state)
         for write in turn.writes:

@@ -1,5 +1,6 @@
 """The original's lock file: honoured while its owner may be alive, taken over when it is dead."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -199,6 +200,57 @@ def test_a_file_that_another_takes_over_first(dead: int) -> None:
     with pytest.raises(StoreLocked):
         UpstreamLock.acquire(watched, PATH)
     assert disk.content(LOCK) == theirs
+    assert len(disk.list("/data")) == 1
+
+
+def _moved_aside(disk: MemoryDisk, theirs: bytes, third: bytes, *, links: bool) -> FaultyDisk:
+    """Another program's lock is moved aside in place of a dead one's, and a third takes its place.
+
+    The moment the third comes is the last one at which it can: just before the other's goes back.
+    """
+    came = [False]
+
+    def on_call(call: Call) -> None:
+        if call.name == "rename" and call.path.startswith(f"{LOCK}."):
+            disk.place(LOCK, theirs)
+        going_back = call.name in ("link", "rename", "create") and call.path == LOCK
+        if going_back and not came[0] and disk.content(LOCK) is None:
+            came[0] = True
+            if third:
+                disk.place(LOCK, third)
+
+    refused = [] if links else [Fail(0, errno.EPERM, lasting=True, calls=frozenset({"link"}))]
+    return FaultyDisk(disk, *refused, on_call=on_call)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("third", [b"", _note(1, FOREIGN)], ids=["two", "three"])
+def test_a_lock_that_was_moved_by_mistake(dead: int, third: bytes, links: bool) -> None:
+    """It goes back to its place unless a third program has that, whose lock is left alone."""
+    disk, theirs = _locked(_note(dead)), _note(os.getpid())
+    with pytest.raises(StoreLocked):
+        _remove_only(_moved_aside(disk, theirs, third, links=links))
+    assert disk.content(LOCK) == (third or theirs)
+    assert len(disk.list("/data")) == 1
+
+
+def _remove_only(disk: FaultyDisk) -> None:
+    upstream_lock._remove_stale(disk, PATH, LOCK)
+
+
+def test_a_moved_lock_that_cannot_be_read(dead: int) -> None:
+    """Nobody knows whose it is, so it goes back."""
+    disk, content = _locked(_note(dead)), _note(dead)
+    failing = FaultyDisk(disk)
+
+    def on_call(call: Call) -> None:
+        if call.name == "open" and call.path.startswith(f"{LOCK}."):
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    failing._on_call = on_call
+    with pytest.raises(OSError, match="Input/output"):
+        _remove_only(failing)
+    assert disk.content(LOCK) == content
     assert len(disk.list("/data")) == 1
 
 
