@@ -276,9 +276,9 @@ def from_os_error(error: OSError, doing: str, path: str, offset: int | None = No
 def corrupt(
     path: str, offset: int | None, reason: str, cls: type[StoreCorrupt] = StoreCorrupt
 ) -> StoreCorrupt:
-    """The error for damage at a place in a file."""
-    message = f"{path!r} is damaged at offset {offset}: {reason}"
-    return cls(message, path=path, offset=offset, reason=reason)
+    """The error for damage at a place in a file, if that is known."""
+    place = "" if offset is None else f" at offset {offset}"
+    return cls(f"{path!r} is damaged{place}: {reason}", path=path, offset=offset, reason=reason)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ from holdfast.formats.errors import (
     StaleUpdate,
     StoreCorrupt,
     corrupt,
-    from_os_error,
     typed_errors,
 )
 from holdfast.formats.fold_log import (
@@ -41,7 +40,7 @@ from holdfast.workers.fold_recovery import RecoveredFold, drop_files, recover
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
-from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.lock import Lock, owning
 from holdfast.workers.messages import Done, Reply, Request, StoreSpec
 from holdfast.workers.platform import give_memory_back
 from holdfast.workers.upkeep import quietly
@@ -51,7 +50,6 @@ log = logging.getLogger("holdfast.fold")
 R = TypeVar("R")
 Y = TypeVar("Y")
 
-_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 
 # An index cache is worth its file above this many entries, and is brought up to date when this many
 # bytes of log or changes are not in it.
@@ -65,19 +63,8 @@ _CLOSING_UPKEEP_S = 1.0
 def open_fold(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "FoldActor":
     """Recover the fold that ``spec`` names."""
     policy = spec.durability or messages.DEFAULT_DURABILITY
-    try:
-        lock = Lock.acquire(
-            disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S
-        )
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "lock", spec.path) from error
-    try:
+    with owning(disk, spec.path + LOCK_SUFFIX, spec.path) as lock:
         recovered = recover(disk, spec, sync=policy != "never", tick=tick)
-    except BaseException:
-        lock.release()
-        raise
     return FoldActor(disk, spec, lock, recovered, tick)
 
 

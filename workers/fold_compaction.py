@@ -19,19 +19,13 @@ from holdfast.formats.fold_log import (
     unpack_span,
 )
 from holdfast.formats.values import Cursor
-from holdfast.workers.disk import (
-    TEMPORARY_SUFFIX,
-    Buffer,
-    Disk,
-    File,
-    put_in_place,
-    remove_if_there,
-)
+from holdfast.workers.disk import Buffer, Disk, File, remove_if_there
 from holdfast.workers.fold_cache import INDEX_SUFFIX
 from holdfast.workers.fold_table import Base, FoldTable
 from holdfast.workers.ledger import Ledger
-from holdfast.workers.log_file import Fatal, LogFile, guard, mark_unsynced
+from holdfast.workers.log_file import LogFile
 from holdfast.workers.messages import Progress
+from holdfast.workers.new_log import new_log, take_over
 
 _CHUNK_BYTES = 1 << 20
 _WRITE_EVERY_BYTES = 16 << 20
@@ -92,36 +86,24 @@ class Compaction:
         On an error the log stays as it is and the error passes on. ``last_record`` tells where the
         old log's last record lies.
         """
-        temporary = self._log.path + TEMPORARY_SUFFIX
-        file: File | None = None
-        held: File | None = None
         self._table.record_changes(self._changes)
         try:
-            remove_if_there(self._disk, temporary)
-            file = self._disk.open(temporary, write=True, create=True)
-            held = guard(self._disk, temporary)
-            snapshot = yield from take_snapshot(self._table, self._log, cursor)
-            spans = array("Q")
-            fences: list[bytes] = []
-            size = yield from self._copy(snapshot, file, spans, fences)
-            view = file.map()
-            copied_to = yield from self._catch_up(snapshot.log_end, file)
-            file.append(self._log.read(copied_to, self._log.end - copied_to))
-            file.sync()
-            self._ledger.forget_offsets()  # valid for the old log and the new one
-            # An inode may be given out again, so a cache must not outlive its log.
-            remove_if_there(self._disk, self._log.path + INDEX_SUFFIX)
-        except BaseException:
-            if held is not None:
-                held.close()
-            if file is not None:
-                file.close()
-                remove_if_there(self._disk, temporary)
-            raise
+            with new_log(self._disk, self._log, self._ledger) as new:
+                snapshot = yield from take_snapshot(self._table, self._log, cursor)
+                spans = array("Q")
+                fences: list[bytes] = []
+                size = yield from self._copy(snapshot, new.file, spans, fences)
+                view = new.file.map()
+                copied_to = yield from self._catch_up(snapshot.log_end, new.file)
+                new.file.append(self._log.read(copied_to, self._log.end - copied_to))
+                # An inode may be given out again, so a cache must not outlive its log.
+                remove_if_there(self._disk, self._log.path + INDEX_SUFFIX)
         finally:
             self._table.record_changes(None)
         shift = snapshot.log_end - size
-        self._take_over(file, held, Base(view, memoryview(spans), fences), shift)
+        self.replaced = self._log.view
+        take_over(self._disk, self._log, self._ledger, new, self._log.end - shift)
+        self._adopt(Base(view, memoryview(spans), fences), shift)
         if last_record() >= snapshot.log_end:
             return last_record() - shift
         return _last_record(snapshot, spans, size)
@@ -155,22 +137,8 @@ class Compaction:
             yield
         return copied_to
 
-    def _take_over(self, file: File, held: File, base: Base, shift: int) -> None:
-        """Put the new file in place: from the rename on there is no way back.
-
-        What was appended meanwhile lies ``shift`` bytes lower in the new file.
-        """
-        log = self._log
-        end = log.end - shift
-        self.replaced = log.view
-        try:
-            put_in_place(self._disk, log.path)
-            file.path = log.path
-            log.swap(file, end, held)
-            self._ledger.bind(file.inode(), end)
-        except OSError as error:
-            mark_unsynced(self._disk, log.path)
-            raise Fatal(f"cannot put the compacted {log.path!r} in place: {error}") from error
+    def _adopt(self, base: Base, shift: int) -> None:
+        """Go on with the new log, where what was appended meanwhile lies ``shift`` bytes lower."""
         lower = pack_span(shift, 0)
         overlay = {key: span - lower if span else DELETED for key, span in self._changes.items()}
         self._table.replace(base, overlay)

@@ -22,7 +22,6 @@ from holdfast.formats import fold_log
 from holdfast.formats.errors import (
     HoldfastError,
     InvalidFormat,
-    StoreCorrupt,
     StoreNotFound,
     from_os_error,
 )
@@ -46,7 +45,7 @@ from holdfast.workers.log_file import (
     guard,
     is_marked_unsynced,
 )
-from holdfast.workers.mending import drop_cut_bytes, settled
+from holdfast.workers.mending import drop_cut_bytes, refuse_damage, settled
 from holdfast.workers.messages import StoreSpec
 
 log = logging.getLogger("holdfast.fold")
@@ -170,19 +169,6 @@ def _recover_guarded(
     table.base.view = opened.view  # the file may be a new one by now
     return RecoveredFold(
         opened, ledger, table, cursor, last_record, torn_bytes, index.covered if index else 0
-    )
-
-
-def refuse_damage(path: str, verdict: Verdict) -> None:
-    """Raise the error that ``verdict`` calls for; clean and torn call for none."""
-    if verdict.ending in (Ending.CLEAN, Ending.TORN):
-        return
-    cls = InvalidFormat if verdict.ending is Ending.INVALID else StoreCorrupt
-    raise cls(
-        f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}",
-        path=path,
-        offset=verdict.offset,
-        reason=verdict.reason,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.formats import iqdb_wal
-from holdfast.formats.errors import InvalidArgument, InvalidFormat, StoreCorrupt
+from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.fold_log import Ending, Verdict
 from holdfast.formats.iqdb_snapshot import Stamp
 from holdfast.formats.iqdb_values import Flaw, IndexFlaw
@@ -157,19 +157,6 @@ def despite_sync(verdict: Verdict, synced: int) -> Verdict:
         return verdict
     reason = f"{verdict.reason or 'the file ends'}; up to {synced} it had been synced"
     return Verdict(Ending.CORRUPT, verdict.offset, reason)
-
-
-def refuse_damage(path: str, verdict: Verdict) -> None:
-    """Raise the error that ``verdict`` calls for; clean and torn call for none."""
-    if verdict.ending in (Ending.CLEAN, Ending.TORN):
-        return
-    cls = InvalidFormat if verdict.ending is Ending.INVALID else StoreCorrupt
-    raise cls(
-        f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}",
-        path=path,
-        offset=verdict.offset,
-        reason=verdict.reason,
-    )
 
 
 def request_at(view: memoryview, offset: int, dimension: int) -> tuple[int, int]:

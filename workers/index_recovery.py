@@ -61,7 +61,6 @@ from holdfast.workers.index_log import (
     intact_parts,
     newest_stamp,
     read_log,
-    refuse_damage,
     request_at,
 )
 from holdfast.workers.index_messages import IndexOptions
@@ -81,7 +80,7 @@ from holdfast.workers.log_file import (
     guard,
     is_marked_unsynced,
 )
-from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, settled
+from holdfast.workers.mending import drop_cut_bytes, keep_cut_bytes, refuse_damage, settled
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.persistable import Persistable, class_of, parameters_of
 

@@ -6,7 +6,6 @@ appended in one piece, then applied. Nothing is logged that the index would refu
 """
 
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -51,7 +50,7 @@ from holdfast.workers.index_recovery import (
 )
 from holdfast.workers.index_snapshot import Moment, StoredIndex, Written, write_beside
 from holdfast.workers.letting_go import letting_go
-from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.lock import Lock, owning
 from holdfast.workers.log_file import Fatal, mark_unsynced
 from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
 from holdfast.workers.new_log import new_log, take_over
@@ -63,7 +62,6 @@ log = logging.getLogger("holdfast.index")
 Floats = NDArray[np.float32]
 
 LOCK_SUFFIX = ".lock"
-_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _COPY_BYTES = 1 << 20
 NOBODY = Caller(0, 0)
 """Who writes without ever asking again, so that the ledger need not know."""
@@ -83,7 +81,7 @@ def open_store(
     *,
     cls: type[Persistable] | None = None,
     first: StoredIndex | None = None,
-    lock_wait_s: float = _LOCK_WAIT_S,
+    lock_wait_s: float | None = None,
 ) -> "IndexStore":
     """Lock and recover the index that ``spec`` names, or make it, of ``first`` if that is given.
 
@@ -94,15 +92,7 @@ def open_store(
         options = IndexOptions()
     if cls is None:
         cls = index_class(options)
-    try:
-        lock = Lock.acquire(
-            disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=lock_wait_s
-        )
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "lock", spec.path) from error
-    try:
+    with owning(disk, spec.path + LOCK_SUFFIX, spec.path, lock_wait_s) as lock:
         sync = (spec.durability or DEFAULT_DURABILITY) != "never"
         recovered = recover(disk, spec, options, cls, sync=sync, tick=tick, first=first)
         try:
@@ -111,9 +101,6 @@ def open_store(
             recovered.log.close()
             recovered.ledger.close()
             raise
-    except BaseException:
-        lock.release()
-        raise
     return IndexStore(disk, spec, options, lock, recovered)
 
 

@@ -5,18 +5,23 @@ a reused pid or a stale file does no harm and nobody has to delete one.
 """
 
 import contextlib
+import os
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
 
-from holdfast.formats.errors import StoreLocked
+from holdfast.formats.errors import StoreLocked, typed_errors
 from holdfast.workers.disk import Disk, File, remove_if_there
 
 SUFFIX = ".lock"
 _NOTE_BYTES_MAX = 4096
 _RETRY_S = 0.002
+
+
+OWNER_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -85,6 +90,22 @@ class Lock:
             if self.is_held():
                 remove_if_there(self._disk, self._path)
         self.file.close()
+
+
+@contextlib.contextmanager
+def owning(disk: Disk, path: str, store: str, wait_s: float | None = None) -> Iterator[Lock]:
+    """The lock at ``path`` for this process to open the store at ``store``; kept behind the block.
+
+    It is let go of again if the block fails. Raises ``StoreLocked`` or ``StoreIOError``.
+    """
+    with typed_errors("lock", store):
+        wait_s = OWNER_WAIT_S if wait_s is None else wait_s
+        lock = Lock.acquire(disk, path, describe_self(os.getpid()), wait_s=wait_s)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 def read_owner(disk: Disk, path: str) -> Owner | None:

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterator
 
+from holdfast.formats.errors import InvalidFormat, StoreCorrupt, corrupt
+from holdfast.formats.fold_log import Ending, Verdict
 from holdfast.workers.disk import Disk, File, put_in_place, remove_if_there, write_beside
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.log_file import LogFile, clear_unsynced, guard
@@ -56,6 +58,14 @@ def settled(
     opened = LogFile(disk, file, end, held)
     opened.synced_end = synced
     return opened
+
+
+def refuse_damage(path: str, verdict: Verdict) -> None:
+    """Raise the error that the verdict on a log calls for; clean and torn call for none."""
+    if verdict.ending in (Ending.CLEAN, Ending.TORN):
+        return
+    cls = InvalidFormat if verdict.ending is Ending.INVALID else StoreCorrupt
+    raise corrupt(path, verdict.offset, verdict.reason, cls)
 
 
 def keep_cut_bytes(disk: Disk, path: str, tail: memoryview, offset: int, reason: str) -> None:

@@ -34,7 +34,7 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
-from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.lock import Lock, owning
 from holdfast.workers.messages import Done, Reply, Request, StoreMayDrop, StoreSpec, StoreStatus
 from holdfast.workers.registry_recovery import (
     RecoveredRegistry,
@@ -44,25 +44,13 @@ from holdfast.workers.registry_recovery import (
 )
 from holdfast.workers.registry_table import Nearest, Stored
 
-_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _WARM_START_MAX = np.float32(0.25)
 
 
 def open_registry(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "RegistryActor":
     """Recover the registry that ``spec`` names."""
-    try:
-        lock = Lock.acquire(
-            disk, spec.path + LOCK_SUFFIX, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S
-        )
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "lock", spec.path) from error
-    try:
+    with owning(disk, spec.path + LOCK_SUFFIX, spec.path) as lock:
         recovered = recover(disk, spec, tick)
-    except BaseException:
-        lock.release()
-        raise
     return RegistryActor(disk, spec, lock, recovered, tick)
 
 

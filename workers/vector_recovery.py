@@ -27,8 +27,8 @@ from holdfast.formats.errors import (
     InvalidArgument,
     InvalidFormat,
     LimitExceeded,
-    StoreCorrupt,
     StoreNotFound,
+    corrupt,
     from_os_error,
 )
 from holdfast.formats.limits import DIMENSION_MAX
@@ -247,7 +247,7 @@ def judge(
             )
         refused = located.refused
         if refused is not None and (unsynced_from is None or refused < unsynced_from):
-            raise _corrupt(path, refused, "a manifest lists segments that are not there")
+            raise corrupt(path, refused, "a manifest lists segments that are not there")
         lost = None if unsynced_from is None else _first_lost(view, located, unsynced_from, tick)
         if lost is not None:
             reason = "what was written there was lost before it was synced"
@@ -260,12 +260,12 @@ def judge(
             if unsynced_from is not None:  # nor do those behind a commit that was lost
                 end = max(located.end, min(end, unsynced_from))
             if end < told.synced:
-                raise _corrupt(path, end, "a commit that was synced is no longer there")
+                raise corrupt(path, end, "a commit that was synced is no longer there")
             loaded = load(disk, path, view[:end], located, tick, unsynced_from)
             return Judgement(loaded, end, reason, _is_ours(located))
         except DamagedSegment as damage:
             if unsynced_from is None or damage.offset < unsynced_from:
-                raise _corrupt(path, damage.offset, damage.reason) from damage
+                raise corrupt(path, damage.offset, damage.reason) from damage
             reason = f"{damage.reason}, and was never synced"
             search_end = located.offset
 
@@ -286,15 +286,6 @@ def _first_lost(
     if not _is_ours(located) or located.end <= unsynced_from:
         return None
     return first_doubt(view[: located.end], unsynced_from, tick, PADDING_MAX)
-
-
-def _corrupt(path: str, offset: int, reason: str) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"{path!r} is damaged at offset {offset}: {reason}",
-        path=path,
-        offset=offset,
-        reason=reason,
-    )
 
 
 def drop_files(disk: Disk, path: str) -> None:

@@ -19,7 +19,7 @@ from holdfast.formats.errors import (
     HoldfastError,
     InvalidArgument,
     corrupt,
-    from_os_error,
+    typed_errors,
 )
 from holdfast.formats.rvf.addrot import addrot
 from holdfast.formats.rvf.segment import SegmentType, type_name
@@ -36,7 +36,7 @@ from holdfast.workers.disk import Disk
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.letting_go import letting_go
-from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.lock import Lock, owning
 from holdfast.workers.log_file import LogFile
 from holdfast.workers.messages import (
     Compacted,
@@ -68,7 +68,6 @@ log = logging.getLogger("holdfast.vectors")
 
 R = TypeVar("R")
 
-_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _DEAD_BYTES_MIN = 2 << 20  # below this much a file is left alone
 _BRANCHES_LOOK_S = 5.0  # to see whether they are still there means opening their files
 _IMAGES = {
@@ -84,25 +83,14 @@ def open_vectors(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "Vect
     if isinstance(spec.options, vector_messages.VectorOptions) and spec.options.read_only:
         return VectorsActor(disk, spec, None, None, open_read_only(disk, spec.path, tick), tick)
     policy = spec.durability or "always"
-    try:
-        lock = Lock.acquire(
-            disk, spec.path + OWNER_SUFFIX, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S
-        )
-        try:
+    with owning(disk, spec.path + OWNER_SUFFIX, spec.path) as lock:
+        with typed_errors("lock", spec.path):
             upstream = UpstreamLock.acquire(disk, spec.path)
+        try:
+            recovered = recover(disk, spec, sync=policy != "never", tick=tick)
         except BaseException:
-            lock.release()
+            upstream.release()
             raise
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "lock", spec.path) from error
-    try:
-        recovered = recover(disk, spec, sync=policy != "never", tick=tick)
-    except BaseException:
-        upstream.release()
-        lock.release()
-        raise
     return VectorsActor(disk, spec, lock, upstream, recovered, tick)
 
 

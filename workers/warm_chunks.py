@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats import dead_rows, warm_chunk, zone_map
 from holdfast.formats.checksum import crc32, file_checksum
-from holdfast.formats.errors import InvalidFormat, StoreCorrupt
+from holdfast.formats.errors import InvalidFormat, corrupt
 from holdfast.formats.points import METADATA, check_metadata
 from holdfast.formats.tables import ARROW_REFUSALS, numbers_of
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR, Chunk
@@ -116,7 +116,7 @@ class ChunkRun:
                 column.validate(full=True)
                 check_metadata(column)
             except (*ARROW_REFUSALS, InvalidFormat) as error:
-                raise self._corrupt(self.path, None, f"metadata: {error}") from error
+                raise corrupt(self.path, None, f"metadata: {error}") from error
             self._metadata_checked = True
         return column.slice(start, stop - start)
 
@@ -182,7 +182,7 @@ class ChunkRun:
             batch.validate(full=True)
             check_metadata(batch.column(METADATA))
         except (*ARROW_REFUSALS, InvalidFormat) as error:
-            raise self._corrupt(self.path, None, str(error)) from error
+            raise corrupt(self.path, None, str(error)) from error
         series = zone_map.series_of(
             numbers_of(batch.column(SPACE), np.uint32),
             numbers_of(batch.column(ENTITY), np.uint64),
@@ -191,12 +191,12 @@ class ChunkRun:
         expected = self.zone.series
         for name in ("spaces", "entities", "starts", "first_times", "last_times"):
             if not np.array_equal(getattr(series, name), getattr(expected, name)):
-                raise self._corrupt(self.path, None, "its rows are not those of the zone map")
+                raise corrupt(self.path, None, "its rows are not those of the zone map")
         times = self.chunk.timestamps
         within_series = np.ones(self.rows, np.bool_)
         within_series[expected.starts[:-1]] = False
         if (times[1:] <= times[:-1])[within_series[1:]].any():
-            raise self._corrupt(self.path, None, "its rows are not in order of time")
+            raise corrupt(self.path, None, "its rows are not in order of time")
 
     def check_columns(
         self, start: int, stop: int, *, keys: bool, vectors: bool, metadata: bool
@@ -228,14 +228,14 @@ class ChunkRun:
         try:
             zone = zone_map.decode(data)
         except InvalidFormat as error:
-            raise self._corrupt(path, error.offset, error.reason or str(error)) from error
+            raise corrupt(path, error.offset, error.reason or str(error)) from error
         expected = (self._common.store_id, self.entry.number, self.entry.rows, self.entry.bytes)
         if (zone.store_id, zone.chunk, zone.rows, zone.chunk_bytes) != expected:
-            raise self._corrupt(path, 16, "it belongs to another chunk")
+            raise corrupt(path, 16, "it belongs to another chunk")
         if zone.run != self.entry.run:
-            raise self._corrupt(path, 72, f"run {zone.run}, the manifest has {self.entry.run}")
+            raise corrupt(path, 72, f"run {zone.run}, the manifest has {self.entry.run}")
         if zone.dimension != self._dimension:
-            raise self._corrupt(path, 12, f"dimension {zone.dimension}, not {self._dimension}")
+            raise corrupt(path, 12, f"dimension {zone.dimension}, not {self._dimension}")
         return zone
 
     def _load_dead(self, file: DeadFile) -> Mask:
@@ -244,26 +244,26 @@ class ChunkRun:
         try:
             mask = dead_rows.decode(data, self._common.store_id, self.entry.number, self.entry.rows)
         except InvalidFormat as error:
-            raise self._corrupt(path, error.offset, error.reason or str(error)) from error
+            raise corrupt(path, error.offset, error.reason or str(error)) from error
         if np.count_nonzero(mask) != file.rows:
-            raise self._corrupt(path, 48, f"the manifest has {file.rows} dead rows")
+            raise corrupt(path, 48, f"the manifest has {file.rows} dead rows")
         return mask
 
     def _read(self, path: str, size: int, checksum: int) -> memoryview:
         view = self._map(path, size)
         if file_checksum(view) != checksum:
-            raise self._corrupt(path, 0, "its checksum is not the one in the manifest")
+            raise corrupt(path, 0, "its checksum is not the one in the manifest")
         return view
 
     def _map(self, path: str, size: int) -> memoryview:
         try:
             file = self._common.disk.open(path)
         except FileNotFoundError:
-            raise self._corrupt(path, None, "the file is missing") from None
+            raise corrupt(path, None, "the file is missing") from None
         try:
             found = file.size()
             if found != size:
-                raise self._corrupt(path, min(found, size), f"{found} bytes instead of {size}")
+                raise corrupt(path, min(found, size), f"{found} bytes instead of {size}")
             return file.map()
         finally:
             file.close()
@@ -282,12 +282,10 @@ class ChunkRun:
         try:
             chunk = warm_chunk.decode(self._data, self._dimension, self.rows)
         except InvalidFormat as error:
-            raise self._corrupt(self.path, None, error.reason or str(error)) from error
+            raise corrupt(self.path, None, error.reason or str(error)) from error
         first, last = self._span(chunk.batch.column(TIMESTAMP))
         if first == last and not zone.compressed:  # or its bytes would never be checked
-            raise self._corrupt(
-                self.path, None, "it is compressed, and the zone map says it is not"
-            )
+            raise corrupt(self.path, None, "it is compressed, and the zone map says it is not")
         self._check(first, last)
         return chunk
 
@@ -315,13 +313,7 @@ class ChunkRun:
         for block in (first + np.flatnonzero(~self._checked[first:last])).tolist():
             offset = block * BLOCK_BYTES
             if crc32(data[offset : offset + BLOCK_BYTES]) != checksums[block]:
-                raise self._corrupt(self.path, offset, "a block does not match its checksum")
+                raise corrupt(self.path, offset, "a block does not match its checksum")
             self._checked[block] = True
             if not block % _BLOCKS_PER_TICK:
                 self._common.tick()
-
-    def _corrupt(self, path: str, offset: int | None, reason: str) -> StoreCorrupt:
-        place = "" if offset is None else f" at offset {offset}"
-        return StoreCorrupt(
-            f"{path!r} is damaged{place}: {reason}", path=path, offset=offset, reason=reason
-        )

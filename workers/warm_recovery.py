@@ -28,13 +28,13 @@ from msgspec import structs
 
 from holdfast.formats import warm_log, warm_manifest
 from holdfast.formats.errors import (
-    HoldfastError,
     InvalidArgument,
     InvalidFormat,
     OptionsConflict,
     StoreCorrupt,
     StoreNotFound,
-    from_os_error,
+    corrupt,
+    typed_errors,
 )
 from holdfast.formats.fold_log import Ending, Verdict
 from holdfast.formats.limits import DIMENSION_MAX
@@ -52,9 +52,9 @@ from holdfast.workers.disk import (
 from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.ledger import Ledger
-from holdfast.workers.lock import Lock, describe_self
+from holdfast.workers.lock import Lock, owning
 from holdfast.workers.log_file import UNSYNCED_SUFFIX, guard, is_marked_unsynced
-from holdfast.workers.mending import drop_cut_bytes, settled
+from holdfast.workers.mending import drop_cut_bytes, refuse_damage, settled
 from holdfast.workers.messages import DEFAULT_DURABILITY, StoreSpec
 from holdfast.workers.warm_chunks import ChunkFiles, ChunkRun
 from holdfast.workers.warm_files import (
@@ -71,7 +71,6 @@ from holdfast.workers.warm_messages import WarmOptions
 from holdfast.workers.warm_store import WarmStore
 from holdfast.workers.warm_table import WarmTable
 
-_LOCK_WAIT_S = 2.0  # a killed predecessor's lock goes with its process, within moments
 _STORE_ID_BYTES = warm_log.STORE_ID_BYTES
 
 
@@ -85,18 +84,10 @@ class RecoveredWarm(NamedTuple):
 def recover(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> RecoveredWarm:
     """Open the warm store at ``spec.path``."""
     files = WarmFiles(spec.path)
-    try:
+    with typed_errors("open", spec.path):
         _ensure_directory(disk, spec)
-        lock = Lock.acquire(disk, files.owner, describe_self(os.getpid()), wait_s=_LOCK_WAIT_S)
-        try:
+        with owning(disk, files.owner, spec.path) as lock:
             return _recover_locked(disk, spec, files, lock, tick)
-        except BaseException:
-            lock.release()
-            raise
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "open", spec.path) from error
 
 
 def _ensure_directory(disk: Disk, spec: StoreSpec) -> None:
@@ -197,12 +188,7 @@ def read_manifest(disk: Disk, files: WarmFiles) -> Manifest:
     try:
         return warm_manifest.decode(data)
     except InvalidFormat as error:
-        raise StoreCorrupt(
-            f"{files.manifest!r} is damaged at offset {error.offset}: {error.reason}",
-            path=files.manifest,
-            offset=error.offset,
-            reason=error.reason,
-        ) from error
+        raise corrupt(files.manifest, error.offset, error.reason or str(error)) from error
 
 
 def check_options(spec: StoreSpec, manifest: Manifest) -> None:
@@ -267,9 +253,7 @@ def read_header(view: memoryview, path: str, manifest: Manifest) -> LogHeader:
         problem = f"it begins with record {header.first_sequence}, after {manifest.flushed}"
     else:
         return header
-    raise StoreCorrupt(
-        f"{path!r} is damaged at offset 0: {problem}", path=path, offset=0, reason=problem
-    )
+    raise corrupt(path, 0, problem)
 
 
 def judged(scan: LogScan, header: LogHeader, manifest: Manifest) -> Verdict:
@@ -342,12 +326,7 @@ def _recover_log(
         )  # fmt: skip
     except InvalidFormat as error:  # of a record whose checksum holds
         held.close()
-        raise StoreCorrupt(
-            f"{files.log!r} is damaged at offset {error.offset}: {error.reason}",
-            path=files.log,
-            offset=error.offset,
-            reason=error.reason,
-        ) from error
+        raise corrupt(files.log, error.offset, error.reason or str(error)) from error
     except BaseException:
         held.close()
         raise
@@ -362,18 +341,6 @@ def _recover_log(
             ledger.close()
             raise
     return RecoveredWarm(store, torn_bytes)
-
-
-def refuse_damage(path: str, verdict: Verdict) -> None:
-    """Raise ``StoreCorrupt`` if the verdict says that the log is damaged and not just torn."""
-    if verdict.ending in (Ending.CLEAN, Ending.TORN):
-        return
-    raise StoreCorrupt(
-        f"{path!r} is damaged at offset {verdict.offset}: {verdict.reason}",
-        path=path,
-        offset=verdict.offset,
-        reason=verdict.reason,
-    )
 
 
 def table_of(

@@ -143,7 +143,7 @@ def test_release_closes_in_any_case() -> None:
 
 def test_a_second_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a fold that is open says who has it, and leaves both as they were."""
-    monkeypatch.setattr("holdfast.workers.fold._LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("holdfast.workers.lock.OWNER_WAIT_S", 0.0)
     disk = MemoryDisk("/data")
     actor = opened(disk)
     names = disk.list("/data")
