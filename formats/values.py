@@ -4,7 +4,7 @@
 the worker without a Python-level loop.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeAlias
 
 import msgspec
 
@@ -83,29 +83,36 @@ class KvEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: Version = _NO_VERSION
 
 
-class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+class Update(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a fold is told: one of ``Put``, ``Delete`` and ``Purge``, and never this class itself.
+
+    It is their base so that a list of several of them is, to a type checker, a list of these.
+    """
+
+    key: str
+
+
+class Put(Update, frozen=True, array_like=True, gc=False, tag=1):
     """Insert or replace the entry under ``key``.
 
     ``key`` is text of 0 to 65,535 UTF-8 bytes, ``value`` up to 16 MiB of bytes.
     """
 
-    key: str
     value: bytes
     version: Version = _NO_VERSION
 
 
-class Delete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+class Delete(Update, frozen=True, array_like=True, gc=False, tag=2):
     """Remove the entry under ``key``; an absent key is no error."""
 
-    key: str
     version: Version = _NO_VERSION
 
 
-class Purge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+class Purge(Update, frozen=True, array_like=True, gc=False, tag=3):
     """As ``Delete``; the two are one record on disk, as in the original format."""
 
-    key: str
     version: Version = _NO_VERSION
 
 
-Update = Put | Delete | Purge
+AnyUpdate: TypeAlias = Put | Delete | Purge
+"""What ``Update`` stands for, as messages are checked against it."""

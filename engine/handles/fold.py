@@ -2,13 +2,22 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.formats.errors import InvalidArgument, LimitExceeded, from_os_error
 from holdfast.formats.limits import KEY_BYTES_MAX, TOKEN_BYTES_MAX, VALUE_BYTES_MAX
-from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.formats.values import (
+    AnyUpdate,
+    Cursor,
+    Delete,
+    KvEntry,
+    Purge,
+    Put,
+    Update,
+    Version,
+)
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
 from holdfast.workers import fold_messages, messages
 
 T = TypeVar("T")
@@ -26,9 +35,10 @@ _keys = expecting(fold_messages.Keys, lambda reply: reply.keys)
 _compacted = expecting(messages.Compacted, lambda reply: reply)
 _exported = expecting(fold_messages.Exported, lambda reply: reply)
 _status = expecting(fold_messages.Status, lambda reply: reply)
+_count = expecting(fold_messages.Status, lambda reply: reply.entries)
 
 
-class Fold(Handle):
+class Fold(Handle, Sized):
     """A key-value fold of an update stream, with the cursor to resume the stream from.
 
     Obtained from ``Engine.fold``. All methods take ``timeout`` in seconds (None: the engine's) and
@@ -55,7 +65,8 @@ class Fold(Handle):
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming the update, ``StoreFull`` when the
         disk is; nothing has changed then.
         """
-        batch = updates if isinstance(updates, list) else _listed("updates", updates)
+        listed = updates if isinstance(updates, list) else _listed("updates", updates)
+        batch = cast("list[AnyUpdate]", listed)  # the worker looks, and then check_updates says
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
         if len(cursor.token) > TOKEN_BYTES_MAX:
@@ -143,6 +154,11 @@ class Fold(Handle):
         )
 
     @operation
+    def count(self, *, timeout: float | None = None) -> Call[int]:
+        """How many entries there are; so does ``len``."""
+        return _call(messages.StoreStatus(), _count, timeout)
+
+    @operation
     def stale_keys(self, keys: Iterable[str], *, timeout: float | None = None) -> Call[list[str]]:
         """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
         return _call(
@@ -170,7 +186,7 @@ class Fold(Handle):
     @operation
     def export(
         self,
-        directory: str,
+        directory: str | os.PathLike[str],
         *,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
@@ -201,6 +217,7 @@ class AsyncFold(AsyncHandle):
     get_many = awaitable(Fold.get_many)
     range = awaitable(Fold.range)
     cursor = awaitable(Fold.cursor)
+    count = awaitable(Fold.count)
     stale_keys = awaitable(Fold.stale_keys)
     compact = awaitable(Fold.compact)
     export = awaitable(Fold.export)
@@ -288,7 +305,7 @@ def _checked_keys(keys: Iterable[str]) -> list[str]:
     return listed
 
 
-def check_updates(updates: Collection[Update]) -> None:
+def check_updates(updates: Collection[AnyUpdate]) -> None:
     """Raise an error naming the first update that is none, or is over a limit."""
     for number, update in enumerate(updates):
         kind = type(update)
