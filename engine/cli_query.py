@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat
 from holdfast.handles.arrays import as_queries, first_non_finite
-from holdfast.handles.vector_parts import check_count
+from holdfast.handles.counts import check_count
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.messages import StoreSpec

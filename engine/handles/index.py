@@ -7,7 +7,7 @@ from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import InvalidArgument, OptionsConflict
 from holdfast.formats.iqdb_values import Metric
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
 from holdfast.handles.index_parts import (
     AnyId,
     AnyMetadata,
@@ -48,7 +48,7 @@ class IndexInfo(Handle):
         return Call(im.IndexInfo(), expecting(im.IndexIs, lambda reply: reply), timeout)
 
 
-class Index(Handle):
+class Index(Handle, Sized):
     """An index in memory made durable: a snapshot, and a log of what came since.
 
     Obtained from ``Engine.index``. Ids are u64 or non-empty bytes, vectors float32. All methods
@@ -184,7 +184,7 @@ class Index(Handle):
 
     @operation
     def count(self, *, timeout: float | None = None) -> Call[int]:
-        """How many rows there are."""
+        """How many rows there are; so does ``len``."""
         return Call(messages.StoreStatus(), _count, timeout)
 
     # --- the files -------------------------------------------------------------------------

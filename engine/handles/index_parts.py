@@ -28,8 +28,9 @@ from holdfast.formats.iqdb_values import (
 )
 from holdfast.formats.limits import INDEX_DIMENSION_MAX
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite, imported
+from holdfast.handles.counts import check_count
 from holdfast.handles.metadata import as_metadata
-from holdfast.handles.vector_parts import check_choice, check_count
+from holdfast.handles.vector_parts import check_choice
 from holdfast.workers import index_messages as im
 from holdfast.workers.raw_arrays import raw
 

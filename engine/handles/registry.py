@@ -10,7 +10,7 @@ from holdfast.formats.errors import InvalidArgument, LimitExceeded
 from holdfast.formats.fingerprint import Fingerprint, check_fingerprint
 from holdfast.formats.limits import ARTIFACT_BYTES_MAX, BATCH_BYTES_MAX, HASH_BYTES
 from holdfast.formats.model_artifact import ModelArtifact, encode_fingerprint
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
 from holdfast.handles.fingerprints import SchemaFingerprint
 from holdfast.workers import messages
 from holdfast.workers import registry_messages as rm
@@ -71,9 +71,10 @@ _mode = expecting(rm.RegistryStart, _startup)
 _listed = expecting(rm.RegistryArtifacts, lambda reply: [_artifact(a) for a in reply.artifacts])
 _deleted = expecting(rm.RegistryDeleted, lambda reply: reply.deleted)
 _status = expecting(rm.RegistryStatus, lambda reply: reply)
+_count = expecting(rm.RegistryStatus, lambda reply: reply.artifacts)
 
 
-class Registry(Handle):
+class Registry(Handle, Sized):
     """Trained models, found by the schema of the data they were trained on.
 
     Obtained from ``Engine.registry``. All methods take ``timeout`` in seconds (None: the engine's)
@@ -156,6 +157,11 @@ class Registry(Handle):
         return Call(rm.RegistryList(), _listed, timeout)
 
     @operation
+    def count(self, *, timeout: float | None = None) -> Call[int]:
+        """How many models there are; so does ``len``."""
+        return Call(messages.StoreStatus(), _count, timeout)
+
+    @operation
     def delete(
         self, schema_hash: Fingerprint | bytes, *, timeout: float | None = None
     ) -> Call[bool]:
@@ -178,6 +184,7 @@ class AsyncRegistry(AsyncHandle):
     nearest = awaitable(Registry.nearest)
     lookup_startup_mode = awaitable(Registry.lookup_startup_mode)
     list_all = awaitable(Registry.list_all)
+    count = awaitable(Registry.count)
     delete = awaitable(Registry.delete)
     status = awaitable(Registry.status)
 

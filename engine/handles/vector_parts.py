@@ -14,6 +14,7 @@ from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ipc_to_table
 from holdfast.handles.arrays import as_ids
+from holdfast.handles.counts import check_count
 from holdfast.handles.results import QueryResult, Rows
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as vm
@@ -21,7 +22,6 @@ from holdfast.workers.raw_arrays import raw
 
 Include = Literal["metadata", "vectors"]
 
-_COUNT_MAX = (1 << 63) - 1
 _DERIVATION_CHARS_MAX = 1000
 _DIGEST = np.dtype("V16")
 
@@ -88,17 +88,6 @@ def check_choice(what: str, value: object, choices: Collection[object]) -> None:
     """Raise ``InvalidArgument`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise InvalidArgument(f"{what}={value!r} is none of {tuple(choices)}")
-
-
-def check_count(what: str, value: object) -> int:
-    """The number, if it is a whole one from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InvalidArgument(f"{what} is an int, not {type(value).__name__}")
-    if value < 1:
-        raise InvalidArgument(f"{what}={value} is not at least 1")
-    if value > _COUNT_MAX:
-        raise LimitExceeded(f"{what}={value} is over the limit of {_COUNT_MAX}")
-    return int(value)
 
 
 def check_dimension(value: object) -> int:

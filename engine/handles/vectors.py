@@ -15,7 +15,8 @@ from holdfast.formats.expression import encode_expression
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import table_to_ipc
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite
-from holdfast.handles.base import Handle, expecting
+from holdfast.handles.base import Handle, Sized, expecting
+from holdfast.handles.counts import check_count
 from holdfast.handles.images import ImageOperations
 from holdfast.handles.metadata import as_metadata
 from holdfast.handles.results import QueryResult, Rows
@@ -25,7 +26,6 @@ from holdfast.handles.vector_parts import (
     Include,
     Membership,
     check_choice,
-    check_count,
     check_derivation,
     condition,
     digest_page,
@@ -81,7 +81,7 @@ class VectorInfo(Handle):
         return _call(vm.VectorsInfo(), expecting(vm.VectorsAre, lambda reply: reply), timeout)
 
 
-class Vectors(ImageOperations):
+class Vectors(ImageOperations, Sized):
     """A vector store: nearest neighbours, filters, branches, in one ``.rvf`` file.
 
     Obtained from ``Engine.vectors``. All methods take ``timeout`` in seconds (None: the engine's)
@@ -243,7 +243,7 @@ class Vectors(ImageOperations):
     def count(
         self, where: pc.Expression | None = None, *, timeout: float | None = None
     ) -> Call[int]:
-        """How many live rows there are, or for how many of them an expression is true."""
+        """How many live rows there are, as ``len``; or for how many an expression is true."""
         message = vm.VectorsCount(condition(where))
         return _call(message, _counted, timeout)
 

@@ -1,7 +1,7 @@
 """What both handles of a warm store put into calls, and make of their answers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,18 @@ from holdfast.formats.points import METADATA, metadata_to_ipc
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
 from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from holdfast.handles.base import Handle, expecting
-from holdfast.handles.vector_parts import check_choice, check_count
-from holdfast.handles.warm_input import Batch, as_number, as_space, as_time
+from holdfast.handles.counts import as_number, check_count
+from holdfast.handles.moments import as_time
+from holdfast.handles.vector_parts import check_choice
+from holdfast.handles.warm_input import Batch, as_space
 from holdfast.handles.warm_results import ChunkMaps, reversed_table, schema_of, table_of
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.raw_arrays import raw
 
 T = TypeVar("T")
+NonFinite = Literal["refuse", "accept"]
+"""What to do about NaN and infinities."""
 
 RANGE_COLUMNS = (TIMESTAMP, VECTOR, METADATA)
 ALL_COLUMNS = (SPACE, ENTITY, TIMESTAMP, VECTOR, METADATA)
@@ -87,7 +91,7 @@ def range_message(
         raw(ids),
         as_time("start", start),
         as_time("end", end),
-        None if limit is None else check_count("limit", limit),
+        None if limit is None else check_count("limit", limit, least=0),
         reverse,
         VECTOR in wanted,
         METADATA in wanted,

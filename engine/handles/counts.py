@@ -1,0 +1,40 @@
+"""Whole numbers as a caller may give them: int, numpy's integers, whatever is an index.
+
+Nothing here needs numpy, which a fold never loads.
+"""
+
+import operator
+from typing import cast
+
+from holdfast.formats.errors import InvalidArgument, LimitExceeded
+
+COUNT_MAX = (1 << 63) - 1
+
+
+def as_number(name: str, value: object, low: int, high: int) -> int:
+    """An integer given by the caller, if it is one within its bounds; a bool is none."""
+    number = _as_int(name, value)
+    if not low <= number <= high:
+        raise LimitExceeded(f"{name} {number} is not from {low} to {high}")
+    return number
+
+
+def check_count(what: str, value: object, least: int = 1) -> int:
+    """The number, if it is a whole one from ``least`` on."""
+    number = _as_int(what, value)
+    if number < least:
+        raise InvalidArgument(f"{what}={number} is not at least {least}")
+    if number > COUNT_MAX:
+        raise LimitExceeded(f"{what}={number} is over the limit of {COUNT_MAX}")
+    return number
+
+
+def _as_int(name: str, value: object) -> int:
+    if isinstance(value, bool) or type(value).__name__ == "bool_":  # numpy's, before 2.0
+        raise InvalidArgument(f"{name} is an integer, not a bool")
+    try:
+        return operator.index(cast("int", value))
+    except TypeError:
+        raise InvalidArgument(
+            f"{name} is an integer, not {value!r:.80} ({type(value).__name__})"
+        ) from None
