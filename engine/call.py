@@ -43,6 +43,10 @@ class Call(Generic[T_co]):
     instead: "Callable[[], Call[T_co]] | None" = None
     """What to call in its place when ``unwrap`` raises ``AnswerOutdated``."""
 
+    def __post_init__(self) -> None:
+        if self.progress is not None and not callable(self.progress):
+            raise InvalidArgument(f"progress is a function, not {type(self.progress).__name__}")
+
     def objection(self, error: Exception) -> InvalidArgument:
         """The clearest error for arguments that the encoder or the worker objected to."""
         if self.explain is not None:

@@ -11,6 +11,7 @@ from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.any_store import AnyStatus, AnyStore
 from holdfast.handles.base import expecting
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import Fold, absolute
 from holdfast.joining import prepare
 from holdfast.options import EngineOptions
@@ -119,10 +120,8 @@ class Engine(EngineBase):
         from holdfast.handles.vectors import VectorInfo, Vectors
 
         asked = options(dimension, metric, profile, read_only)
-        spec = self._spec(
-            "vectors", name, path, durability, interval, create=create and not read_only,
-            options=asked,
-        )  # fmt: skip
+        create = check_flag("create", create) and not read_only
+        spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
         found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
         return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))

@@ -251,6 +251,9 @@ def from_wire(
     return error
 
 
+NOT_FINITE = "not finite: NaN, infinite or beyond float32"
+"""What is said of a number that a vector may not have."""
+
 _FULL = {errno_codes.ENOSPC, errno_codes.EDQUOT, errno_codes.EFBIG}
 _DENIED = {errno_codes.EROFS, errno_codes.EACCES, errno_codes.EPERM}
 

@@ -10,7 +10,7 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.base import AsyncHandle
-from holdfast.handles.counts import check_count
+from holdfast.handles.checks import check_count
 from holdfast.handles.images import AsyncImageOperations
 from holdfast.handles.vector_parts import (
     Difference,

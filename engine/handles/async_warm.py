@@ -13,7 +13,7 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.warm_chunk import ENTITY, SPACE
 from holdfast.handles.base import AsyncHandle
-from holdfast.handles.counts import check_count
+from holdfast.handles.checks import check_count
 from holdfast.handles.fold import absolute
 from holdfast.handles.warm import Warm
 from holdfast.handles.warm_calls import (

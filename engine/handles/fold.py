@@ -18,6 +18,7 @@ from holdfast.formats.values import (
     Version,
 )
 from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
+from holdfast.handles.checks import check_choice, check_count
 from holdfast.workers import fold_messages, messages
 
 T = TypeVar("T")
@@ -69,12 +70,8 @@ class Fold(Handle, Sized):
         batch = cast("list[AnyUpdate]", listed)  # the worker looks, and then check_updates says
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
-        if len(cursor.token) > TOKEN_BYTES_MAX:
-            raise LimitExceeded(
-                f"cursor is {len(cursor.token)} bytes, over the limit of {TOKEN_BYTES_MAX}"
-            )
-        if stale not in ("accept", "refuse"):
-            raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
+        _check_token("cursor", cursor.token)
+        check_choice("stale", stale, ("accept", "refuse"))
         return _call(
             fold_messages.FoldApply(batch, cursor, stale == "refuse"),
             _done,
@@ -112,10 +109,9 @@ class Fold(Handle, Sized):
         All from one moment's state. At most ``limit`` entries; ``ResultTooLarge`` above 1 GiB.
         """
         _check_key("prefix", prefix)
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise InvalidArgument(f"limit={limit!r} is not a number of entries")
+        most = None if limit is None else check_count("limit", limit, least=0)
         return _call(
-            fold_messages.FoldRange(prefix, limit),
+            fold_messages.FoldRange(prefix, most),
             _entries,
             timeout,
         )
@@ -270,6 +266,13 @@ def absolute(path: object) -> str:
     return found
 
 
+def _check_token(what: str, token: object) -> None:
+    if not isinstance(token, _bytes_like):
+        raise InvalidArgument(f"{what} is made of bytes, not {type(token).__name__}: {token!r:.80}")
+    if len(token) > TOKEN_BYTES_MAX:
+        raise LimitExceeded(f"{what} is {len(token)} bytes, over the limit of {TOKEN_BYTES_MAX}")
+
+
 def _check_key(what: str, key: object) -> None:
     if not isinstance(key, str):
         raise InvalidArgument(f"{what} is a str, not {type(key).__name__}")
@@ -302,7 +305,7 @@ def _checked_keys(keys: Iterable[str]) -> list[str]:
     listed = _listed("keys", keys)
     for number, key in enumerate(listed):
         _check_key(f"keys[{number}]", key)
-    return listed
+    return listed if set(map(type, listed)) <= {str} else [str(key) for key in listed]
 
 
 def check_updates(updates: Collection[AnyUpdate]) -> None:
@@ -326,11 +329,7 @@ def check_updates(updates: Collection[AnyUpdate]) -> None:
             raise InvalidArgument(
                 f"updates[{number}].version is a Version, not {type(update.version).__name__}"
             )
-        if len(update.version.token) > TOKEN_BYTES_MAX:
-            raise LimitExceeded(
-                f"updates[{number}].version is {len(update.version.token)} bytes, over the limit "
-                f"of {TOKEN_BYTES_MAX}"
-            )
+        _check_token(f"updates[{number}].version", update.version.token)
         key = update.key
         if type(key) is not str or len(key) * 4 > KEY_BYTES_MAX or not key.isascii():
             _check_key(f"updates[{number}].key", key)

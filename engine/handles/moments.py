@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from holdfast.formats.errors import InvalidArgument, LimitExceeded
 from holdfast.formats.points import TIME_MAX, TIME_MIN
 from holdfast.handles.arrays import Integers, as_integers, imported
-from holdfast.handles.counts import as_number
+from holdfast.handles.checks import as_number
 
 Moment: TypeAlias = int | np.integer[Any] | datetime.datetime | np.datetime64
 """Microseconds since 1970-01-01 UTC, or a date and time."""

@@ -11,6 +11,7 @@ from holdfast.formats.fingerprint import Fingerprint, check_fingerprint
 from holdfast.formats.limits import ARTIFACT_BYTES_MAX, BATCH_BYTES_MAX, HASH_BYTES
 from holdfast.formats.model_artifact import ModelArtifact, encode_fingerprint
 from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
+from holdfast.handles.checks import check_count, check_flag
 from holdfast.handles.fingerprints import SchemaFingerprint
 from holdfast.workers import messages
 from holdfast.workers import registry_messages as rm
@@ -148,7 +149,7 @@ class Registry(Handle, Sized):
         ``WarmStart`` when the nearest is at a distance of at most 0.25; else ``ColdStart``. A model
         whose parameters do not fit its fields, which can only come from elsewhere, is passed over.
         """
-        _check_strict(strict)
+        check_flag("strict", strict)
         return Call(rm.RegistryStartup(_encoded(fingerprint), strict), _mode, timeout)
 
     @operation
@@ -224,12 +225,5 @@ def _encoded(fingerprint: object) -> bytes:
 
 
 def _asking(fingerprint: object, k: object, strict: bool) -> rm.RegistryNearest:
-    _check_strict(strict)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < 1 << 63:
-        raise InvalidArgument(f"k={k!r} is not a positive number of models")
-    return rm.RegistryNearest(_encoded(fingerprint), k, strict)
-
-
-def _check_strict(strict: object) -> None:
-    if not isinstance(strict, bool):
-        raise InvalidArgument(f"strict is a bool, not {type(strict).__name__}")
+    check_flag("strict", strict)
+    return rm.RegistryNearest(_encoded(fingerprint), check_count("k", k), strict)

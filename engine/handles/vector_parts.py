@@ -1,6 +1,6 @@
 """What the handles of vector stores put into messages, and make of replies."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -14,7 +14,7 @@ from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ipc_to_table
 from holdfast.handles.arrays import as_ids
-from holdfast.handles.counts import check_count
+from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.results import QueryResult, Rows
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as vm
@@ -84,12 +84,6 @@ def raw_ids(ids: object | None) -> memoryview | None:
     return None if ids is None else raw(as_ids(ids))
 
 
-def check_choice(what: str, value: object, choices: Collection[object]) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InvalidArgument(f"{what}={value!r} is none of {tuple(choices)}")
-
-
 def check_dimension(value: object) -> int:
     """The dimension, if the format has room for it."""
     dimension = check_count("dimension", value)
@@ -122,10 +116,11 @@ def names(columns: Iterable[str]) -> list[str]:
 def _listed(what: str, names: object) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidArgument(f"{what} is an iterable of names, not {names!r:.80}")
-    listed = list(names)
-    for name in listed:
+    listed = []
+    for name in names:
         if not isinstance(name, str):
             raise InvalidArgument(f"{what} has names that are str, not {type(name).__name__}")
+        listed.append(str(name))  # numpy's text does not travel
     return listed
 
 
@@ -155,8 +150,7 @@ def options(
         check_choice("metric", metric, get_args(Metric))
     if profile is not None:
         check_choice("profile", profile, get_args(Profile))
-    if not isinstance(read_only, bool):
-        raise InvalidArgument(f"read_only is a bool, not {type(read_only).__name__}")
+    check_flag("read_only", read_only)
     return vm.VectorOptions(
         None if dimension is None else int(dimension),
         cast("Metric | None", metric),

@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 
 from holdfast.call import Call, ProgressCallback, operation
 from holdfast.coordinator import Coordinator
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument
 from holdfast.formats.points import METADATA, TIME_MAX, TIME_MIN
 from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.warm_chunk import ENTITY, SPACE, VECTOR
 from holdfast.handles.arrays import as_queries, first_non_finite
 from holdfast.handles.base import Handle, Sized, expecting
-from holdfast.handles.counts import check_count
+from holdfast.handles.checks import check_choice, check_count
 from holdfast.handles.fold import absolute
 from holdfast.handles.moments import Moment, as_some_times, as_time
-from holdfast.handles.vector_parts import check_choice
 from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
     RANGE_COLUMNS,
@@ -369,7 +368,7 @@ class Warm(WarmCalls, Handle, Sized):
         if not single:
             raise InvalidArgument(f"vector is one vector, not {len(queries)} of them")
         if first_non_finite(queries) is not None:
-            raise InvalidArgument("vector has values that are not finite")
+            raise InvalidArgument(f"vector has values that are {NOT_FINITE}")
         check_choice("metric", metric, get_args(Metric))
         message = wm.WarmNearest(
             raw(queries),

@@ -21,7 +21,7 @@ from holdfast.formats.points import (
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import ENTITY, TIMESTAMP, VECTOR
 from holdfast.handles.arrays import Integers, as_integers, as_vector, as_vectors, imported
-from holdfast.handles.counts import as_number
+from holdfast.handles.checks import as_number
 from holdfast.handles.moments import Moment, as_time, as_times
 
 ENTITIES = Integers("entities", np.uint64, 0, ENTITY_MAX, "0 to 2**64 - 1")
@@ -191,7 +191,7 @@ def as_metadata_maps(value: object, rows: int) -> pa.MapArray | None:
     if isinstance(given, pa.ChunkedArray):
         given = _rows_of_column(given)
     elif isinstance(given, np.ndarray):
-        given = given.tolist()
+        given = np.atleast_1d(given).tolist()
     if len(given) != rows:
         raise InvalidArgument(f"metadata has {len(given)} rows for {rows} points")
     checked = [_checked_map(row, number) for number, row in enumerate(given)]

@@ -19,6 +19,7 @@ from holdfast.formats.errors import HoldfastError, InvalidArgument, StoreExists,
 from holdfast.formats.points import METADATA
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
+from holdfast.handles.checks import check_choice
 from holdfast.handles.warm_input import as_space
 from holdfast.workers.disk import (
     TEMPORARY_SUFFIX,
@@ -77,8 +78,7 @@ class PartitionWriter:
     """Writes tables, which come in order of space, to the folders of an export."""
 
     def __init__(self, directory: str, file_format: str) -> None:
-        if file_format not in FORMATS:
-            raise InvalidArgument(f"format={file_format!r} is none of {FORMATS}")
+        check_choice("format", file_format, FORMATS)
         self._directory = directory
         self._format = file_format
         self._disk = OsDisk()
@@ -200,8 +200,8 @@ def batches_of(
     given = None if space is None else as_space(space)
     if file_format is None:
         file_format = _format_of(source)
-    elif file_format not in FORMATS:
-        raise InvalidArgument(f"format={file_format!r} is none of {FORMATS}")
+    else:
+        check_choice("format", file_format, FORMATS)
     with _refusals(source, file_format):
         found = _dataset(source, file_format)
         names = set(found.schema.names)

@@ -26,7 +26,7 @@ ALIKE: dict[str, object] = {
     "datetime elsewhere": datetime.datetime(2024, 2, 29, 13, tzinfo=ZoneInfo("Europe/Berlin")),
     "datetime with an offset": AWARE.astimezone(datetime.timezone(datetime.timedelta(hours=-7))),
     "minutes": np.datetime64("2024-02-29T12:00", "m"),
-    **{unit: np.datetime64("2024-02-29T12:00", unit) for unit in UNITS},
+    **{unit: np.array(NOON, "M8[us]").astype(f"M8[{unit}]")[()] for unit in UNITS},
 }
 COLUMNS: dict[str, object] = {
     **{f"numpy {unit}": np.array([NOON] * 2, "M8[us]").astype(f"M8[{unit}]") for unit in UNITS},
@@ -79,7 +79,7 @@ def test_a_datetime64_is_exact_or_refused(number: int, unit: str) -> None:
     scale = {"D": 86_400 * 10**12, "h": 3_600 * 10**12, "m": 60 * 10**12, "s": 10**12,
              "ms": 10**9, "us": 10**6, "ns": 1000, "ps": 1}[unit]  # fmt: skip
     whole, rest = divmod(number * scale, 10**6)
-    value = np.datetime64(number, unit)
+    value = np.array(number, f"M8[{unit}]")[()]
     if rest:
         with pytest.raises(InvalidArgument, match="no whole number of microseconds"):
             as_time("at", value)

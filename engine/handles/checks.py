@@ -1,9 +1,10 @@
-"""Whole numbers as a caller may give them: int, numpy's integers, whatever is an index.
+"""Plain arguments, checked: whole numbers (int, numpy's, whatever is an index), choices, flags.
 
 Nothing here needs numpy, which a fold never loads.
 """
 
 import operator
+from collections.abc import Collection
 from typing import cast
 
 from holdfast.formats.errors import InvalidArgument, LimitExceeded
@@ -27,6 +28,19 @@ def check_count(what: str, value: object, least: int = 1) -> int:
     if number > COUNT_MAX:
         raise LimitExceeded(f"{what}={number} is over the limit of {COUNT_MAX}")
     return number
+
+
+def check_choice(what: str, value: object, choices: Collection[str]) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidArgument(f"{what}={value!r:.80} is none of {tuple(choices)}")
+
+
+def check_flag(what: str, value: object) -> bool:
+    """The flag, if it is a bool."""
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{what} is a bool, not {type(value).__name__}")
+    return value
 
 
 def _as_int(name: str, value: object) -> int:
