@@ -38,6 +38,8 @@ def search_file(
     ``InvalidArgument`` for queries that do not fit.
     """
     k = check_count("k", k)
+    if os.path.isdir(path):
+        raise InvalidArgument(f"{path!r} is a directory, not a vector store's file", path=path)
     given = _load_array(queries_path)
     options = VectorOptions(read_only=True)
     spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, options=options)

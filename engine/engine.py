@@ -85,7 +85,8 @@ class Engine(EngineBase):
         """Make the fold ``name`` from an artifact that ``Fold.export`` wrote.
 
         Every digest, size and record is checked first. Raises ``ArtifactInvalid``; the store does
-        not exist then. Raises ``StoreExists`` when it is open already.
+        not exist then. Raises ``StoreExists`` when there is one of that name, unless it is closed
+        and what this very import would make.
         """
         spec = self._spec(
             "fold", name, None, durability, interval, import_from=absolute(directory), create=False
@@ -334,8 +335,8 @@ def open_engine(
     locks and syncs cannot be relied on.
 
     Raises ``StoreIOError`` (or ``StoreReadOnly``) when the directory cannot be made or written,
-    ``UnsafeFileSystem``, ``StoreLocked`` when its supervisor does not answer, and
-    ``EngineUnavailable`` when none can be started.
+    ``UnsafeFileSystem``, ``EngineUnavailable`` when no supervisor can be started or the one there
+    does not answer, and ``StoreLocked`` when a process that listens to nobody has its lock.
     """
     options = EngineOptions(timeout, hung_after, allow_network_fs)
     places = prepare(absolute(directory), allow_network_fs=allow_network_fs)

@@ -84,7 +84,7 @@ class NotFound(HoldfastError, KeyError):
 
 
 class InvalidName(InvalidArgument):
-    """A store's name that is not safe as a file name everywhere. Nothing was created."""
+    """A store's name that is not safe as a file name on Linux and macOS. Nothing was created."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):
@@ -141,7 +141,7 @@ class InvalidFormat(StoreCorrupt):
 
 
 class ArtifactInvalid(HoldfastError, ValueError):
-    """An export artifact is bad or its destination is taken; nothing appears at the destination."""
+    """An export artifact is bad, or has no place to go to; nothing appears at its destination."""
 
 
 class StoreFrozen(HoldfastError, PermissionError):

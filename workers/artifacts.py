@@ -30,7 +30,7 @@ from holdfast.formats.artifact import (
     encode_manifest,
     scan_payload,
 )
-from holdfast.formats.errors import ArtifactInvalid, HoldfastError, from_os_error
+from holdfast.formats.errors import ArtifactInvalid, HoldfastError, StoreExists, from_os_error
 from holdfast.formats.fold_log import DELETED, HEADER_BYTES, Ending, Scan
 from holdfast.formats.limits import MIB
 from holdfast.formats.values import Cursor
@@ -86,7 +86,7 @@ def export_steps(
     total: int,
     created_at_unix: int,
 ) -> Generator[Progress, None, list[ArtifactFile]]:
-    """Write a fold's artifact to ``destination``, which is absent or an empty directory.
+    """Write a fold's artifact to ``destination``, an absent or empty directory; ``StoreExists``.
 
     ``chunks`` is the compacted log in pieces of about 1 MiB, best cut between records; ``total`` is
     its length, ``cursor`` and ``entries`` what it has to hold when read back. An error that
@@ -221,14 +221,14 @@ def _hash_steps(pieces: Iterable[Buffer], total: int) -> Generator[Progress, Non
 def import_artifact(disk: Disk, directory: str, destination: str, tick: Callable[[], None]) -> None:
     """Make the log at ``destination`` from the artifact in ``directory``, checked in full.
 
-    ``destination`` is absent or an empty directory, else ``ArtifactInvalid``, as for anything that
-    is wrong with the artifact. The copy is the payload as it is, less a torn tail.
+    ``destination`` is absent or an empty directory, else ``StoreExists``; ``ArtifactInvalid`` for
+    anything that is wrong with the artifact. The copy is the payload as it is, less a torn tail.
     """
     with _typed_errors(f"import {directory!r} to", destination):
         manifest = _read_manifest(disk, directory)
+        stage = _stage_beside(destination)
         _require_free(disk, destination)
         path = _payload_path(disk, directory)
-        stage = _stage_beside(destination)
         with _opened(disk, path) as source, _staged(disk, stage, stage) as file:
             _check_digest(source, manifest, tick, file)
             file.sync()
@@ -312,9 +312,9 @@ def _require_free(disk: Disk, destination: str) -> None:
     if disk.inode_at(destination) is None:
         return
     if not disk.is_directory(destination):
-        raise ArtifactInvalid(f"{destination!r} exists", path=destination)
+        raise StoreExists(f"{destination!r} exists", path=destination)
     if disk.list(destination):
-        raise ArtifactInvalid(f"directory {destination!r} is not empty", path=destination)
+        raise StoreExists(f"directory {destination!r} is not empty", path=destination)
 
 
 def _payload_path(disk: Disk, directory: str) -> str:

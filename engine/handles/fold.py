@@ -189,8 +189,9 @@ class Fold(Handle, Sized):
     ) -> Call[fold_messages.Exported]:
         """Write the state at this moment as an artifact: manifest, digests, canonical log.
 
-        ``directory`` must be absent or empty, its parent must exist. Raises ``ArtifactInvalid``
-        when it is taken. The directory appears whole or not at all.
+        ``directory`` must be absent or empty, its parent must exist. Raises ``StoreExists`` when it
+        is taken, ``ArtifactInvalid`` or ``StoreIOError`` when nothing can be made there. The
+        directory appears whole or not at all.
         """
         return _call(
             fold_messages.FoldExport(absolute(directory)),

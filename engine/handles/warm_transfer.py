@@ -9,6 +9,7 @@ It is written beside its place, synced, and renamed: it is there as a whole or n
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -235,8 +236,9 @@ def _refusals(source: str, file_format: str) -> Iterator[None]:
     """Turn what pyarrow raises for a file into a typed error."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise from_os_error(error, "read", source) from error
+    except FileNotFoundError as error:  # whose number pyarrow does not tell
+        absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise from_os_error(absent, "read", source) from error
     except ARROW_REFUSALS as error:
         if isinstance(error, HoldfastError):
             raise
