@@ -2,11 +2,13 @@
 
 import datetime
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import holdfast
 from holdfast import TemporalPoint
@@ -105,6 +107,17 @@ def with_metadata(table: pa.Table, column: pa.Array) -> pa.Table:
 def test_a_result_can_be_written_again(warm: holdfast.Warm, form: str) -> None:
     """A result in any form that dicts of text take elsewhere is the same points again."""
     assert warm.write_batch(5, FORMS[form](warm.range_many([1], 0))).points == 4
+    assert points_in(warm, 5) == WRITTEN
+
+
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_a_parquet_file_may_have_timestamps(warm: holdfast.Warm, unit: str, tmp_path: Path) -> None:
+    """What another program wrote with dates and times is imported as these moments."""
+    table = FORMS["arrow with timestamps"](warm.range_many([1], 0))
+    assert isinstance(table, pa.Table)
+    path = tmp_path / "points.parquet"
+    parquet.write_table(table, path, coerce_timestamps=unit)
+    assert warm.import_file(path, space=5) == 4
     assert points_in(warm, 5) == WRITTEN
 
 
