@@ -82,6 +82,8 @@ def as_vectors(value: object, dimension: int | None, what: str = "vectors") -> N
 
 def as_vector(value: object) -> NDArray[np.float32]:
     """One vector as a C-contiguous array (d,); ``InvalidArgument`` for what is none."""
+    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1:
+        return np.ascontiguousarray(value)  # and no masked array, which is looked at below
     numbers = _numbers(value, None, "vector")
     if numbers.ndim != 1:
         raise InvalidArgument(f"vector has shape {numbers.shape}, expected one row of numbers")

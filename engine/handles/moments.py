@@ -32,6 +32,8 @@ _FINER = ("ns", "ps", "fs", "as")
 
 def as_time(name: str, value: object) -> int:
     """A moment in microseconds."""
+    if type(value) is int:
+        return as_number(name, value, TIME_MIN, TIME_MAX)
     precise = getattr(value, "to_datetime64", None)  # pandas's Timestamp, which has nanoseconds
     if callable(precise):
         value = precise()

@@ -50,14 +50,12 @@ class TemporalPoint:
         vector: ArrayLike,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        values = {
-            "entity": entity,
-            "timestamp": as_time("timestamp", timestamp),
-            "vector": as_vector(vector),
-            "metadata": {} if metadata is None else metadata,
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(
+            entity=entity,
+            timestamp=as_time("timestamp", timestamp),
+            vector=as_vector(vector),
+            metadata={} if metadata is None else metadata,
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TemporalPoint):
