@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import holdfast
 from holdfast.formats.checksum import crc32
 from holdfast.formats.fold_log import HEADER
+from holdfast.formats.values import AnyUpdate
 
 _KIND_KEY = struct.Struct("<BH")
 _U32 = struct.Struct("<I")
@@ -23,7 +24,7 @@ class BareLog:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._table: dict[bytes, bytes] = {}
 
-    def apply(self, puts: list[holdfast.Update]) -> None:
+    def apply(self, puts: list[AnyUpdate]) -> None:
         """Append the records of these puts and remember their values."""
         pack_head, pack_u32, table = _KIND_KEY.pack, _U32.pack, self._table
         pieces: list[bytes] = []

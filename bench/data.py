@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import holdfast
 from holdfast.formats import fold_log
+from holdfast.formats.values import AnyUpdate
 
 KEY_BYTES = 60
 VALUE_BYTES = 200
@@ -40,7 +41,7 @@ def scattered(count: int) -> Iterator[int]:
     return (ordinal * _SCATTER % count for ordinal in range(count))
 
 
-def puts(numbers: Sequence[int], salt: int = 0) -> list[holdfast.Update]:
+def puts(numbers: Sequence[int], salt: int = 0) -> list[AnyUpdate]:
     """These entries as updates; another ``salt`` gives the same keys other values."""
     return [
         holdfast.Put(key(number), value(number + salt), holdfast.Version.from_u64(number))
@@ -48,7 +49,7 @@ def puts(numbers: Sequence[int], salt: int = 0) -> list[holdfast.Update]:
     ]
 
 
-def batches(count: int, salt: int = 0) -> list[list[holdfast.Update]]:
+def batches(count: int, salt: int = 0) -> list[list[AnyUpdate]]:
     """``count`` entries in scattered order, in batches of 1,024."""
     numbers = list(scattered(count))
     return [puts(numbers[start : start + BATCH], salt) for start in range(0, count, BATCH)]

@@ -30,6 +30,7 @@ from holdfast.bench.measure import (
 from holdfast.bench.peers import key_value_stores as stores
 from holdfast.bench.peers.kinds import installed, missing
 from holdfast.bench.run import Run
+from holdfast.formats.values import AnyUpdate
 from holdfast.workers.message import Durability
 
 T = TypeVar("T")
@@ -182,7 +183,7 @@ def _peers_note(middle: dict[str, float]) -> str:
 
 def _batch_samples(
     run: Run,
-    work: list[list[holdfast.Update]],
+    work: list[list[AnyUpdate]],
     durability: Durability,
     others: dict[str, Measurement],
 ) -> Samples:
@@ -208,12 +209,12 @@ def _each(do: Callable[[T], None], batches: Sequence[T]) -> None:
         do(batch)
 
 
-def _apply_all(fold: holdfast.Fold, work: list[list[holdfast.Update]]) -> None:
+def _apply_all(fold: holdfast.Fold, work: list[list[AnyUpdate]]) -> None:
     for number, batch in enumerate(work, 1):
         fold.apply(batch, holdfast.Cursor.from_u64(number))
 
 
-def _item(put: holdfast.Update) -> stores.Item:
+def _item(put: AnyUpdate) -> stores.Item:
     assert isinstance(put, holdfast.Put)
     return put.key.encode(), put.value
 

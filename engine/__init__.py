@@ -54,9 +54,9 @@ from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update,
 if TYPE_CHECKING:
     from holdfast import aio
     from holdfast.async_engine import AsyncEngine
-    from holdfast.engine import Engine
-    from holdfast.engine import open_engine as open
-    from holdfast.formats.iqdb_snapshot import SnapshotHeader
+    from holdfast.engine import Engine, open_engine
+    from holdfast.formats.fingerprint import FieldStats, Fingerprint
+    from holdfast.formats.iqdb_snapshot import Compression, SnapshotHeader
     from holdfast.formats.iqdb_values import HnswParameters
     from holdfast.formats.model_artifact import ModelArtifact
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from holdfast.handles.fold import AsyncFold, Fold
     from holdfast.handles.index import AsyncIndex, Index
     from holdfast.handles.index_parts import IndexHits, IndexRow
+    from holdfast.handles.moments import Moment
     from holdfast.handles.registry import (
         AsyncRegistry,
         ColdStart,
@@ -81,13 +82,33 @@ if TYPE_CHECKING:
     from holdfast.handles.warm_input import TemporalPoint
     from holdfast.handles.warm_transfer import WarmExported
     from holdfast.persisted_index import PersistedIndex
-    from holdfast.workers.fold_messages import Exported, Status
+    from holdfast.workers.chronos_report import ChronosFile, ChronosFlaw, ChronosReport
+    from holdfast.workers.fold_messages import ArtifactFile, Exported, Status
     from holdfast.workers.index_messages import IndexInserted, IndexStatus, SnapshotInfo
     from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
-    from holdfast.workers.persistable import Persistable
+    from holdfast.workers.persistable import Persistable, Reader, Writer
     from holdfast.workers.registry_messages import RegistryStatus
-    from holdfast.workers.vector_messages import Ingested, VectorStatus
-    from holdfast.workers.warm_messages import WarmImported, WarmStatus, WarmVerified, WarmWritten
+    from holdfast.workers.vector_messages import (
+        Ancestor,
+        CowStats,
+        Identity,
+        Ingested,
+        Lineage,
+        RejectedRow,
+        Segment,
+        SegmentReport,
+        VectorStatus,
+        Verified,
+    )
+    from holdfast.workers.warm_messages import (
+        WarmFlaw,
+        WarmImported,
+        WarmStatus,
+        WarmVerified,
+        WarmWritten,
+    )
+
+    open = open_engine  # so that a checker takes the name for one of this module's
 
 __version__ = "0.1.0"
 
@@ -96,21 +117,31 @@ logging.getLogger("holdfast").addHandler(logging.NullHandler())
 # Supervisor and workers import this package too and never need these: loading them on first use
 # halves the time in which a supervisor starts.
 _ON_FIRST_USE = {
+    "Ancestor": ("holdfast.workers.vector_messages", "Ancestor"),
+    "ArtifactFile": ("holdfast.workers.fold_messages", "ArtifactFile"),
     "AsyncEngine": ("holdfast.async_engine", "AsyncEngine"),
     "AsyncFold": ("holdfast.handles.fold", "AsyncFold"),
     "AsyncIndex": ("holdfast.handles.index", "AsyncIndex"),
     "AsyncRegistry": ("holdfast.handles.registry", "AsyncRegistry"),
     "AsyncVectors": ("holdfast.handles.async_vectors", "AsyncVectors"),
     "AsyncWarm": ("holdfast.handles.async_warm", "AsyncWarm"),
+    "ChronosFile": ("holdfast.workers.chronos_report", "ChronosFile"),
+    "ChronosFlaw": ("holdfast.workers.chronos_report", "ChronosFlaw"),
+    "ChronosReport": ("holdfast.workers.chronos_report", "ChronosReport"),
     "ColdStart": ("holdfast.handles.registry", "ColdStart"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
+    "Compression": ("holdfast.formats.iqdb_snapshot", "Compression"),
+    "CowStats": ("holdfast.workers.vector_messages", "CowStats"),
     "Dashboard": ("holdfast.formats.rvf.images", "Dashboard"),
     "Difference": ("holdfast.handles.vector_parts", "Difference"),
     "Ebpf": ("holdfast.formats.rvf.images", "Ebpf"),
     "Engine": ("holdfast.engine", "Engine"),
     "Exported": ("holdfast.workers.fold_messages", "Exported"),
+    "FieldStats": ("holdfast.formats.fingerprint", "FieldStats"),
+    "Fingerprint": ("holdfast.formats.fingerprint", "Fingerprint"),
     "Fold": ("holdfast.handles.fold", "Fold"),
     "HnswParameters": ("holdfast.formats.iqdb_values", "HnswParameters"),
+    "Identity": ("holdfast.workers.vector_messages", "Identity"),
     "Index": ("holdfast.handles.index", "Index"),
     "IndexHits": ("holdfast.handles.index_parts", "IndexHits"),
     "IndexInserted": ("holdfast.workers.index_messages", "IndexInserted"),
@@ -119,18 +150,24 @@ _ON_FIRST_USE = {
     "Ingested": ("holdfast.workers.vector_messages", "Ingested"),
     "Kernel": ("holdfast.formats.rvf.images", "Kernel"),
     "KernelBinding": ("holdfast.formats.rvf.images", "KernelBinding"),
+    "Lineage": ("holdfast.workers.vector_messages", "Lineage"),
     "Membership": ("holdfast.handles.vector_parts", "Membership"),
     "ModelArtifact": ("holdfast.formats.model_artifact", "ModelArtifact"),
+    "Moment": ("holdfast.handles.moments", "Moment"),
     "Neighbour": ("holdfast.handles.registry", "Neighbour"),
     "Persistable": ("holdfast.workers.persistable", "Persistable"),
     "PersistedIndex": ("holdfast.persisted_index", "PersistedIndex"),
     "ProcessInfo": ("holdfast.workers.messages", "ProcessInfo"),
     "Progress": ("holdfast.workers.messages", "Progress"),
     "QueryResult": ("holdfast.handles.results", "QueryResult"),
+    "Reader": ("holdfast.workers.persistable", "Reader"),
     "Registry": ("holdfast.handles.registry", "Registry"),
     "RegistryStatus": ("holdfast.workers.registry_messages", "RegistryStatus"),
+    "RejectedRow": ("holdfast.workers.vector_messages", "RejectedRow"),
     "Rows": ("holdfast.handles.results", "Rows"),
     "SchemaFingerprint": ("holdfast.handles.fingerprints", "SchemaFingerprint"),
+    "Segment": ("holdfast.workers.vector_messages", "Segment"),
+    "SegmentReport": ("holdfast.workers.vector_messages", "SegmentReport"),
     "SnapshotHeader": ("holdfast.formats.iqdb_snapshot", "SnapshotHeader"),
     "SnapshotInfo": ("holdfast.workers.index_messages", "SnapshotInfo"),
     "Status": ("holdfast.workers.fold_messages", "Status"),
@@ -138,8 +175,10 @@ _ON_FIRST_USE = {
     "TemporalPoint": ("holdfast.handles.warm_input", "TemporalPoint"),
     "VectorStatus": ("holdfast.workers.vector_messages", "VectorStatus"),
     "Vectors": ("holdfast.handles.vectors", "Vectors"),
+    "Verified": ("holdfast.workers.vector_messages", "Verified"),
     "Warm": ("holdfast.handles.warm", "Warm"),
     "WarmExported": ("holdfast.handles.warm_transfer", "WarmExported"),
+    "WarmFlaw": ("holdfast.workers.warm_messages", "WarmFlaw"),
     "WarmImported": ("holdfast.workers.warm_messages", "WarmImported"),
     "WarmLoad": ("holdfast.handles.registry", "WarmLoad"),
     "WarmStart": ("holdfast.handles.registry", "WarmStart"),
@@ -147,6 +186,7 @@ _ON_FIRST_USE = {
     "WarmVerified": ("holdfast.workers.warm_messages", "WarmVerified"),
     "WarmWritten": ("holdfast.workers.warm_messages", "WarmWritten"),
     "Wasm": ("holdfast.formats.rvf.images", "Wasm"),
+    "Writer": ("holdfast.workers.persistable", "Writer"),
     "aio": ("holdfast.aio", None),
     "open": ("holdfast.engine", "open_engine"),
 }
@@ -162,7 +202,10 @@ def __getattr__(name: str) -> object:
     return value
 
 
+# Not ``open``: with ``from holdfast import *`` it would hide Python's.
 __all__ = [
+    "Ancestor",
+    "ArtifactFile",
     "ArtifactInvalid",
     "AsyncEngine",
     "AsyncFold",
@@ -171,8 +214,13 @@ __all__ = [
     "AsyncVectors",
     "AsyncWarm",
     "CallTimeout",
+    "ChronosFile",
+    "ChronosFlaw",
+    "ChronosReport",
     "ColdStart",
     "Compacted",
+    "Compression",
+    "CowStats",
     "Cursor",
     "Dashboard",
     "Delete",
@@ -183,10 +231,13 @@ __all__ = [
     "EngineClosed",
     "EngineUnavailable",
     "Exported",
+    "FieldStats",
+    "Fingerprint",
     "Fold",
     "HasBranches",
     "HnswParameters",
     "HoldfastError",
+    "Identity",
     "Index",
     "IndexHits",
     "IndexInserted",
@@ -201,8 +252,10 @@ __all__ = [
     "KernelBinding",
     "KvEntry",
     "LimitExceeded",
+    "Lineage",
     "Membership",
     "ModelArtifact",
+    "Moment",
     "Neighbour",
     "NotFound",
     "OptionsConflict",
@@ -215,11 +268,15 @@ __all__ = [
     "Purge",
     "Put",
     "QueryResult",
+    "Reader",
     "Registry",
     "RegistryStatus",
+    "RejectedRow",
     "ResultTooLarge",
     "Rows",
     "SchemaFingerprint",
+    "Segment",
+    "SegmentReport",
     "SnapshotHeader",
     "SnapshotInfo",
     "StaleUpdate",
@@ -239,9 +296,11 @@ __all__ = [
     "Update",
     "VectorStatus",
     "Vectors",
+    "Verified",
     "Version",
     "Warm",
     "WarmExported",
+    "WarmFlaw",
     "WarmImported",
     "WarmLoad",
     "WarmStart",
@@ -251,7 +310,7 @@ __all__ = [
     "Wasm",
     "WorkerCrashed",
     "WorkerTraceback",
+    "Writer",
     "WrongKind",
     "aio",
-    "open",
 ]

@@ -4,14 +4,35 @@ import asyncio
 import os
 from collections.abc import Generator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+import holdfast
 from holdfast.async_engine import AsyncEngine
 from holdfast.handles.fold import AsyncFold, absolute
 from holdfast.joining import prepare
 from holdfast.options import DEFAULT_TIMEOUT_S, EngineOptions
 from holdfast.workers.messages import DEFAULT_HUNG_AFTER_S
 
-__all__ = ["AsyncEngine", "AsyncFold", "open"]
+if TYPE_CHECKING:
+    from holdfast.handles.async_vectors import AsyncVectors
+    from holdfast.handles.async_warm import AsyncWarm
+    from holdfast.handles.index import AsyncIndex
+    from holdfast.handles.registry import AsyncRegistry
+
+__all__ = [
+    "AsyncEngine",
+    "AsyncFold",
+    "AsyncIndex",
+    "AsyncRegistry",
+    "AsyncVectors",
+    "AsyncWarm",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(holdfast, name)  # where they are loaded on first use
 
 
 class Opening:

@@ -12,6 +12,7 @@ from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.any_store import AnyStatus, AsyncAnyStore
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import AsyncFold, absolute
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
@@ -98,10 +99,8 @@ class AsyncEngine(EngineBase):
         from holdfast.handles.vector_parts import agreed, options
 
         asked = options(dimension, metric, profile, read_only)
-        spec = self._spec(
-            "vectors", name, path, durability, interval, create=create and not read_only,
-            options=asked,
-        )  # fmt: skip
+        create = check_flag("create", create) and not read_only
+        spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
         found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
         return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))

@@ -6,9 +6,10 @@ method with the same parameters and result, so neither face can drift from the o
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from holdfast.formats.errors import CallTimeout, InvalidArgument, WorkerCrashed
 from holdfast.formats.limits import TRIES_PER_REQUEST_MAX
@@ -41,6 +42,10 @@ class Call(Generic[T_co]):
     explain: Callable[[], None] | None = None
     instead: "Callable[[], Call[T_co]] | None" = None
     """What to call in its place when ``unwrap`` raises ``AnswerOutdated``."""
+
+    def __post_init__(self) -> None:
+        if self.progress is not None and not callable(self.progress):
+            raise InvalidArgument(f"progress is a function, not {type(self.progress).__name__}")
 
     def objection(self, error: Exception) -> InvalidArgument:
         """The clearest error for arguments that the encoder or the worker objected to."""
@@ -82,6 +87,7 @@ def operation(
         return self._run(describe(self, *args, **kwargs))
 
     setattr(method, _DESCRIBE, describe)
+    _show_result(method)
     return method
 
 
@@ -95,7 +101,16 @@ def awaitable(
     async def method(self: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(describe(self, *args, **kwargs))
 
+    _show_result(method)
     return method
+
+
+def _show_result(method: Callable[..., object]) -> None:
+    """Have ``help`` show what the method returns; its description returns a ``Call`` of that."""
+    (result,) = get_args(method.__annotations__["return"])
+    signature = inspect.signature(method).replace(return_annotation=result)
+    method.__annotations__ = {**method.__annotations__, "return": result}
+    vars(method)["__signature__"] = signature
 
 
 class CallPolicy:

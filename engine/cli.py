@@ -60,11 +60,13 @@ from holdfast.cli_transfer import (
     import_directory,
     import_fold,
     import_points,
+    kind_in,
     source_kind,
 )
 from holdfast.formats.errors import (
     InvalidArgument,
     StoreNotFound,
+    WrongKind,
 )
 from holdfast.handles.fold import absolute
 from holdfast.workers.disk import OsDisk
@@ -245,7 +247,7 @@ def export(
     """Write a fold as an artifact, complete and checkable, or a warm store as Parquet or Arrow."""
     places = _existing(directory)
     with holdfast.open(places.directory) as engine, progress_bar(f"export {name}", json_) as report:
-        kind = engine.stores().get(name)
+        kind = kind_in(engine, name)
         if kind == "warm":
             outcome = export_points(engine, name, absolute(destination), file_format, _LONG_S)
         else:
@@ -296,9 +298,10 @@ def import_(
 ) -> int:
     """Make a fold from an artifact, after checking all of it; or write points to a warm store."""
     path = absolute(source)
+    places = _existing(directory)
     options = PointOptions(dimension, space, duplicates, damaged, other_dimensions, non_finite)
     kind = source_kind(path)
-    with holdfast.open(absolute(directory)) as engine, progress_bar(f"import {name}", json_) as bar:
+    with holdfast.open(places.directory) as engine, progress_bar(f"import {name}", json_) as bar:
         if kind == "chronos":
             outcome = import_directory(engine, name, path, options, bar, _LONG_S)
         elif kind == "points":
@@ -318,7 +321,13 @@ def compact(directory: DirectoryArgument, name: NameArgument, json_: JsonFlag = 
         holdfast.open(places.directory) as engine,
         progress_bar(f"compact {name}", json_) as report,
     ):
-        kind = engine.stores().get(name)
+        kind = kind_in(engine, name)
+        if kind == "registry":
+            raise WrongKind(
+                f"store {name!r} is a registry: each write makes its file anew, so that there is "
+                "nothing to compact",
+                store=name,
+            )
         if kind == "index":
             done = engine.index(name, create=False).checkpoint(progress=report, timeout=_LONG_S)
         elif kind == "vectors":

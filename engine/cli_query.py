@@ -6,9 +6,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.formats.errors import InvalidArgument, InvalidFormat
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument, InvalidFormat
 from holdfast.handles.arrays import as_queries, first_non_finite
-from holdfast.handles.vector_parts import check_count
+from holdfast.handles.checks import check_count
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.messages import StoreSpec
@@ -38,6 +38,8 @@ def search_file(
     ``InvalidArgument`` for queries that do not fit.
     """
     k = check_count("k", k)
+    if os.path.isdir(path):
+        raise InvalidArgument(f"{path!r} is a directory, not a vector store's file", path=path)
     given = _load_array(queries_path)
     options = VectorOptions(read_only=True)
     spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, options=options)
@@ -48,7 +50,9 @@ def search_file(
         queries, _ = as_queries(given, properties.dimension)
         bad = first_non_finite(queries)
         if bad is not None:
-            raise InvalidArgument(f"query {bad} has values that are not finite", path=queries_path)
+            raise InvalidArgument(
+                f"query {bad} has values that are {NOT_FINITE}", path=queries_path
+            )
         request = VectorsQuery(raw(queries), len(queries), k, exact=True if exact else None)
         hits = actor.handle(request, _NOBODY)
         assert isinstance(hits, Hits)

@@ -12,10 +12,10 @@ from holdfast.call import ProgressCallback
 from holdfast.engine import Engine
 from holdfast.formats.artifact import MANIFEST_NAME
 from holdfast.formats.chronos_names import MANIFEST_NAME as CHRONOS_MANIFEST_NAME
-from holdfast.formats.errors import InvalidArgument, InvalidFormat, WrongKind
+from holdfast.formats.errors import InvalidArgument, InvalidFormat, StoreNotFound, WrongKind
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.messages import Kind
-from holdfast.workers.places import Places
+from holdfast.workers.places import Places, check_name
 from holdfast.workers.warm_files import is_chronos
 
 if TYPE_CHECKING:
@@ -101,6 +101,14 @@ def source_kind(source: str) -> str:
     if any(name.startswith("space=") or name.endswith(_FILES) for name in names):
         return "points"
     return "artifact"
+
+
+def kind_in(engine: Engine, name: str) -> Kind:
+    """Which kind of store a name belongs to; ``StoreNotFound`` if to none."""
+    kind = engine.stores().get(check_name(name))
+    if kind is None:
+        raise StoreNotFound(f"there is no store {name!r} in {engine.directory!r}", store=name)
+    return cast(Kind, kind)
 
 
 def export_points(
@@ -254,9 +262,9 @@ def export_fold(
     timeout: float,
 ) -> Outcome:
     """Write a fold as an artifact; ``WrongKind`` for a store that is none."""
-    kind = engine.stores().get(name)
+    kind = kind_in(engine, name)
     if kind in ("vectors", "index", "registry"):
-        path = places.store(name, cast(Kind, kind))
+        path = places.store(name, kind)
         raise WrongKind(
             f"store {name!r} is of kind {kind!r}, and only folds and warm stores are exported; its "
             f"file {path!r} can be copied as it is while nobody writes",

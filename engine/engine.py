@@ -11,6 +11,7 @@ from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.any_store import AnyStatus, AnyStore
 from holdfast.handles.base import expecting
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import Fold, absolute
 from holdfast.joining import prepare
 from holdfast.options import EngineOptions
@@ -84,7 +85,8 @@ class Engine(EngineBase):
         """Make the fold ``name`` from an artifact that ``Fold.export`` wrote.
 
         Every digest, size and record is checked first. Raises ``ArtifactInvalid``; the store does
-        not exist then. Raises ``StoreExists`` when it is open already.
+        not exist then. Raises ``StoreExists`` when there is one of that name, unless it is closed
+        and what this very import would make.
         """
         spec = self._spec(
             "fold", name, None, durability, interval, import_from=absolute(directory), create=False
@@ -119,10 +121,8 @@ class Engine(EngineBase):
         from holdfast.handles.vectors import VectorInfo, Vectors
 
         asked = options(dimension, metric, profile, read_only)
-        spec = self._spec(
-            "vectors", name, path, durability, interval, create=create and not read_only,
-            options=asked,
-        )  # fmt: skip
+        create = check_flag("create", create) and not read_only
+        spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
         found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
         return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))
@@ -335,8 +335,8 @@ def open_engine(
     locks and syncs cannot be relied on.
 
     Raises ``StoreIOError`` (or ``StoreReadOnly``) when the directory cannot be made or written,
-    ``UnsafeFileSystem``, ``StoreLocked`` when its supervisor does not answer, and
-    ``EngineUnavailable`` when none can be started.
+    ``UnsafeFileSystem``, ``EngineUnavailable`` when no supervisor can be started or the one there
+    does not answer, and ``StoreLocked`` when a process that listens to nobody has its lock.
     """
     options = EngineOptions(timeout, hung_after, allow_network_fs)
     places = prepare(absolute(directory), allow_network_fs=allow_network_fs)

@@ -15,6 +15,7 @@ from holdfast.formats.errors import (
     WrongKind,
     from_os_error,
 )
+from holdfast.handles.checks import check_choice, check_flag
 from holdfast.handles.fold import absolute
 from holdfast.options import EngineOptions, check_seconds
 from holdfast.workers.disk import OsDisk
@@ -90,12 +91,11 @@ class EngineBase:
     ) -> StoreSpec:
         """A checked description of a store."""
         check_name(name)
-        if not isinstance(create, bool):
-            raise InvalidArgument(f"create is a bool, not {type(create).__name__}")
-        if durability is not None and durability not in _DURABILITIES:
-            raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
+        check_flag("create", create)
+        if durability is not None:
+            check_choice("durability", durability, _DURABILITIES)
         if interval is not None:
-            check_seconds("interval", interval)
+            interval = check_seconds("interval", interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from holdfast.formats.errors import (
     EngineUnavailable,
@@ -159,24 +160,39 @@ def _launch(places: Places, lock: Lock) -> None:
         with open(places.log, "wb", buffering=0) as log:
             # On a full disk this fails, and not the supervisor, with no space left to say why.
             log.write(f"started by process {os.getpid()}\n".encode())
-            starter = subprocess.Popen(
-                # -P: a module of the user's must not be taken for one of the standard library's.
-                [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
-                 *map(str, descriptors), host_command()],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                cwd="/",
-                env=_environment(),
-            )  # fmt: skip
+            starter = _start(places, descriptors, log)
         starter.wait()  # it forks at once and leaves the supervisor on its own
+    except EngineUnavailable:
+        lock.release()
+        raise
     except OSError as error:
         lock.release()
         raise from_os_error(error, "start the supervisor of", places.directory) from error
     finally:
         listener.close()
     lock.file.close()  # our copy: the supervisor holds the lock now
+
+
+def _start(places: Places, descriptors: tuple[int, int], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process that becomes the supervisor; ``EngineUnavailable`` if none can be started."""
+    try:
+        return subprocess.Popen(
+            # -P: a module of the user's must not be taken for one of the standard library's.
+            [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
+             *map(str, descriptors), host_command()],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd="/",
+            env=_environment(),
+        )  # fmt: skip
+    except OSError as error:
+        raise EngineUnavailable(
+            f"cannot start the supervisor of {places.directory!r} with {sys.executable!r}: "
+            f"{error.strerror or error}",
+            path=places.directory,
+        ) from error
 
 
 def host_command() -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from holdfast.formats.errors import InvalidArgument
+from holdfast.handles.checks import check_flag
 from holdfast.workers.messages import DEFAULT_HUNG_AFTER_S
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -19,6 +20,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         for name in ("timeout_s", "hung_after_s"):
             check_seconds(name.removesuffix("_s"), getattr(self, name))
+        check_flag("allow_network_fs", self.allow_network_fs)
 
 
 def check_seconds(name: str, value: object) -> float:

@@ -7,7 +7,9 @@ call survives a death. What stays is everything about the files: see ``workers/i
 import os
 from typing import Self
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from holdfast.formats.errors import InvalidArgument, StoreExists, typed_errors
 from holdfast.formats.iqdb_snapshot import (
@@ -17,6 +19,7 @@ from holdfast.formats.iqdb_snapshot import (
     decode_header,
 )
 from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metric
+from holdfast.handles.checks import check_choice, check_flag
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
     AnyId,
@@ -222,13 +225,15 @@ class PersistedIndex(OwnedIndex):
 
     def delete(self, id: AnyId, *, missing_ok: bool = False) -> bool:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""
-        checked = [as_index_id(id)]
-        return self._write(lambda: self._store.delete(checked, missing_ok=missing_ok)) > 0
+        return self._deleted([as_index_id(id)], missing_ok) > 0
 
     def delete_batch(self, ids: Ids, *, missing_ok: bool = False) -> int:
         """Delete rows: one durable unit; returns how many there were."""
-        checked = as_index_ids(ids)
-        return self._write(lambda: self._store.delete(checked, missing_ok=missing_ok))
+        return self._deleted(as_index_ids(ids), missing_ok)
+
+    def _deleted(self, ids: "NDArray[np.uint64] | list[Id]", missing_ok: bool) -> int:
+        check_flag("missing_ok", missing_ok)
+        return self._write(lambda: self._store.delete(ids, missing_ok=missing_ok))
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -246,6 +251,8 @@ class PersistedIndex(OwnedIndex):
         queries, single, count, condition, breadth = as_search(
             vectors, k, where, ef, self.dimension
         )
+        check_flag("exact", exact)
+        check_flag("metadata", metadata)
         found = self._read(
             lambda: self._store.index.find(
                 queries, count, where=condition, exact=exact, ef=breadth, tick=_no_tick
@@ -317,8 +324,8 @@ def _spec(
     create: bool,
 ) -> StoreSpec:
     where = os.path.realpath(absolute(path))
-    if durability is not None and durability not in _DURABILITIES:
-        raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
+    if durability is not None:
+        check_choice("durability", durability, _DURABILITIES)
     if interval is not None:
         check_seconds("interval", interval)
     if os.path.exists(where) and not os.path.isfile(where):

@@ -86,7 +86,7 @@ class NotFound(HoldfastError, KeyError):
 
 
 class InvalidName(InvalidArgument):
-    """A store's name that is not safe as a file name everywhere. Nothing was created."""
+    """A store's name that is not safe as a file name on Linux and macOS. Nothing was created."""
 
 
 class EngineClosed(HoldfastError, RuntimeError):
@@ -143,7 +143,7 @@ class InvalidFormat(StoreCorrupt):
 
 
 class ArtifactInvalid(HoldfastError, ValueError):
-    """An export artifact is bad or its destination is taken; nothing appears at the destination."""
+    """An export artifact is bad, or has no place to go to; nothing appears at its destination."""
 
 
 class StoreFrozen(HoldfastError, PermissionError):
@@ -252,6 +252,9 @@ def from_wire(
         error.__cause__ = WorkerTraceback(trace)
     return error
 
+
+NOT_FINITE = "not finite: NaN, infinite or beyond float32"
+"""What is said of a number that a vector may not have."""
 
 _FULL = {errno_codes.ENOSPC, errno_codes.EDQUOT, errno_codes.EFBIG}
 _DENIED = {errno_codes.EROFS, errno_codes.EACCES, errno_codes.EPERM}

@@ -42,7 +42,7 @@ from holdfast.formats.limits import (
     TOKEN_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
-from holdfast.formats.values import Cursor, KvEntry, Put, Update, Version
+from holdfast.formats.values import AnyUpdate, Cursor, KvEntry, Put, Version
 
 Buffer = bytes | bytearray | memoryview
 
@@ -96,7 +96,7 @@ def encode_cursor(token: bytes) -> bytes:
 
 
 def encode_updates(
-    updates: Sequence[Update], start: int
+    updates: Sequence[AnyUpdate], start: int
 ) -> tuple[list[bytes], list[tuple[bytes, int]]]:
     """Pieces of the records of a batch that begins at ``start``, and where each key's will lie.
 
@@ -137,7 +137,7 @@ def encode_updates(
     return pieces, items
 
 
-def _over_limit(updates: Sequence[Update]) -> LimitExceeded:
+def _over_limit(updates: Sequence[AnyUpdate]) -> LimitExceeded:
     """The error for the first update that is over a limit."""
     for number, update in enumerate(updates):
         sizes = [

@@ -19,6 +19,8 @@ N = TypeVar("N", bound=np.generic)
 
 ID = "id"
 """Name of the column of row ids, which no metadata column may have."""
+VECTOR = "vector"
+"""Name of the column of vectors, which metadata written by older releases may have."""
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
     "uint64": pa.uint64(),

@@ -4,7 +4,8 @@
 the worker without a Python-level loop.
 """
 
-from typing import Annotated, Self
+import operator
+from typing import Annotated, Self, SupportsIndex, TypeAlias
 
 import msgspec
 
@@ -29,13 +30,17 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False, order=Fals
         return cls(b"")
 
     @classmethod
-    def from_u64(cls, number: int) -> Self:
+    def from_u64(cls, number: SupportsIndex) -> Self:
         """The 8-byte big-endian token of ``number`` (0 to 2**64 - 1)."""
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise InvalidArgument(f"from_u64 takes an int, got {type(number).__name__}")
-        if not 0 <= number < _U64_END:
-            raise LimitExceeded(f"{number} does not fit in a u64 (0 to {_U64_END - 1})")
-        return cls(number.to_bytes(8, "big"))
+        try:
+            if isinstance(number, bool):
+                raise TypeError
+            value = operator.index(number)
+        except TypeError:
+            raise InvalidArgument(f"from_u64 takes an int, got {type(number).__name__}") from None
+        if not 0 <= value < _U64_END:
+            raise LimitExceeded(f"{value} does not fit in a u64 (0 to {_U64_END - 1})")
+        return cls(value.to_bytes(8, "big"))
 
     @classmethod
     def from_bytes(cls, token: bytes) -> Self:
@@ -61,6 +66,8 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False, order=Fals
         return not self.token
 
     def __repr__(self) -> str:
+        if type(self.token) is not bytes:  # nothing has looked at it yet
+            return f"{type(self).__name__}({self.token!r})"
         if self.is_none:
             return f"{type(self).__name__}.none()"
         if self.u64 is not None:
@@ -83,29 +90,36 @@ class KvEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: Version = _NO_VERSION
 
 
-class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+class Update(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a fold is told: one of ``Put``, ``Delete`` and ``Purge``, and never this class itself.
+
+    It is their base so that a list of several of them is, to a type checker, a list of these.
+    """
+
+    key: str
+
+
+class Put(Update, frozen=True, array_like=True, gc=False, tag=1):
     """Insert or replace the entry under ``key``.
 
     ``key`` is text of 0 to 65,535 UTF-8 bytes, ``value`` up to 16 MiB of bytes.
     """
 
-    key: str
     value: bytes
     version: Version = _NO_VERSION
 
 
-class Delete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+class Delete(Update, frozen=True, array_like=True, gc=False, tag=2):
     """Remove the entry under ``key``; an absent key is no error."""
 
-    key: str
     version: Version = _NO_VERSION
 
 
-class Purge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+class Purge(Update, frozen=True, array_like=True, gc=False, tag=3):
     """As ``Delete``; the two are one record on disk, as in the original format."""
 
-    key: str
     version: Version = _NO_VERSION
 
 
-Update = Put | Delete | Purge
+AnyUpdate: TypeAlias = Put | Delete | Purge
+"""What ``Update`` stands for, as messages are checked against it."""

@@ -75,7 +75,7 @@ def export_steps(
     total: int,
     created_at_unix: int,
 ) -> Generator[Progress, None, list[ArtifactFile]]:
-    """Write a fold's artifact to ``destination``, which is absent or an empty directory.
+    """Write a fold's artifact to ``destination``, an absent or empty directory; ``StoreExists``.
 
     ``chunks`` is the compacted log in pieces of about 1 MiB, best cut between records; ``total`` is
     its length, ``cursor`` and ``entries`` what it has to hold when read back. An error that
@@ -210,14 +210,14 @@ def _hash_steps(pieces: Iterable[Buffer], total: int) -> Generator[Progress, Non
 def import_artifact(disk: Disk, directory: str, destination: str, tick: Callable[[], None]) -> None:
     """Make the log at ``destination`` from the artifact in ``directory``, checked in full.
 
-    ``destination`` is absent or an empty directory, else ``ArtifactInvalid``, as for anything that
-    is wrong with the artifact. The copy is the payload as it is, less a torn tail.
+    ``destination`` is absent or an empty directory, else ``StoreExists``; ``ArtifactInvalid`` for
+    anything that is wrong with the artifact. The copy is the payload as it is, less a torn tail.
     """
     with typed_errors(f"import {directory!r} to", destination):
         manifest = _read_manifest(disk, directory)
+        stage = stage_beside(destination)
         require_free(disk, destination)
         path = _payload_path(disk, directory)
-        stage = stage_beside(destination)
         with _opened(disk, path) as source, staged(disk, stage, stage) as file:
             _check_digest(source, manifest, tick, file)
             file.sync()

@@ -2,14 +2,14 @@
 
 import msgspec
 
-from holdfast.formats.values import Cursor, KvEntry, Update
+from holdfast.formats.values import AnyUpdate, Cursor, KvEntry
 from holdfast.workers.message import Durability, Message
 
 
 class FoldApply(Message, frozen=True, tag=1):
     """Apply updates in order, then move the cursor; one durable unit."""
 
-    updates: list[Update]
+    updates: list[AnyUpdate]
     cursor: Cursor
     refuse_stale: bool = False
 

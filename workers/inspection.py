@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from holdfast.formats import fold_log
 from holdfast.formats.artifact import MANIFEST_NAME
 from holdfast.formats.errors import HoldfastError, InvalidArgument, from_os_error
-from holdfast.workers.disk import Disk, directory_of
+from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of
 from holdfast.workers.fold_inspection import (
     ArtifactView,
     LogReport,
@@ -65,6 +65,7 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
             return _examine_directory(disk, path, tick)
         if kind == "other":  # opening a pipe would wait forever
             return not_ours(path, "neither a regular file nor a directory")
+        _refuse_part_of_warm(disk, path)
         # What these need is not loaded before: it takes longer than most folds take to read.
         match store_kind_of(disk, path):
             case "vectors":
@@ -84,6 +85,20 @@ def examine(disk: Disk, path: str, tick: Callable[[], None] = _no_tick) -> Repor
         raise  # some are an OSError, too
     except OSError as error:
         raise from_os_error(error, "inspect", path) from error
+
+
+def _refuse_part_of_warm(disk: Disk, path: str) -> None:
+    """Raise ``InvalidArgument`` for a file of a warm store, which is looked at as a whole."""
+    directory, name = os.path.split(path)
+    if name.removesuffix(TEMPORARY_SUFFIX) not in (MANIFEST, LOG) and not is_numbered(name):
+        return
+    with contextlib.suppress(PermissionError):
+        if is_warm_directory(directory, [name for name, _ in disk.list(directory)]):
+            raise InvalidArgument(
+                f"{path!r} is a file of a warm store, which is looked at as a whole: that is "
+                f"{directory!r}",
+                path=path,
+            )
 
 
 def _examine_directory(disk: Disk, path: str, tick: Callable[[], None]) -> Report:

@@ -2,10 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterable
 
-from holdfast.formats.errors import InvalidName
+from holdfast.formats.errors import InvalidName, StoreLocked
 from holdfast.formats.limits import NAME_CHARS_MAX
-from holdfast.workers.messages import Kind
+from holdfast.workers.messages import Kind, StoreSpec
+from holdfast.workers.vector_messages import VectorOptions
 
 # Suffixes of all kinds of store, also of those this release does not serve, since a name belongs to
 # one store whatever its kind.
@@ -37,7 +39,7 @@ class Places:
 
 
 def check_name(name: object) -> str:
-    """A store's name, if it is safe as a file name on every file system; ``InvalidName`` if not."""
+    """A store's name, if it is safe as a file name on Linux and macOS; ``InvalidName`` if not."""
     if not isinstance(name, str):
         raise InvalidName(f"a store's name is a str, not {type(name).__name__}")
     if not _NAME.fullmatch(name) or name.endswith("."):
@@ -59,3 +61,27 @@ def split_store(file_name: str) -> tuple[str, str] | None:
         if name != file_name and _NAME.fullmatch(name):
             return name, kind
     return None
+
+
+def taken_by_another(
+    spec: StoreSpec, served: Iterable[tuple[StoreSpec, int | None]]
+) -> StoreLocked | None:
+    """The error for a file that one of these stores has, each with its worker's process id.
+
+    A store that is read only takes no lock, and so is in nobody's way.
+    """
+    if _takes_no_lock(spec):
+        return None
+    for other, pid in served:
+        if other.path == spec.path and not _takes_no_lock(other):
+            return StoreLocked(
+                f"{spec.path!r} is open in this engine as store {other.name!r}",
+                store=other.name,
+                path=spec.path,
+                pid=pid,
+            )
+    return None
+
+
+def _takes_no_lock(spec: StoreSpec) -> bool:
+    return isinstance(spec.options, VectorOptions) and spec.options.read_only

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
-from holdfast.formats.errors import ArtifactInvalid
+from holdfast.formats.errors import ArtifactInvalid, StoreExists
 from holdfast.workers.disk import Disk, File, directory_of, remove_if_there, remove_tree
 
 STAGE_SUFFIX = ".holdfast-stage"
@@ -33,13 +33,13 @@ def stage_beside(destination: str) -> str:
 
 
 def require_free(disk: Disk, destination: str) -> None:
-    """Raise ``ArtifactInvalid`` unless ``destination`` is absent or an empty directory."""
+    """Raise ``StoreExists`` unless ``destination`` is absent or an empty directory."""
     if disk.inode_at(destination) is None:
         return
     if not disk.is_directory(destination):
-        raise ArtifactInvalid(f"{destination!r} exists", path=destination)
+        raise StoreExists(f"{destination!r} exists", path=destination)
     if disk.list(destination):
-        raise ArtifactInvalid(f"directory {destination!r} is not empty", path=destination)
+        raise StoreExists(f"directory {destination!r} is not empty", path=destination)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ from holdfast.workers.messages import (
     StoreHealth,
     StoreSpec,
 )
+from holdfast.workers.places import taken_by_another
 from holdfast.workers.restart import RestartBudget
 
 # A broken session is often seen before the death that broke it. So long its caller is kept waiting
@@ -128,6 +129,8 @@ class State(Enum):
 
 # A worker in these states that somebody waits for is watched without anybody's complaint.
 _MUST_PROGRESS = (State.STARTING, State.STOPPING)
+# A store in these states has its file, or will have it again.
+_SERVED = (State.STARTING, State.RUNNING, State.WAITING)
 # The worker in these states serves nobody any more.
 _ENDING = (State.REFUSED, State.STOPPING)
 
@@ -193,6 +196,10 @@ class Supervision:
         spec = ask.spec
         store = self.stores.get(spec.name)
         if store is None:
+            served = (other for other in self.stores.values() if other.state in _SERVED)
+            taken = taken_by_another(spec, ((other.spec, other.pid) for other in served))
+            if taken is not None:
+                return [Fail(asker, taken)]
             return self._add(spec, Waiter(asker, ask.session, spec, ask.hung_after_s))
         if store.state in _ENDING and not store.waiters:
             store.spec = _with_defaults(spec)  # nobody is bound to what the old worker was told

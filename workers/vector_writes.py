@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument
 from holdfast.formats.tables import ipc_to_table
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as messages
@@ -16,7 +16,6 @@ from holdfast.workers.vector_messages import RejectedRow
 from holdfast.workers.vector_queries import select
 from holdfast.workers.vector_store import VectorStore
 
-_NOT_FINITE = "not finite"
 _REPEATED = "the id comes again later in the batch"
 
 
@@ -83,7 +82,7 @@ def _rejected(
         # A norm is finite unless a number is not, or it is too large, which is looked into.
         doubtful = np.flatnonzero(~np.isfinite(norms))
         bad = doubtful[~np.isfinite(vectors[doubtful]).all(axis=1)]
-        reasons.update(dict.fromkeys(bad.tolist(), _NOT_FINITE))
+        reasons.update(dict.fromkeys(bad.tolist(), NOT_FINITE))
     if not ascends(ids):
         order = np.argsort(ids, kind="stable")
         again = order[:-1][ids[order[1:]] == ids[order[:-1]]]

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats import warm_log
-from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceeded
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument, InvalidFormat, LimitExceeded
 from holdfast.formats.limits import BATCH_BYTES_MAX
 from holdfast.formats.points import Points, metadata_from_ipc
 from holdfast.workers.actor import Caller
@@ -75,7 +75,7 @@ def _refuse_non_finite(vectors: NDArray[np.float32]) -> None:
     if not finite.all():
         row = int(np.argmin(finite))
         raise InvalidArgument(
-            f"vectors, row {row}: a value is not finite; non_finite='accept' takes it"
+            f"vectors, row {row}: a value is {NOT_FINITE}; non_finite='accept' takes it"
         )
 
 

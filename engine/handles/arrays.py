@@ -80,6 +80,16 @@ def as_vectors(value: object, dimension: int | None, what: str = "vectors") -> N
     return _checked_matrix(numbers, dimension, what)
 
 
+def as_vector(value: object) -> NDArray[np.float32]:
+    """One vector as a C-contiguous array (d,); ``InvalidArgument`` for what is none."""
+    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1:
+        return np.ascontiguousarray(value)  # and no masked array, which is looked at below
+    numbers = _numbers(value, None, "vector")
+    if numbers.ndim != 1:
+        raise InvalidArgument(f"vector has shape {numbers.shape}, expected one row of numbers")
+    return numbers
+
+
 def as_queries(value: object, dimension: int | None) -> tuple[NDArray[np.float32], bool]:
     """Query vectors as a C-contiguous array (q, dimension), and whether it was a single vector.
 
@@ -302,6 +312,8 @@ def _numbers_of_arrow(
     if isinstance(column.type, pa.BaseExtensionType):
         parts = [part.storage for part in parts]
     type_ = parts[0].type if parts else column.type
+    if pa.types.is_null(type_) and not len(column):  # as a frame of no rows has it
+        return np.empty((0, dimension or 0), np.float32)
     width = None
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
     if pa.types.is_fixed_size_list(type_):

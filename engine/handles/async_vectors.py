@@ -10,12 +10,12 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.handles.base import AsyncHandle
+from holdfast.handles.checks import check_count
 from holdfast.handles.images import AsyncImageOperations
 from holdfast.handles.vector_parts import (
     Difference,
     Digests,
     Include,
-    check_count,
     check_derivation,
     condition,
     included,

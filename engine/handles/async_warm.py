@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,12 @@ from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.warm_chunk import ENTITY, SPACE
 from holdfast.handles.base import AsyncHandle
+from holdfast.handles.checks import check_count
 from holdfast.handles.fold import absolute
-from holdfast.handles.vector_parts import check_count
 from holdfast.handles.warm import Warm
 from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
+    NonFinite,
     WarmCalls,
     WarmInfo,
     check_columns,
@@ -112,7 +113,7 @@ class AsyncWarm(WarmCalls, AsyncHandle):
         *,
         space: int | None = None,
         format: FileFormat | None = None,
-        non_finite: Literal["refuse", "accept"] = "refuse",
+        non_finite: NonFinite = "refuse",
         timeout: float | None = None,
     ) -> int:
         """See ``Warm.import_file``."""

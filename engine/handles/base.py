@@ -1,7 +1,7 @@
 """What the handles of all kinds share."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import AnswerOutdated, Call
@@ -65,6 +65,20 @@ class AsyncHandle(_StoreHandle):
                 if call.instead is None:
                     raise
                 call = call.instead()
+
+
+class _Counting(Protocol):
+    def count(self) -> int: ...
+
+
+class Sized:
+    """``len`` of a blocking handle is its ``count``."""
+
+    def __len__(self: _Counting) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # a store without anything in it is a store
 
 
 def expecting(kind: type[M], take: Callable[[M], T]) -> Callable[[object], T]:

@@ -16,6 +16,7 @@ from holdfast.formats.fingerprint import (
     check_u64,
     schema_hash,
 )
+from holdfast.handles.checks import check_choice
 
 AmbiguousNames = Literal["refuse", "accept"]
 
@@ -101,8 +102,7 @@ def _checked(
             raise InvalidArgument(f"mappings[{number}] is not a pair of names: {pair!r:.80}")
         for name in pair:
             check_text(f"mappings[{number}] has the name", name)
-    if ambiguous_names not in ("refuse", "accept"):
-        raise InvalidArgument(f'ambiguous_names={ambiguous_names!r} is "refuse" or "accept"')
+    check_choice("ambiguous_names", ambiguous_names, ("refuse", "accept"))
     if ambiguous_names == "refuse":
         names = [*(name for name, _ in listed), *(name for pair in pairs for name in pair)]
         bad = ambiguous_name(names)

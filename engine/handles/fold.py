@@ -2,13 +2,23 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.formats.errors import InvalidArgument, LimitExceeded, from_os_error
 from holdfast.formats.limits import KEY_BYTES_MAX, TOKEN_BYTES_MAX, VALUE_BYTES_MAX
-from holdfast.formats.values import Cursor, Delete, KvEntry, Purge, Put, Update, Version
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.formats.values import (
+    AnyUpdate,
+    Cursor,
+    Delete,
+    KvEntry,
+    Purge,
+    Put,
+    Update,
+    Version,
+)
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
+from holdfast.handles.checks import check_choice, check_count
 from holdfast.workers import fold_messages, messages
 
 T = TypeVar("T")
@@ -26,9 +36,10 @@ _keys = expecting(fold_messages.Keys, lambda reply: reply.keys)
 _compacted = expecting(messages.Compacted, lambda reply: reply)
 _exported = expecting(fold_messages.Exported, lambda reply: reply)
 _status = expecting(fold_messages.Status, lambda reply: reply)
+_count = expecting(fold_messages.Status, lambda reply: reply.entries)
 
 
-class Fold(Handle):
+class Fold(Handle, Sized):
     """A key-value fold of an update stream, with the cursor to resume the stream from.
 
     Obtained from ``Engine.fold``. All methods take ``timeout`` in seconds (None: the engine's) and
@@ -55,15 +66,12 @@ class Fold(Handle):
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming the update, ``StoreFull`` when the
         disk is; nothing has changed then.
         """
-        batch = updates if isinstance(updates, list) else _listed("updates", updates)
+        listed = updates if isinstance(updates, list) else _listed("updates", updates)
+        batch = cast("list[AnyUpdate]", listed)  # the worker looks, and then check_updates says
         if type(cursor) is not Cursor:
             raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
-        if len(cursor.token) > TOKEN_BYTES_MAX:
-            raise LimitExceeded(
-                f"cursor is {len(cursor.token)} bytes, over the limit of {TOKEN_BYTES_MAX}"
-            )
-        if stale not in ("accept", "refuse"):
-            raise InvalidArgument(f'stale={stale!r} is neither "accept" nor "refuse"')
+        _check_token("cursor", cursor.token)
+        check_choice("stale", stale, ("accept", "refuse"))
         return _call(
             fold_messages.FoldApply(batch, cursor, stale == "refuse"),
             _done,
@@ -101,10 +109,9 @@ class Fold(Handle):
         All from one moment's state. At most ``limit`` entries; ``ResultTooLarge`` above 1 GiB.
         """
         _check_key("prefix", prefix)
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise InvalidArgument(f"limit={limit!r} is not a number of entries")
+        most = None if limit is None else check_count("limit", limit, least=0)
         return _call(
-            fold_messages.FoldRange(prefix, limit),
+            fold_messages.FoldRange(prefix, most),
             _entries,
             timeout,
         )
@@ -143,6 +150,11 @@ class Fold(Handle):
         )
 
     @operation
+    def count(self, *, timeout: float | None = None) -> Call[int]:
+        """How many entries there are; so does ``len``."""
+        return _call(messages.StoreStatus(), _count, timeout)
+
+    @operation
     def stale_keys(self, keys: Iterable[str], *, timeout: float | None = None) -> Call[list[str]]:
         """The keys held that are not among ``keys``, sorted: what a full listing no longer has."""
         return _call(
@@ -170,15 +182,16 @@ class Fold(Handle):
     @operation
     def export(
         self,
-        directory: str,
+        directory: str | os.PathLike[str],
         *,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Call[fold_messages.Exported]:
         """Write the state at this moment as an artifact: manifest, digests, canonical log.
 
-        ``directory`` must be absent or empty, its parent must exist. Raises ``ArtifactInvalid``
-        when it is taken. The directory appears whole or not at all.
+        ``directory`` must be absent or empty, its parent must exist. Raises ``StoreExists`` when it
+        is taken, ``ArtifactInvalid`` or ``StoreIOError`` when nothing can be made there. The
+        directory appears whole or not at all.
         """
         return _call(
             fold_messages.FoldExport(absolute(directory)),
@@ -201,6 +214,7 @@ class AsyncFold(AsyncHandle):
     get_many = awaitable(Fold.get_many)
     range = awaitable(Fold.range)
     cursor = awaitable(Fold.cursor)
+    count = awaitable(Fold.count)
     stale_keys = awaitable(Fold.stale_keys)
     compact = awaitable(Fold.compact)
     export = awaitable(Fold.export)
@@ -253,6 +267,13 @@ def absolute(path: object) -> str:
     return found
 
 
+def _check_token(what: str, token: object) -> None:
+    if not isinstance(token, _bytes_like):
+        raise InvalidArgument(f"{what} is made of bytes, not {type(token).__name__}: {token!r:.80}")
+    if len(token) > TOKEN_BYTES_MAX:
+        raise LimitExceeded(f"{what} is {len(token)} bytes, over the limit of {TOKEN_BYTES_MAX}")
+
+
 def _check_key(what: str, key: object) -> None:
     if not isinstance(key, str):
         raise InvalidArgument(f"{what} is a str, not {type(key).__name__}")
@@ -285,10 +306,10 @@ def _checked_keys(keys: Iterable[str]) -> list[str]:
     listed = _listed("keys", keys)
     for number, key in enumerate(listed):
         _check_key(f"keys[{number}]", key)
-    return listed
+    return listed if set(map(type, listed)) <= {str} else [str(key) for key in listed]
 
 
-def check_updates(updates: Collection[Update]) -> None:
+def check_updates(updates: Collection[AnyUpdate]) -> None:
     """Raise an error naming the first update that is none, or is over a limit."""
     for number, update in enumerate(updates):
         kind = type(update)
@@ -309,11 +330,7 @@ def check_updates(updates: Collection[Update]) -> None:
             raise InvalidArgument(
                 f"updates[{number}].version is a Version, not {type(update.version).__name__}"
             )
-        if len(update.version.token) > TOKEN_BYTES_MAX:
-            raise LimitExceeded(
-                f"updates[{number}].version is {len(update.version.token)} bytes, over the limit "
-                f"of {TOKEN_BYTES_MAX}"
-            )
+        _check_token(f"updates[{number}].version", update.version.token)
         key = update.key
         if type(key) is not str or len(key) * 4 > KEY_BYTES_MAX or not key.isascii():
             _check_key(f"updates[{number}].key", key)

@@ -8,6 +8,7 @@ from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.rvf import images
 from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
 from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.checks import check_flag
 from holdfast.workers import messages
 from holdfast.workers import vector_messages as vm
 
@@ -37,6 +38,8 @@ class ImageOperations(Handle):
         With ``check`` its manifest hash must be that of the manifest in force: ``InvalidArgument``
         if it is not.
         """
+
+        check_flag("check", check)
 
         def unwrap(reply: vm.Image) -> KernelBinding | None:
             binding = None

@@ -5,9 +5,10 @@ import pyarrow.compute as pc
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.coordinator import Coordinator
-from holdfast.formats.errors import InvalidArgument, OptionsConflict
+from holdfast.formats.errors import OptionsConflict
 from holdfast.formats.iqdb_values import Metric
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
+from holdfast.handles.checks import check_flag
 from holdfast.handles.index_parts import (
     AnyId,
     AnyMetadata,
@@ -48,7 +49,7 @@ class IndexInfo(Handle):
         return Call(im.IndexInfo(), expecting(im.IndexIs, lambda reply: reply), timeout)
 
 
-class Index(Handle):
+class Index(Handle, Sized):
     """An index in memory made durable: a snapshot, and a log of what came since.
 
     Obtained from ``Engine.index``. Ids are u64 or non-empty bytes, vectors float32. All methods
@@ -133,7 +134,7 @@ class Index(Handle):
         self, id: AnyId, *, missing_ok: bool = False, timeout: float | None = None
     ) -> Call[bool]:
         """Delete a row; returns whether it was there. ``NotFound``, unless ``missing_ok``."""
-        message = im.IndexDelete(sent([as_index_id(id)]), _flag("missing_ok", missing_ok))
+        message = im.IndexDelete(sent([as_index_id(id)]), check_flag("missing_ok", missing_ok))
         return Call(message, _was_there, timeout)
 
     @operation
@@ -141,7 +142,7 @@ class Index(Handle):
         self, ids: Ids, *, missing_ok: bool = False, timeout: float | None = None
     ) -> Call[int]:
         """Delete rows: one durable unit; returns how many there were."""
-        message = im.IndexDelete(sent(as_index_ids(ids)), _flag("missing_ok", missing_ok))
+        message = im.IndexDelete(sent(as_index_ids(ids)), check_flag("missing_ok", missing_ok))
         return Call(message, _deleted, timeout)
 
     # --- reading ---------------------------------------------------------------------------
@@ -169,8 +170,8 @@ class Index(Handle):
             vectors, k, where, ef, self.dimension
         )
         message = im.IndexSearch(
-            raw(queries), len(queries), count, condition, _flag("exact", exact), breadth,
-            _flag("metadata", metadata),
+            raw(queries), len(queries), count, condition, check_flag("exact", exact), breadth,
+            check_flag("metadata", metadata),
         )  # fmt: skip
         take = expecting(im.IndexHits, lambda hits: hits_of(hits, len(queries), single))
         return Call(message, take, timeout)
@@ -184,7 +185,7 @@ class Index(Handle):
 
     @operation
     def count(self, *, timeout: float | None = None) -> Call[int]:
-        """How many rows there are."""
+        """How many rows there are; so does ``len``."""
         return Call(messages.StoreStatus(), _count, timeout)
 
     # --- the files -------------------------------------------------------------------------
@@ -281,9 +282,3 @@ def agreed(found: im.IndexIs, asked: im.IndexOptions, name: str) -> im.IndexIs:
         if wanted is not None and wanted != has:
             raise OptionsConflict(f"index {name!r} has {what}={has!r}, not {wanted!r}", store=name)
     return found
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidArgument(f"{name} is a bool, not {type(value).__name__}")
-    return value

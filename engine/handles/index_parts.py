@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from holdfast.formats.errors import InvalidArgument, LimitExceeded
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument, LimitExceeded
 from holdfast.formats.expression import encode_expression
 from holdfast.formats.iqdb_snapshot import ZSTD_LEVELS
 from holdfast.formats.iqdb_values import (
@@ -28,8 +28,8 @@ from holdfast.formats.iqdb_values import (
 )
 from holdfast.formats.limits import INDEX_DIMENSION_MAX
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite, imported
+from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.metadata import as_metadata
-from holdfast.handles.vector_parts import check_choice, check_count
 from holdfast.workers import index_messages as im
 from holdfast.workers.raw_arrays import raw
 
@@ -92,7 +92,7 @@ class IndexRow:
 
 def as_index_id(value: object, what: str = "id") -> Id:
     """One id as a plain int or bytes; ``InvalidArgument`` naming it if it is none."""
-    if isinstance(value, np.integer):
+    if isinstance(value, np.integer) and value.dtype.kind != "m":  # numpy counts durations in
         value = int(value)
     checked = check_id(value, what)
     return bytes(checked) if isinstance(checked, bytes) else checked
@@ -135,7 +135,7 @@ def as_rows(ids: object, vectors: object, metadata: object, dimension: int) -> C
         raise InvalidArgument(f"{len(checked)} ids for {len(rows)} vectors")
     bad = first_non_finite(rows)
     if bad is not None:
-        raise InvalidArgument(f"vectors, row {bad}: a value is not finite")
+        raise InvalidArgument(f"vectors, row {bad}: a value is {NOT_FINITE}")
     return CheckedRows(checked, rows, as_entries(metadata, len(rows)))
 
 
@@ -194,7 +194,7 @@ def as_search(
     queries, single = as_queries(vectors, dimension)
     bad = first_non_finite(queries)
     if bad is not None:
-        raise InvalidArgument(f"query {bad} has values that are not finite")
+        raise InvalidArgument(f"query {bad} has values that are {NOT_FINITE}")
     condition = None if where is None else encode_expression(where)
     return queries, single, count, condition, breadth
 
@@ -238,8 +238,7 @@ def options(
     if checkpoint_bytes is not None:
         checkpoint_bytes = check_count("checkpoint_bytes", checkpoint_bytes)
     for name, flag in (("stamps", stamps), ("salvage", salvage), ("ratio_guard", ratio_guard)):
-        if not isinstance(flag, bool):
-            raise InvalidArgument(f"{name} is a bool, not {type(flag).__name__}")
+        check_flag(name, flag)
     custom = kind is not None and _CUSTOM in kind
     return im.IndexOptions(
         kind=kind,

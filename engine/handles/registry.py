@@ -10,7 +10,8 @@ from holdfast.formats.errors import InvalidArgument, LimitExceeded
 from holdfast.formats.fingerprint import Fingerprint, check_fingerprint
 from holdfast.formats.limits import ARTIFACT_BYTES_MAX, BATCH_BYTES_MAX, HASH_BYTES
 from holdfast.formats.model_artifact import ModelArtifact, encode_fingerprint
-from holdfast.handles.base import AsyncHandle, Handle, expecting
+from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
+from holdfast.handles.checks import check_count, check_flag
 from holdfast.handles.fingerprints import SchemaFingerprint
 from holdfast.workers import messages
 from holdfast.workers import registry_messages as rm
@@ -71,9 +72,10 @@ _mode = expecting(rm.RegistryStart, _startup)
 _listed = expecting(rm.RegistryArtifacts, lambda reply: [_artifact(a) for a in reply.artifacts])
 _deleted = expecting(rm.RegistryDeleted, lambda reply: reply.deleted)
 _status = expecting(rm.RegistryStatus, lambda reply: reply)
+_count = expecting(rm.RegistryStatus, lambda reply: reply.artifacts)
 
 
-class Registry(Handle):
+class Registry(Handle, Sized):
     """Trained models, found by the schema of the data they were trained on.
 
     Obtained from ``Engine.registry``. All methods take ``timeout`` in seconds (None: the engine's)
@@ -147,13 +149,18 @@ class Registry(Handle):
         ``WarmStart`` when the nearest is at a distance of at most 0.25; else ``ColdStart``. A model
         whose parameters do not fit its fields, which can only come from elsewhere, is passed over.
         """
-        _check_strict(strict)
+        check_flag("strict", strict)
         return Call(rm.RegistryStartup(_encoded(fingerprint), strict), _mode, timeout)
 
     @operation
     def list_all(self, *, timeout: float | None = None) -> Call[list[ModelArtifact]]:
         """All models, in order of their keys; one moment's state."""
         return Call(rm.RegistryList(), _listed, timeout)
+
+    @operation
+    def count(self, *, timeout: float | None = None) -> Call[int]:
+        """How many models there are; so does ``len``."""
+        return Call(messages.StoreStatus(), _count, timeout)
 
     @operation
     def delete(
@@ -178,6 +185,7 @@ class AsyncRegistry(AsyncHandle):
     nearest = awaitable(Registry.nearest)
     lookup_startup_mode = awaitable(Registry.lookup_startup_mode)
     list_all = awaitable(Registry.list_all)
+    count = awaitable(Registry.count)
     delete = awaitable(Registry.delete)
     status = awaitable(Registry.status)
 
@@ -217,12 +225,5 @@ def _encoded(fingerprint: object) -> bytes:
 
 
 def _asking(fingerprint: object, k: object, strict: bool) -> rm.RegistryNearest:
-    _check_strict(strict)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < 1 << 63:
-        raise InvalidArgument(f"k={k!r} is not a positive number of models")
-    return rm.RegistryNearest(_encoded(fingerprint), k, strict)
-
-
-def _check_strict(strict: object) -> None:
-    if not isinstance(strict, bool):
-        raise InvalidArgument(f"strict is a bool, not {type(strict).__name__}")
+    check_flag("strict", strict)
+    return rm.RegistryNearest(_encoded(fingerprint), check_count("k", k), strict)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from holdfast.formats.tables import ID
+from holdfast.formats.tables import ID, VECTOR
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +83,7 @@ def _with_rest(
     columns: dict[str, pa.Array], metadata: pa.Table | None, vectors: NDArray[np.float32] | None
 ) -> pa.Table:
     """A table of these columns, the metadata and the vectors."""
-    taken = {*columns, "vector"}
+    taken = {*columns, VECTOR}
     if metadata is not None:
         for name, column in zip(metadata.schema.names, metadata.columns, strict=True):
             free = name
@@ -93,5 +93,5 @@ def _with_rest(
             columns[free] = column
     if vectors is not None:
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-        columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[-1])
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[-1])
     return pa.table(columns)

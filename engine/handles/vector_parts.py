@@ -1,6 +1,6 @@
 """What the handles of vector stores put into messages, and make of replies."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -14,6 +14,7 @@ from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import ipc_to_table
 from holdfast.handles.arrays import as_ids
+from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.results import QueryResult, Rows
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as vm
@@ -21,7 +22,6 @@ from holdfast.workers.raw_arrays import raw
 
 Include = Literal["metadata", "vectors"]
 
-_COUNT_MAX = (1 << 63) - 1
 _DERIVATION_CHARS_MAX = 1000
 _DIGEST = np.dtype("V16")
 
@@ -84,23 +84,6 @@ def raw_ids(ids: object | None) -> memoryview | None:
     return None if ids is None else raw(as_ids(ids))
 
 
-def check_choice(what: str, value: object, choices: Collection[object]) -> None:
-    """Raise ``InvalidArgument`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise InvalidArgument(f"{what}={value!r} is none of {tuple(choices)}")
-
-
-def check_count(what: str, value: object) -> int:
-    """The number, if it is a whole one from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InvalidArgument(f"{what} is an int, not {type(value).__name__}")
-    if value < 1:
-        raise InvalidArgument(f"{what}={value} is not at least 1")
-    if value > _COUNT_MAX:
-        raise LimitExceeded(f"{what}={value} is over the limit of {_COUNT_MAX}")
-    return int(value)
-
-
 def check_dimension(value: object) -> int:
     """The dimension, if the format has room for it."""
     dimension = check_count("dimension", value)
@@ -133,10 +116,11 @@ def names(columns: Iterable[str]) -> list[str]:
 def _listed(what: str, names: object) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidArgument(f"{what} is an iterable of names, not {names!r:.80}")
-    listed = list(names)
-    for name in listed:
+    listed = []
+    for name in names:
         if not isinstance(name, str):
             raise InvalidArgument(f"{what} has names that are str, not {type(name).__name__}")
+        listed.append(str(name))  # numpy's text does not travel
     return listed
 
 
@@ -166,8 +150,7 @@ def options(
         check_choice("metric", metric, get_args(Metric))
     if profile is not None:
         check_choice("profile", profile, get_args(Profile))
-    if not isinstance(read_only, bool):
-        raise InvalidArgument(f"read_only is a bool, not {type(read_only).__name__}")
+    check_flag("read_only", read_only)
     return vm.VectorOptions(
         None if dimension is None else int(dimension),
         cast("Metric | None", metric),

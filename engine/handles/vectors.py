@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from holdfast.call import Call, ProgressCallback, operation
 from holdfast.coordinator import Coordinator
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument
 from holdfast.formats.expression import encode_expression
 from holdfast.formats.rvf.terms import Metric, Profile
-from holdfast.formats.tables import table_to_ipc
+from holdfast.formats.tables import VECTOR, table_to_ipc
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite
-from holdfast.handles.base import Handle, expecting
+from holdfast.handles.base import Handle, Sized, expecting
+from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.images import ImageOperations
 from holdfast.handles.metadata import as_metadata
 from holdfast.handles.results import QueryResult, Rows
@@ -24,8 +25,6 @@ from holdfast.handles.vector_parts import (
     Digests,
     Include,
     Membership,
-    check_choice,
-    check_count,
     check_derivation,
     condition,
     digest_page,
@@ -81,7 +80,7 @@ class VectorInfo(Handle):
         return _call(vm.VectorsInfo(), expecting(vm.VectorsAre, lambda reply: reply), timeout)
 
 
-class Vectors(ImageOperations):
+class Vectors(ImageOperations, Sized):
     """A vector store: nearest neighbours, filters, branches, in one ``.rvf`` file.
 
     Obtained from ``Engine.vectors``. All methods take ``timeout`` in seconds (None: the engine's)
@@ -135,11 +134,13 @@ class Vectors(ImageOperations):
         ``vectors`` are n rows of float32: numpy, Arrow fixed-size lists, DLPack, anything with the
         Arrow capsule interface, or lists. ``metadata`` gives each row named values: an Arrow table,
         a dict of columns, or a list of dicts; types are u64, i64, f64, string, bool, bytes and
-        null, and a column keeps the type of its first values. A replaced row keeps nothing.
+        null, and a column keeps the type of its first values. No column is called ``id`` or
+        ``vector``, as those of ``scan``. A replaced row keeps nothing.
 
-        Rows with NaN or infinities are invalid unless ``non_finite="accept"``, and so is a row
-        whose id comes again later in the batch. One invalid row makes the call raise, or, with
-        ``invalid="skip"``, only that row is left out and told of in ``rejected``.
+        Rows with NaN, infinities or numbers beyond float32, which are infinite there, are invalid
+        unless ``non_finite="accept"``, and so is a row whose id comes again later in the batch. One
+        invalid row makes the call raise, or, with ``invalid="skip"``, only that row is left out and
+        told of in ``rejected``.
 
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming row or column; nothing has changed.
         """
@@ -150,6 +151,10 @@ class Vectors(ImageOperations):
         if len(numbers) != len(rows):
             raise InvalidArgument(f"{len(numbers)} ids for {len(rows)} vectors")
         table = as_metadata(metadata, len(rows))
+        if table is not None and VECTOR in table.schema.names:
+            raise InvalidArgument(
+                f"metadata column {VECTOR!r}: this name means the vector of a row"
+            )
         return _call(
             vm.VectorsIngest(
                 raw(numbers),
@@ -190,13 +195,13 @@ class Vectors(ImageOperations):
         k = check_count("k", k)
         if ef is not None:
             ef = check_count("ef", ef)
-        if exact is not None and not isinstance(exact, bool):
-            raise InvalidArgument(f"exact is a bool or None, not {type(exact).__name__}")
+        if exact is not None:
+            check_flag("exact", exact)
         wanted = included(include)
         queries, single = as_queries(vectors, self.dimension)
         bad = first_non_finite(queries)
         if bad is not None:
-            raise InvalidArgument(f"query {bad} has values that are not finite")
+            raise InvalidArgument(f"query {bad} has values that are {NOT_FINITE}")
         dimension = self.dimension
         message = vm.VectorsQuery(
             raw(queries),
@@ -243,7 +248,7 @@ class Vectors(ImageOperations):
     def count(
         self, where: pc.Expression | None = None, *, timeout: float | None = None
     ) -> Call[int]:
-        """How many live rows there are, or for how many of them an expression is true."""
+        """How many live rows there are, as ``len``; or for how many an expression is true."""
         message = vm.VectorsCount(condition(where))
         return _call(message, _counted, timeout)
 

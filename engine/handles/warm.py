@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from holdfast.call import Call, ProgressCallback, operation
 from holdfast.coordinator import Coordinator
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument
 from holdfast.formats.points import METADATA, TIME_MAX, TIME_MIN
 from holdfast.formats.rvf.terms import Metric
 from holdfast.formats.warm_chunk import ENTITY, SPACE, VECTOR
 from holdfast.handles.arrays import as_queries, first_non_finite
-from holdfast.handles.base import Handle, expecting
+from holdfast.handles.base import Handle, Sized, expecting
+from holdfast.handles.checks import check_choice, check_count
 from holdfast.handles.fold import absolute
-from holdfast.handles.vector_parts import check_choice, check_count
+from holdfast.handles.moments import Moment, as_some_times, as_time
 from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
     RANGE_COLUMNS,
+    NonFinite,
     ScanKey,
     ScanPage,
     WarmCalls,
@@ -35,8 +37,6 @@ from holdfast.handles.warm_input import (
     as_entities,
     as_entity,
     as_space,
-    as_time,
-    as_times,
     point_batch,
     series_batch,
 )
@@ -58,12 +58,13 @@ _status = expecting(wm.WarmStatus, lambda reply: reply)
 _verified = expecting(wm.WarmVerified, lambda reply: reply)
 
 
-class Warm(WarmCalls, Handle):
+class Warm(WarmCalls, Handle, Sized):
     """A warm store: temporal points (entity, space, time, vector, metadata) in Arrow chunks.
 
     Obtained from ``Engine.warm``. A point's key is (entity, space, timestamp), and the last write
     of a key wins. Entities are u64, spaces u32, timestamps i64 in microseconds since 1970-01-01
-    UTC, vectors float32, metadata text -> text.
+    UTC, vectors float32, metadata text -> text. Dates and times are taken wherever timestamps are,
+    as ``holdfast.handles.moments`` says: to the microsecond or not at all.
 
     All methods take ``timeout`` in seconds (None: the engine's) and raise ``CallTimeout``,
     ``WorkerCrashed``, ``StoreFailed``, ``StoreCorrupt`` or ``EngineClosed`` besides what they name;
@@ -86,15 +87,15 @@ class Warm(WarmCalls, Handle):
         vectors: object,
         metadata: object = None,
         *,
-        non_finite: str = "refuse",
+        non_finite: NonFinite = "refuse",
         timeout: float | None = None,
     ) -> Call[wm.WarmWritten]:
         """Write points of one entity, in place of those at the same times: one durable unit.
 
-        ``timestamps`` (n,) are integers in any order; of equal ones the last counts. ``vectors``
+        ``timestamps`` (n,) are moments in any order; of equal ones the last counts. ``vectors``
         are (n, dimension): numpy, Arrow fixed-size lists, DLPack or lists. ``metadata`` is a list
-        of n dicts of text, or an Arrow column of maps. Vectors with NaN or infinities are refused
-        unless ``non_finite="accept"``.
+        of n dicts of text, or an Arrow column of maps. Vectors with NaN, infinities or numbers
+        beyond float32, which are infinite there, are refused unless ``non_finite="accept"``.
         """
         batch = series_batch(entity, timestamps, vectors, metadata, self.dimension)
         return self._write_call(space, batch, non_finite, timeout)
@@ -105,7 +106,7 @@ class Warm(WarmCalls, Handle):
         space: int,
         points: object,
         *,
-        non_finite: str = "refuse",
+        non_finite: NonFinite = "refuse",
         timeout: float | None = None,
     ) -> Call[wm.WarmWritten]:
         """Write points of any entities of one space, in any order: one durable unit.
@@ -122,7 +123,7 @@ class Warm(WarmCalls, Handle):
         space: int,
         point: TemporalPoint,
         *,
-        non_finite: str = "refuse",
+        non_finite: NonFinite = "refuse",
         timeout: float | None = None,
     ) -> Call[wm.WarmWritten]:
         """Write one point."""
@@ -134,12 +135,12 @@ class Warm(WarmCalls, Handle):
     ) -> Call[int]:
         """Delete the points of an entity at these times, or at this one; returns how many."""
         ids = np.array([as_entity(entity)], np.uint64)
-        message = wm.WarmDelete(as_space(space), raw(ids), raw(as_times(timestamps)))
+        message = wm.WarmDelete(as_space(space), raw(ids), raw(as_some_times(timestamps)))
         return Call(message, _deleted, timeout)
 
     @operation
     def delete_range(
-        self, entity: int, space: int, start: int, end: int, *, timeout: float | None = None
+        self, entity: int, space: int, start: Moment, end: Moment, *, timeout: float | None = None
     ) -> Call[int]:
         """Delete an entity's points from ``start`` to ``end``, both included; returns how many."""
         message = wm.WarmDeleteRange(
@@ -148,18 +149,18 @@ class Warm(WarmCalls, Handle):
         return Call(message, _deleted, timeout)
 
     @operation
-    def retain(self, before: int, *, timeout: float | None = None) -> Call[int]:
+    def retain(self, before: Moment, *, timeout: float | None = None) -> Call[int]:
         """Delete every point older than ``before``, of all series; returns how many there were."""
-        before = as_time("before", before)
-        if before == TIME_MIN:  # nothing is older
+        first = as_time("before", before)
+        if first == TIME_MIN:  # nothing is older
             return Call(wm.WarmDeleteRange(None, None, 0, -1), _deleted, timeout)
-        return Call(wm.WarmDeleteRange(None, None, TIME_MIN, before - 1), _deleted, timeout)
+        return Call(wm.WarmDeleteRange(None, None, TIME_MIN, first - 1), _deleted, timeout)
 
     # --- points ----------------------------------------------------------------------------
 
     @operation
     def get(
-        self, entity: int, space: int, timestamp: int, *, timeout: float | None = None
+        self, entity: int, space: int, timestamp: Moment, *, timeout: float | None = None
     ) -> Call[TemporalPoint | None]:
         """The point of this key, or None."""
         entity = as_entity(entity)
@@ -170,7 +171,7 @@ class Warm(WarmCalls, Handle):
 
     @operation
     def contains(
-        self, entity: int, space: int, timestamp: int, *, timeout: float | None = None
+        self, entity: int, space: int, timestamp: Moment, *, timeout: float | None = None
     ) -> Call[bool]:
         """Whether there is a point of this key."""
         message = wm.WarmGet(as_space(space), as_entity(entity), as_time("timestamp", timestamp))
@@ -181,7 +182,7 @@ class Warm(WarmCalls, Handle):
         self,
         entity: int,
         space: int,
-        at: int | None = None,
+        at: Moment | None = None,
         *,
         timeout: float | None = None,
     ) -> Call[TemporalPoint | None]:
@@ -198,12 +199,6 @@ class Warm(WarmCalls, Handle):
         """How many points there are; so does ``len``."""
         return Call(wm.WarmCount(), _counted, timeout)
 
-    def __len__(self) -> int:
-        return self.count()
-
-    def __bool__(self) -> bool:
-        return True  # a store without points is a store
-
     # --- ranges ----------------------------------------------------------------------------
 
     @operation
@@ -211,8 +206,8 @@ class Warm(WarmCalls, Handle):
         self,
         entity: int,
         space: int,
-        start: int = TIME_MIN,
-        end: int = TIME_MAX,
+        start: Moment = TIME_MIN,
+        end: Moment = TIME_MAX,
         *,
         limit: int | None = None,
         reverse: bool = False,
@@ -238,8 +233,8 @@ class Warm(WarmCalls, Handle):
         self,
         entities: object,
         space: int,
-        start: int = TIME_MIN,
-        end: int = TIME_MAX,
+        start: Moment = TIME_MIN,
+        end: Moment = TIME_MAX,
         *,
         limit: int | None = None,
         columns: Iterable[str] = (ENTITY, *RANGE_COLUMNS),
@@ -354,8 +349,8 @@ class Warm(WarmCalls, Handle):
         self,
         vector: object,
         k: int = 10,
-        start: int = TIME_MIN,
-        end: int = TIME_MAX,
+        start: Moment = TIME_MIN,
+        end: Moment = TIME_MAX,
         *,
         space: int | None = None,
         entities: object = None,
@@ -373,7 +368,7 @@ class Warm(WarmCalls, Handle):
         if not single:
             raise InvalidArgument(f"vector is one vector, not {len(queries)} of them")
         if first_non_finite(queries) is not None:
-            raise InvalidArgument("vector has values that are not finite")
+            raise InvalidArgument(f"vector has values that are {NOT_FINITE}")
         check_choice("metric", metric, get_args(Metric))
         message = wm.WarmNearest(
             raw(queries),
@@ -399,7 +394,7 @@ class Warm(WarmCalls, Handle):
         duplicates: Literal["first", "last"] = "last",
         damaged: Literal["refuse", "salvage"] = "refuse",
         other_dimensions: Literal["refuse", "skip"] = "refuse",
-        non_finite: Literal["refuse", "accept"] = "refuse",
+        non_finite: NonFinite = "refuse",
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> Call[wm.WarmImported]:
@@ -431,7 +426,7 @@ class Warm(WarmCalls, Handle):
         *,
         space: int | None = None,
         format: FileFormat | None = None,
-        non_finite: Literal["refuse", "accept"] = "refuse",
+        non_finite: NonFinite = "refuse",
         timeout: float | None = None,
     ) -> int:
         """Write the points of a Parquet or Arrow file, or of a directory such as ``export`` makes.

@@ -1,7 +1,7 @@
 """What both handles of a warm store put into calls, and make of their answers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,17 @@ from holdfast.formats.points import METADATA, metadata_to_ipc
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
 from holdfast.formats.warm_terms import COMPRESSIONS, Compression
 from holdfast.handles.base import Handle, expecting
-from holdfast.handles.vector_parts import check_choice, check_count
-from holdfast.handles.warm_input import Batch, as_number, as_space, as_time
+from holdfast.handles.checks import as_number, check_choice, check_count, check_flag
+from holdfast.handles.moments import as_time
+from holdfast.handles.warm_input import Batch, as_space
 from holdfast.handles.warm_results import ChunkMaps, reversed_table, schema_of, table_of
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.raw_arrays import raw
 
 T = TypeVar("T")
+NonFinite = Literal["refuse", "accept"]
+"""What to do about NaN and infinities."""
 
 RANGE_COLUMNS = (TIMESTAMP, VECTOR, METADATA)
 ALL_COLUMNS = (SPACE, ENTITY, TIMESTAMP, VECTOR, METADATA)
@@ -63,8 +66,8 @@ def check_columns(columns: Iterable[str], known: tuple[str, ...]) -> tuple[str, 
         raise InvalidArgument(f"columns is a list of names, not {type(columns).__name__}")
     wanted = tuple(columns)
     for name in wanted:
-        if name not in known:
-            raise InvalidArgument(f"column {name!r} is none of {', '.join(known)}")
+        if not isinstance(name, str) or name not in known:
+            raise InvalidArgument(f"column {name!r:.80} is none of {', '.join(known)}")
     if not wanted or len(set(wanted)) != len(wanted):
         raise InvalidArgument(f"columns {list(wanted)} are not some different ones")
     return wanted
@@ -80,15 +83,13 @@ def range_message(
     wanted: tuple[str, ...],
 ) -> wm.WarmRange:
     """The request for a range, of checked arguments."""
-    if not isinstance(reverse, bool):
-        raise InvalidArgument(f"reverse is a bool, not {type(reverse).__name__}")
     return wm.WarmRange(
         as_space(space),
         raw(ids),
         as_time("start", start),
         as_time("end", end),
-        None if limit is None else check_count("limit", limit),
-        reverse,
+        None if limit is None else check_count("limit", limit, least=0),
+        check_flag("reverse", reverse),
         VECTOR in wanted,
         METADATA in wanted,
     )

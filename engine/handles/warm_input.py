@@ -3,42 +3,71 @@
 Every refusal is an ``InvalidArgument`` that names the column and the first offending row or value.
 """
 
-import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from holdfast.formats.errors import InvalidArgument, LimitExceeded
+from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.points import (
     ENTITY_MAX,
     METADATA,
     SPACE_MAX,
-    TIME_MAX,
-    TIME_MIN,
     metadata_array,
 )
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import ENTITY, TIMESTAMP, VECTOR
-from holdfast.handles.arrays import Integers, as_integers, as_vectors, imported
+from holdfast.handles.arrays import Integers, as_integers, as_vector, as_vectors, imported
+from holdfast.handles.checks import as_number
+from holdfast.handles.moments import Moment, as_time, as_times
 
 ENTITIES = Integers("entities", np.uint64, 0, ENTITY_MAX, "0 to 2**64 - 1")
-TIMESTAMPS = Integers("timestamps", np.int64, TIME_MIN, TIME_MAX, "-2**63 to 2**63 - 1")
 _COLUMNS = (ENTITY, TIMESTAMP, VECTOR, METADATA)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, init=False, eq=False)
 class TemporalPoint:
-    """One point. ``timestamp`` is in microseconds since 1970-01-01 UTC, earlier ones negative."""
+    """One point. Points are equal if all they hold is; a NaN counts as equal to a NaN.
+
+    Raises ``InvalidArgument`` for a timestamp that is no moment and a vector that is none; the
+    rest is looked at when the point is written.
+    """
 
     entity: int
     timestamp: int
+    """Microseconds since 1970-01-01 UTC, earlier ones negative."""
     vector: NDArray[np.float32]
     """(dimension,)"""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str]
+
+    def __init__(
+        self,
+        entity: int,
+        timestamp: Moment,
+        vector: ArrayLike,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        vars(self).update(
+            entity=entity,
+            timestamp=as_time("timestamp", timestamp),
+            vector=as_vector(vector),
+            metadata={} if metadata is None else metadata,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TemporalPoint):
+            return NotImplemented
+        return (
+            (self.entity, self.timestamp) == (other.entity, other.timestamp)
+            and np.array_equal(self.vector, other.vector, equal_nan=True)
+            and self.metadata == other.metadata
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.entity, self.timestamp))
 
 
 class Batch(NamedTuple):
@@ -48,21 +77,6 @@ class Batch(NamedTuple):
     timestamps: NDArray[np.int64]
     vectors: NDArray[np.float32]
     metadata: pa.MapArray | None
-
-
-def as_number(name: str, value: object, low: int, high: int) -> int:
-    """An integer given by the caller, if it is one within its bounds."""
-    if isinstance(value, bool | np.bool_):
-        raise InvalidArgument(f"{name} is an integer, not a bool")
-    try:
-        number = operator.index(cast("int", value))
-    except TypeError:
-        raise InvalidArgument(
-            f"{name} is an integer, not {value!r} ({type(value).__name__})"
-        ) from None
-    if not low <= number <= high:
-        raise LimitExceeded(f"{name} {number} is not from {low} to {high}")
-    return number
 
 
 def as_space(value: object) -> int:
@@ -75,18 +89,6 @@ def as_entity(value: object) -> int:
     return as_number("entity", value, 0, ENTITY_MAX)
 
 
-def as_time(name: str, value: object) -> int:
-    """A time in microseconds."""
-    return as_number(name, value, TIME_MIN, TIME_MAX)
-
-
-def as_times(value: object) -> NDArray[np.int64]:
-    """Times in microseconds, (n,); a single one becomes a list."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return np.array([as_time("timestamp", value)], np.int64)
-    return cast("NDArray[np.int64]", as_integers(value, TIMESTAMPS))
-
-
 def as_entities(value: object) -> NDArray[np.uint64]:
     """Ids of entities, (n,)."""
     return cast("NDArray[np.uint64]", as_integers(value, ENTITIES))
@@ -97,15 +99,14 @@ def series_batch(
 ) -> Batch:
     """Points of one series."""
     ids = np.array([as_entity(entity)], np.uint64)
-    times = cast("NDArray[np.int64]", as_integers(timestamps, TIMESTAMPS))
-    return _batch(ids, times, vectors, metadata, dimension)
+    return _batch(ids, as_times(timestamps), vectors, metadata, dimension)
 
 
 def point_batch(point: object, dimension: int) -> Batch:
     """A single point."""
     _check_point(point, "point")
     assert isinstance(point, TemporalPoint)
-    times = np.array([as_time("timestamp", point.timestamp)], np.int64)
+    times = np.array([point.timestamp], np.int64)
     ids = np.array([as_entity(point.entity)], np.uint64)
     return _batch(ids, times, [point.vector], [point.metadata], dimension)
 
@@ -130,7 +131,7 @@ def any_batch(points: object, dimension: int) -> Batch:
     if missing:
         raise InvalidArgument(f"points without a column {missing[0]!r}")
     ids = as_entities(columns[ENTITY])
-    times = cast("NDArray[np.int64]", as_integers(columns[TIMESTAMP], TIMESTAMPS))
+    times = as_times(columns[TIMESTAMP])
     if len(ids) != len(times):
         raise InvalidArgument(f"{len(ids)} entities for {len(times)} timestamps")
     return _batch(ids, times, columns[VECTOR], columns.get(METADATA), dimension)
@@ -152,9 +153,7 @@ def _batch_of_points(points: list[object], dimension: int) -> Batch:
         _check_point(point, f"point {number}")
     checked = cast("list[TemporalPoint]", points)
     ids = as_entities([point.entity for point in checked])
-    times = cast(
-        "NDArray[np.int64]", as_integers([point.timestamp for point in checked], TIMESTAMPS)
-    )
+    times = as_times([point.timestamp for point in checked])
     vectors = [point.vector for point in checked]
     return _batch(ids, times, vectors, [point.metadata for point in checked], dimension)
 
@@ -180,22 +179,20 @@ def _batch(
 def as_metadata_maps(value: object, rows: int) -> pa.MapArray | None:
     """Maps of text to text, one for each row; None when no row has any.
 
-    Taken are lists of dicts, where None is an empty one, and Arrow columns of maps.
+    A row is a dict, pairs of key and value, or None for an empty one, in a list or an Arrow column
+    of maps, of lists of pairs (which maps become in a pandas frame) or of structs (which dicts
+    become there: a null means that the row lacks the key). Of a repeated key the last value counts.
     """
     if value is None:
         return None
-    given = imported(value, "metadata")
-    if isinstance(given, np.ndarray):
-        given = given.tolist()
+    given = imported(value, METADATA)
     if isinstance(given, pa.ChunkedArray):
-        if not pa.types.is_map(given.type) and not pa.types.is_null(given.type):
-            raise InvalidArgument(f"metadata is a column of maps of text, not {given.type}")
-        maps: list[object] = [None if row is None else dict(row) for row in given.to_pylist()]
-    else:
-        maps = given
-    if len(maps) != rows:
-        raise InvalidArgument(f"metadata has {len(maps)} rows for {rows} points")
-    checked = [_checked_map(row, number) for number, row in enumerate(maps)]
+        given = _rows_of_column(given)
+    elif isinstance(given, np.ndarray):
+        given = np.atleast_1d(given).tolist()
+    if len(given) != rows:
+        raise InvalidArgument(f"metadata has {len(given)} rows for {rows} points")
+    checked = [_checked_map(row, number) for number, row in enumerate(given)]
     if not any(checked):
         return None
     try:
@@ -204,9 +201,26 @@ def as_metadata_maps(value: object, rows: int) -> pa.MapArray | None:
         raise InvalidArgument(f"metadata: {error}") from error
 
 
+def _rows_of_column(column: pa.ChunkedArray) -> list[object]:
+    """Each row as dict, pairs or None."""
+    types, type_ = pa.types, column.type
+    if types.is_struct(type_):
+        return [
+            None if row is None else {k: text for k, text in row.items() if text is not None}
+            for row in column.to_pylist()
+        ]
+    is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+    if not (is_list or types.is_map(type_) or types.is_null(type_)):
+        raise InvalidArgument(f"metadata is a column of maps of text, not {type_}")
+    rows: list[object] = column.to_pylist()
+    return rows
+
+
 def _checked_map(row: object, number: int) -> Mapping[str, str] | None:
     if row is None:
         return None
+    if isinstance(row, list | tuple | np.ndarray):
+        row = _of_pairs(row, number)
     if not isinstance(row, Mapping):
         raise InvalidArgument(f"metadata, row {number}: a {type(row).__name__} is no dict of text")
     for key, text in row.items():
@@ -218,3 +232,17 @@ def _checked_map(row: object, number: int) -> Mapping[str, str] | None:
                 f"({type(text).__name__}), not text"
             )
     return row
+
+
+def _of_pairs(pairs: Iterable[object], number: int) -> Mapping[object, object]:
+    found: dict[object, object] = {}
+    for pair in pairs:
+        if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
+            raise InvalidArgument(
+                f"metadata, row {number}: {pair!r:.80} is no pair of key and value"
+            )
+        key, text = pair
+        if not isinstance(key, str):
+            raise InvalidArgument(f"metadata, row {number}: key {key!r:.80} is no text")
+        found[key] = text
+    return found

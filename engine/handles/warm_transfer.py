@@ -9,6 +9,7 @@ It is a stage beside its place, is synced, and renamed: it is there as a whole o
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,16 +19,16 @@ import pyarrow as pa
 from holdfast.formats.errors import (
     HoldfastError,
     InvalidArgument,
-    StoreExists,
     from_os_error,
     typed_errors,
 )
 from holdfast.formats.points import METADATA
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
+from holdfast.handles.checks import check_choice
 from holdfast.handles.warm_input import as_space
 from holdfast.workers.disk import File, OsDisk
-from holdfast.workers.stages import begin, give_up, publish, stage_beside
+from holdfast.workers.stages import begin, give_up, publish, require_free, stage_beside
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -85,8 +86,7 @@ class PartitionWriter:
     """Writes tables, which come in order of space, to the folders of an export."""
 
     def __init__(self, directory: str, file_format: str) -> None:
-        if file_format not in FORMATS:
-            raise InvalidArgument(f"format={file_format!r} is none of {FORMATS}")
+        check_choice("format", file_format, FORMATS)
         self._directory = directory
         self._format = file_format
         self._disk = OsDisk()
@@ -99,7 +99,7 @@ class PartitionWriter:
         self._sink: _Sink | None = None
         self._writer: pyarrow.parquet.ParquetWriter | pa.ipc.RecordBatchFileWriter | None = None
         with typed_errors("export to", directory):
-            self._refuse_taken()
+            require_free(self._disk, directory)
             self._stage = stage_beside(directory)
             self._lock = begin(self._disk, self._stage, os.path.join(self._stage, _LOCK))
             self._work = os.path.join(self._stage, _CONTENT)
@@ -108,13 +108,6 @@ class PartitionWriter:
             except BaseException:
                 self.discard()
                 raise
-
-    def _refuse_taken(self) -> None:
-        disk, directory = self._disk, self._directory
-        if disk.inode_at(directory) is None:
-            return
-        if not disk.is_directory(directory) or disk.list(directory):
-            raise StoreExists(f"{directory!r} is there and is no empty directory", path=directory)
 
     def write(self, table: pa.Table) -> None:
         """Add rows, which are behind those that were added before in order of space."""
@@ -169,7 +162,6 @@ class PartitionWriter:
                 if kind == "directory":
                     disk.sync_directory(os.path.join(self._work, name))
             disk.sync_directory(self._work)
-            self._refuse_taken()  # by somebody who came meanwhile
             publish(disk, self._lock, self._work, self._directory)
         give_up(disk, self._stage, self._lock)  # of which only the lock is left
         return WarmExported(self._directory, self._points, self._files)
@@ -205,8 +197,8 @@ def batches_of(
     given = None if space is None else as_space(space)
     if file_format is None:
         file_format = _format_of(source)
-    elif file_format not in FORMATS:
-        raise InvalidArgument(f"format={file_format!r} is none of {FORMATS}")
+    else:
+        check_choice("format", file_format, FORMATS)
     with _refusals(source, file_format):
         found = _dataset(source, file_format)
         names = set(found.schema.names)
@@ -240,8 +232,9 @@ def _refusals(source: str, file_format: str) -> Iterator[None]:
     """Turn what pyarrow raises for a file into a typed error."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise from_os_error(error, "read", source) from error
+    except FileNotFoundError as error:  # whose number pyarrow does not tell
+        absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise from_os_error(absent, "read", source) from error
     except ARROW_REFUSALS as error:
         if isinstance(error, HoldfastError):
             raise

@@ -54,9 +54,11 @@ Hashes are ADDROT, and are checked here. A dashboard's entry path is not stored,
 the bundle has to begin with it.
 """
 
+import operator
+import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from holdfast.formats.errors import InvalidArgument, InvalidFormat, LimitExceeded
@@ -75,6 +77,7 @@ _BINDING = struct.Struct("<32s32sHH4xQ48x")
 _EBPF = struct.Struct("<4sHBBIHHQII32s")
 _WASM = struct.Struct("<4sHBBHHI4xBBBB32sBB6x")
 _DASHBOARD = struct.Struct("<4sHBBQIH2xQ32s")
+_FIELD_CODE = re.compile(r"\d*[a-zA-Z]")
 assert _KERNEL.size == _BINDING.size == 128
 assert _EBPF.size == _WASM.size == _DASHBOARD.size == 64
 
@@ -165,7 +168,8 @@ class Dashboard:
 
 def encode_kernel(kernel: Kernel, tick: Callable[[], None] = _no_tick) -> bytes:
     """The payload, bound if the kernel has a binding; hashing calls ``tick`` now and then."""
-    cmdline = kernel.cmdline.encode()
+    _check_types(kernel)
+    cmdline = _text_bytes("Kernel.cmdline", kernel.cmdline)
     binding = b""
     if kernel.binding is not None:
         binding = _binding_bytes(kernel.binding)
@@ -176,25 +180,25 @@ def encode_kernel(kernel: Kernel, tick: Callable[[], None] = _no_tick) -> bytes:
     head = _pack(
         _KERNEL,
         "kernel",
-        _KERNEL_MAGIC,
-        _VERSION,
-        kernel.arch,
-        kernel.kernel_type,
-        kernel.flags,
-        kernel.min_memory_mib,
-        kernel.entry_point,
-        len(kernel.image),
-        len(kernel.image),
-        kernel.compression,
-        kernel.transport,
-        _big_endian(kernel.port),
-        kernel.api_version,
-        addrot(kernel.image, tick),
-        kernel.build_id,
-        kernel.build_time,
-        kernel.vcpus,
-        _BOUND_OFFSET if binding else _PLAIN_OFFSET,
-        len(cmdline),
+        magic=_KERNEL_MAGIC,
+        version=_VERSION,
+        arch=kernel.arch,
+        kernel_type=kernel.kernel_type,
+        flags=kernel.flags,
+        min_memory_mib=kernel.min_memory_mib,
+        entry_point=kernel.entry_point,
+        image_bytes=len(kernel.image),
+        compressed_bytes=len(kernel.image),
+        compression=kernel.compression,
+        transport=kernel.transport,
+        port=_big_endian(kernel.port),
+        api_version=kernel.api_version,
+        image_hash=addrot(kernel.image, tick),
+        build_id=kernel.build_id,
+        build_time=kernel.build_time,
+        vcpus=kernel.vcpus,
+        cmdline_offset=_BOUND_OFFSET if binding else _PLAIN_OFFSET,
+        cmdline_bytes=len(cmdline),
     )
     rest = (binding, cmdline, kernel.image) if binding else (kernel.image, cmdline)
     return b"".join((head, *rest))
@@ -244,16 +248,17 @@ def decode_kernel(payload: Buffer, tick: Callable[[], None] = _no_tick) -> Kerne
 
 
 def _binding_bytes(binding: KernelBinding) -> bytes:
+    _check_types(binding)
     _check_length("a manifest root hash", binding.manifest_root_hash, 32)
     _check_length("a policy hash", binding.policy_hash, 32)
     return _pack(
         _BINDING,
         "kernel binding",
-        binding.manifest_root_hash,
-        binding.policy_hash,
-        binding.version,
-        binding.min_runtime,
-        binding.allowed_segments,
+        manifest_root_hash=binding.manifest_root_hash,
+        policy_hash=binding.policy_hash,
+        version=binding.version,
+        min_runtime=binding.min_runtime,
+        allowed_segments=binding.allowed_segments,
     )
 
 
@@ -263,21 +268,22 @@ def _decode_binding(data: bytes) -> KernelBinding:
 
 def encode_ebpf(ebpf: Ebpf, tick: Callable[[], None] = _no_tick) -> bytes:
     """The payload; hashing calls ``tick`` now and then."""
+    _check_types(ebpf)
     _check_size("an eBPF program with its BTF", len(ebpf.program) + len(ebpf.btf), EBPF_BYTES_MAX)
     head = _pack(
         _EBPF,
         "eBPF",
-        _EBPF_MAGIC,
-        _VERSION,
-        ebpf.program_type,
-        ebpf.attach_type,
-        ebpf.flags,
-        len(ebpf.program) // 8 & 0xFFFF,
-        ebpf.max_dimension,
-        len(ebpf.program),
-        ebpf.maps,
-        len(ebpf.btf),
-        addrot(ebpf.program, tick),
+        magic=_EBPF_MAGIC,
+        version=_VERSION,
+        program_type=ebpf.program_type,
+        attach_type=ebpf.attach_type,
+        flags=ebpf.flags,
+        instructions=len(ebpf.program) // 8 & 0xFFFF,
+        max_dimension=ebpf.max_dimension,
+        program_bytes=len(ebpf.program),
+        maps=ebpf.maps,
+        btf_bytes=len(ebpf.btf),
+        program_hash=addrot(ebpf.program, tick),
     )
     return b"".join((head, ebpf.program, ebpf.btf))
 
@@ -295,24 +301,25 @@ def decode_ebpf(payload: Buffer, tick: Callable[[], None] = _no_tick) -> Ebpf:
 
 def encode_wasm(wasm: Wasm, tick: Callable[[], None] = _no_tick) -> bytes:
     """The payload; hashing calls ``tick`` now and then."""
+    _check_types(wasm)
     _check_size("a WebAssembly module", len(wasm.bytecode), WASM_BYTES_MAX)
     head = _pack(
         _WASM,
         "WebAssembly",
-        _WASM_MAGIC,
-        _VERSION,
-        wasm.role,
-        wasm.target,
-        wasm.features,
-        wasm.exports,
-        len(wasm.bytecode),
-        wasm.compression,
-        wasm.min_pages,
-        wasm.max_pages,
-        wasm.tables,
-        addrot(wasm.bytecode, tick),
-        wasm.priority,
-        wasm.interpreter_type,
+        magic=_WASM_MAGIC,
+        version=_VERSION,
+        role=wasm.role,
+        target=wasm.target,
+        features=wasm.features,
+        exports=wasm.exports,
+        bytecode_bytes=len(wasm.bytecode),
+        compression=wasm.compression,
+        min_pages=wasm.min_pages,
+        max_pages=wasm.max_pages,
+        tables=wasm.tables,
+        bytecode_hash=addrot(wasm.bytecode, tick),
+        priority=wasm.priority,
+        interpreter_type=wasm.interpreter_type,
     )
     return head + wasm.bytecode
 
@@ -342,6 +349,7 @@ def decode_wasm(payload: Buffer, tick: Callable[[], None] = _no_tick) -> Wasm:
 
 def encode_dashboard(dashboard: Dashboard, tick: Callable[[], None] = _no_tick) -> bytes:
     """The payload; hashing calls ``tick`` now and then."""
+    _check_types(dashboard)
     _check_size("a dashboard's bundle", len(dashboard.bundle), DASHBOARD_BYTES_MAX)
     if dashboard.entry_path_bytes > len(dashboard.bundle):
         raise InvalidArgument(
@@ -351,15 +359,15 @@ def encode_dashboard(dashboard: Dashboard, tick: Callable[[], None] = _no_tick) 
     head = _pack(
         _DASHBOARD,
         "dashboard",
-        _DASHBOARD_MAGIC,
-        _VERSION,
-        dashboard.framework,
-        dashboard.compression,
-        len(dashboard.bundle),
-        dashboard.files,
-        dashboard.entry_path_bytes,
-        dashboard.build_time,
-        addrot(dashboard.bundle, tick),
+        magic=_DASHBOARD_MAGIC,
+        version=_VERSION,
+        framework=dashboard.framework,
+        compression=dashboard.compression,
+        bundle_bytes=len(dashboard.bundle),
+        files=dashboard.files,
+        entry_path_bytes=dashboard.entry_path_bytes,
+        build_time=dashboard.build_time,
+        bundle_hash=addrot(dashboard.bundle, tick),
     )
     return head + dashboard.bundle
 
@@ -390,11 +398,51 @@ def _big_endian(port: int) -> bytes:
     return port.to_bytes(2, "big")
 
 
-def _pack(layout: struct.Struct, what: str, *fields: int | bytes) -> bytes:
+def _check_types(image: "Kernel | KernelBinding | Ebpf | Wasm | Dashboard") -> None:
+    """Raise ``InvalidArgument`` naming the first field that is not of its type."""
+    for each in fields(image):
+        value, expected = getattr(image, each.name), each.type
+        if expected is int:
+            fits = _is_int(value)
+        elif expected is bytes:
+            fits = isinstance(value, bytes | bytearray | memoryview)
+        else:
+            fits = isinstance(value, expected)  # type: ignore[arg-type]  # a class or a union
+        if not fits:
+            wanted = getattr(expected, "__name__", str(expected))
+            raise InvalidArgument(
+                f"{type(image).__name__}.{each.name} is {wanted}, not {type(value).__name__}: "
+                f"{value!r:.80}"
+            )
+
+
+def _is_int(value: object) -> bool:
     try:
-        return layout.pack(*fields)
-    except struct.error as error:
-        raise InvalidArgument(f"a number does not fit its field of the {what}: {error}") from None
+        operator.index(value)  # type: ignore[arg-type]  # raises TypeError
+    except TypeError:
+        return False
+    return True
+
+
+def _text_bytes(what: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{what} is not text: {error}") from None
+
+
+def _pack(layout: struct.Struct, what: str, **values: int | bytes) -> bytes:
+    try:
+        return layout.pack(*values.values())
+    except struct.error:
+        pass
+    codes = [code for code in _FIELD_CODE.findall(layout.format) if not code.endswith("x")]
+    for code, (name, value) in zip(codes, values.items(), strict=True):
+        if not code.endswith("s"):
+            most = (1 << 8 * struct.calcsize("<" + code)) - 1
+            if not 0 <= operator.index(value) <= most:  # type: ignore[arg-type]  # an int
+                raise LimitExceeded(f"{name} {value!r} of the {what} is not from 0 to {most}")
+    raise AssertionError(f"every field of the {what} fits")
 
 
 def _unpack(layout: struct.Struct, what: str, magic: bytes, payload: Buffer) -> tuple[Any, ...]:
@@ -403,13 +451,13 @@ def _unpack(layout: struct.Struct, what: str, magic: bytes, payload: Buffer) -> 
         raise InvalidFormat(
             f"a {what} segment of {len(payload)} bytes, shorter than its header of {layout.size}"
         )
-    fields = layout.unpack_from(payload)
-    found, version = fields[:2]
+    values = layout.unpack_from(payload)
+    found, version = values[:2]
     if found != magic:
         raise InvalidFormat(f"bad {what} magic {found.hex(' ')}, expected {magic.hex(' ')}")
     if version != _VERSION:
         raise InvalidFormat(f"unsupported {what} version {version}")
-    return fields[2:]
+    return values[2:]
 
 
 def _part(payload: Buffer, start: int, length: int, what: str) -> bytes:

@@ -208,6 +208,7 @@ def test_export_and_import_go_round(cli: Cli, tmp_path: Path) -> None:
     exported = cli("export", tmp_path / "one", "config", tmp_path / "artifact", "--json")
     assert (exported.code, exported.json["entries"]) == (0, 2)
     assert exported.json["directory"] == str(tmp_path / "artifact")
+    (tmp_path / "two").mkdir()
     imported = cli("import", tmp_path / "two", "copy", tmp_path / "artifact", "--json")
     assert (imported.code, imported.json["entries"]) == (0, 2)
     assert imported.json["cursor"] == "0000000000000009"
@@ -238,9 +239,12 @@ def test_compact_makes_a_log_smaller(cli: Cli, tmp_path: Path) -> None:
         (["stat", "absent"], "StoreNotFound"),
         (["export", "absent", "config", "out"], "StoreNotFound"),
         (["export", "data", "absent", "out"], "StoreNotFound"),
-        (["export", "data", "config", "data"], "ArtifactInvalid"),
+        (["export", "data", "config", "data"], "StoreExists"),
         (["import", "data", "copy", "absent"], "ArtifactInvalid"),
         (["import", "data", "co/py", "absent"], "InvalidName"),
+        (["import", "absent", "copy", "artifact"], "StoreNotFound"),
+        (["export", "data", "co/py", "out"], "InvalidName"),
+        (["compact", "data", "co/py"], "InvalidName"),
         (["compact", "data", "absent"], "StoreNotFound"),
         (["compact", "data", "bad"], "StoreCorrupt"),
         (["demo", "absent"], "InvalidArgument"),
@@ -326,3 +330,39 @@ def test_control_c_ends_quietly(tmp_path: Path, scratch: Path) -> None:
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (EXIT_INTERRUPTED, b"")
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compact", "data", "absent"], "there is no store 'absent' in "),
+        (["export", "data", "absent", "out"], "there is no store 'absent' in "),
+        (["compact", "data", "models"], "store 'models' is a registry: each write makes its file"),
+        (["query", "data", "--vector", "q.npy"], "data' is a directory, not a vector store's file"),
+        (["import", "absent", "copy", "data"], "absent' is not a directory"),
+        (
+            ["import", "data", "w", "absent.parquet"],
+            "absent.parquet': No such file or directory (E",
+        ),
+        (["verify", "data/w.warm/MANIFEST"], "MANIFEST' is a file of a warm store"),
+        (["inspect", "data/w.warm/LOG"], "LOG' is a file of a warm store"),
+        (["verify", "data/w.warm/0000000001.arrow"], "looked at as a whole: that is "),
+        (["verify", "data/w.warm/0000000001.zone"], "data/w.warm'"),
+    ],
+)
+def test_an_error_says_what_to_do_instead(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    """An error is about what was asked for, and nothing was made on the way to it."""
+    with holdfast.open(tmp_path / "data") as engine:
+        engine.registry("models")
+        warm = engine.warm("w", dimension=1)
+        warm.write(1, 0, [1], [[1.0]])
+        warm.flush()
+    (tmp_path / "q.npy").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    result = cli(*arguments)
+    assert result.code == EXIT_ERROR
+    assert said in result.err
+    assert {path.name for path in tmp_path.iterdir()} == before

@@ -296,6 +296,7 @@ def test_a_plain_file_is_imported(cli: Cli, tmp_path: Path) -> None:
     )
     parquet.write_table(table, tmp_path / "p.parquet")
     source = tmp_path / "p.parquet"
+    (tmp_path / "d").mkdir()
     assert "--dimension" in cli("import", tmp_path / "d", "s", source).err
     arguments = ("import", tmp_path / "d", "s", source, "--dimension", "1")
     assert "space" in cli(*arguments).err

@@ -34,11 +34,15 @@ EXPECTED = {
     "fold.get_many(['k'])": "list[KvEntry | None]",
     "fold.range('k', limit=1)": "list[KvEntry]",
     "fold.scan('k')": "Iterator[KvEntry]",
+    "fold.count()": "int",
+    "len(fold)": "int",
     "fold.cursor()": "Cursor",
     "fold.cursor().u64": "int | None",
     "fold.stale_keys({'k'})": "list[str]",
     "fold.compact(progress=print)": "Compacted",
     "fold.export('d')": "Exported",
+    "fold.export(Path('d'))": "Exported",
+    "[holdfast.Put('k', b'v'), holdfast.Delete('k')]": "list[Update]",
     "fold.status()": "Status",
     "fold.status().durability": "Literal['always', 'interval', 'never']",
     "holdfast.Cursor.from_u64(1)": "Cursor",
@@ -102,6 +106,13 @@ EXPECTED = {
     "warm.write(1, 0, [1], [[0.5]], [{'a': 'b'}], non_finite='accept')": "WarmWritten",
     "warm.write_batch(0, [holdfast.TemporalPoint(1, 2, np.zeros(8, np.float32))])": "WarmWritten",
     "warm.put(0, holdfast.TemporalPoint(1, 2, np.zeros(8, np.float32)))": "WarmWritten",
+    "holdfast.TemporalPoint(1, moment, [1.0, 2.0]).vector": (
+        "ndarray[tuple[Any, ...], dtype[floating[_32Bit]]]"
+    ),
+    "holdfast.TemporalPoint(1, 2, np.zeros(8)).timestamp": "int",
+    "warm.range(1, 0, moment, np.datetime64('2024-01-01'))": "Any",
+    "warm.latest(1, 0, at=moment)": "TemporalPoint | None",
+    "warm.retain(np.int64(7))": "int",
     "warm.delete(1, 0, [1])": "int",
     "warm.delete_range(1, 0, 1, 2)": "int",
     "warm.retain(7)": "int",
@@ -131,6 +142,8 @@ EXPECTED = {
     "registry.nearest(fp, 3)[0].distance": "float",
     "registry.lookup_startup_mode(fp)": "WarmLoad | WarmStart | ColdStart",
     "registry.list_all()[0].m": "tuple[ndarray[tuple[Any, ...], dtype[floating[_32Bit]]], ...]",
+    "registry.count()": "int",
+    "len(registry)": "int",
     "registry.delete(fp)": "bool",
     "registry.status().artifacts": "int",
     "holdfast.SchemaFingerprint.from_schema([('a', 'Name')])": "SchemaFingerprint",
@@ -183,11 +196,14 @@ EXPECTED = {
     "await avectors.extract_kernel()": "Kernel | None",
     "await aengine.registry('a')": "AsyncRegistry",
     "await aregistry.lookup_startup_mode(fp)": "WarmLoad | WarmStart | ColdStart",
+    "await afold.count()": "int",
+    "await aregistry.count()": "int",
     "await aregistry.delete(fp)": "bool",
 }
 # These return nothing, which a checker holds against whoever uses the result.
 STATEMENTS = """
     fold.apply([holdfast.Put('k', b'v'), holdfast.Delete('k')], holdfast.Cursor.none())
+    fold.apply(updates, holdfast.Cursor.none())
     fold.apply((u for u in [holdfast.Purge('k')]), holdfast.Cursor.none(), stale='refuse')
     fold.apply({holdfast.Put('k', b'v'): 1}, holdfast.Cursor.none(), timeout=1)
     engine.restart('a', timeout=1.5)
@@ -234,6 +250,10 @@ MISTAKES = {
     "engine.warm('w', compression='gzip')": "arg-type",
     "warm.write('1', 0, [1], [[0.5]])": "arg-type",
     "warm.put(0, (1, 2, [0.5]))": "arg-type",
+    "warm.put(0, holdfast.TemporalPoint(1, 2, [0.5]), non_finite='maybe')": "arg-type",
+    "warm.write(1, 0, [1], [[0.5]], non_finite='maybe')": "arg-type",
+    "warm.write_batch(0, {}, non_finite='maybe')": "arg-type",
+    "warm.range(1, 0, '2024-01-01')": "arg-type",
     "warm.get(1, 0, 7.5)": "arg-type",
     "warm.get(1, 0, 7).vector": "union-attr",
     "warm.nearest([0.5], metric='l1')": "arg-type",
@@ -276,7 +296,8 @@ def source() -> str:
     """The program: one call a line, so that each is found by its line."""
     return "\n".join(
         [
-            "import asyncio, holdfast",
+            "import asyncio, datetime, holdfast",
+            "from pathlib import Path",
             "import numpy as np",
             "import pyarrow.compute as pc  # type: ignore[import-untyped]",
             "async def main(engine: holdfast.Engine, fold: holdfast.Fold,",
@@ -286,7 +307,8 @@ def source() -> str:
             "               warm: holdfast.Warm, awarm: holdfast.AsyncWarm,",
             "               registry: holdfast.Registry, aregistry: holdfast.AsyncRegistry,",
             "               fp: holdfast.SchemaFingerprint,",
-            "               model: holdfast.ModelArtifact) -> None:",
+            "               model: holdfast.ModelArtifact, moment: datetime.datetime) -> None:",
+            "    updates = [holdfast.Put('k', b'v'), holdfast.Delete('k'), holdfast.Purge('k')]",
             *(f"    reveal_type({call})" for call in EXPECTED),
             *STATEMENTS.strip("\n").splitlines(),
             *(f"    {call}" for call in MISTAKES),
@@ -346,6 +368,24 @@ def test_both_faces_have_the_same_operations(blocking: type, awaited: type) -> N
     theirs = _operations(awaited)
     theirs.pop("connect", None)  # which an engine's constructor does otherwise
     assert theirs == _operations(blocking)
+
+
+FACES = [
+    getattr(holdfast, prefix + name)
+    for prefix in ("", "Async")
+    for name in ("Engine", "Fold", "Vectors", "Index", "Warm", "Registry")
+]
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_what_help_shows(face: type) -> None:
+    """Each method is shown with what it returns, and not with the call that it is made of."""
+    for name in dir(face):
+        method = getattr(face, name)
+        if not name.startswith("_") and callable(method):
+            assert "Call[" not in str(inspect.signature(method)), name
+            assert "Call[" not in str(inspect.get_annotations(method)["return"]), name
+    assert "KvEntry | None" in str(inspect.signature(holdfast.Fold.get))
 
 
 def _operations(face: type) -> dict[str, list[tuple[str, object, str]]]:

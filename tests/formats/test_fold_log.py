@@ -28,11 +28,11 @@ from holdfast.formats.fold_log import (
     unpack_span,
 )
 from holdfast.formats.limits import KEY_BYTES_MAX, MIB, TOKEN_BYTES_MAX, VALUE_BYTES_MAX
-from holdfast.formats.values import Delete, KvEntry, Purge, Put, Update, Version
+from holdfast.formats.values import AnyUpdate, Delete, KvEntry, Purge, Put, Version
 
 TOKENS = st.binary(max_size=TOKEN_BYTES_MAX)
 KEYS = st.text(max_size=12)
-UPDATES: st.SearchStrategy[list[Update]] = st.lists(
+UPDATES: st.SearchStrategy[list[AnyUpdate]] = st.lists(
     st.one_of(
         st.builds(Put, KEYS, st.binary(max_size=60), TOKENS.map(Version)),
         st.builds(Delete, KEYS, TOKENS.map(Version)),
@@ -125,7 +125,7 @@ class TestBatches:
 
     @given(UPDATES, TOKENS, st.integers(HEADER_BYTES, 1000))
     def test_scan_reads_what_was_encoded(
-        self, updates: list[Update], token: bytes, start: int
+        self, updates: list[AnyUpdate], token: bytes, start: int
     ) -> None:
         """A scan finds every key's last record and the cursor, and ends clean."""
         records, items = fold_log.encode_updates(updates, start)
@@ -148,7 +148,7 @@ class TestBatches:
             (Put("k", bytes(VALUE_BYTES_MAX + 1)), "updates[1].value"),
         ],
     )
-    def test_what_could_not_be_read_back_is_refused(self, update: Update, named: str) -> None:
+    def test_what_could_not_be_read_back_is_refused(self, update: AnyUpdate, named: str) -> None:
         """The error names the update that is over a limit."""
         with pytest.raises(LimitExceeded) as caught:
             fold_log.encode_updates([Put("fine", b""), update], 6)
@@ -237,7 +237,7 @@ def test_any_bytes(content: bytes) -> None:
 
 @given(UPDATES, st.binary(min_size=1, max_size=40), st.data())
 def test_any_bytes_written_over_a_log(
-    updates: list[Update], junk: bytes, data: st.DataObject
+    updates: list[AnyUpdate], junk: bytes, data: st.DataObject
 ) -> None:
     """Whatever is written over a log, what is read of it is a beginning of what was written."""
     records = [b"".join(fold_log.encode_updates([update], 0)[0]) for update in updates]

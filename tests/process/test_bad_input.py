@@ -159,8 +159,9 @@ class TestWrongTypes:
     def test_limits_of_a_range(self, engine: holdfast.Engine) -> None:
         """Only a number of entries."""
         fold = engine.fold("a")
-        for limit in [*not_a(int, type(None)), -1, 1 << 70]:
+        for limit in [*not_a(int, type(None)), -1]:
             refused(lambda x=limit: fold.range("", limit=anything(x)))  # type: ignore[misc] # a lambda's default
+        refused(lambda: fold.range("", limit=1 << 70), holdfast.LimitExceeded)
         assert fold.range("", limit=0) == []
 
     def test_times(self, engine: holdfast.Engine, tmp_path: Path) -> None:
@@ -503,3 +504,47 @@ def test_a_closed_engine_refuses_before_it_looks(tmp_path: Path) -> None:
         with pytest.raises((holdfast.EngineClosed, holdfast.InvalidArgument)):
             call()
     wait_until_none(tmp_path, GONE_S)
+
+
+def test_one_file_under_two_names(tmp_path: Path) -> None:
+    """The second name is refused at once, and the error says which store has the file."""
+    with holdfast.open(tmp_path) as engine:
+        fold = engine.fold("a")
+        with pytest.raises(holdfast.StoreLocked, match="in this engine as store 'a'") as caught:
+            engine.fold("b", path=fold.path)
+        assert (caught.value.store, caught.value.pid) == ("a", worker_pid(engine, "a"))
+        put(fold, "k")
+
+
+def test_a_destination_that_is_taken(tmp_path: Path) -> None:
+    """Export and import refuse it by the same error, whatever the kind and whether it is open."""
+    with holdfast.open(tmp_path / "data") as engine:
+        fold, warm = engine.fold("a"), engine.warm("w", dimension=1)
+        put(fold, "k")
+        fold.export(tmp_path / "artifact")
+        for export in (fold.export, warm.export):
+            with pytest.raises(holdfast.StoreExists):
+                export(tmp_path / "artifact")
+        with pytest.raises(holdfast.StoreExists):
+            engine.import_fold("a", tmp_path / "artifact")
+        put(engine.fold("b"), "other")
+    with holdfast.open(tmp_path / "data") as engine:
+        with pytest.raises(holdfast.StoreExists):
+            engine.import_fold("b", tmp_path / "artifact")
+        assert value_of(engine.fold("b"), "other") == b"value"
+
+
+def test_an_interpreter_that_may_not_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a supervisor there is no engine: that is the error, and not one of the directory."""
+    program = tmp_path / "python"
+    program.write_text("no program")
+    for path in (program, tmp_path / "absent"):
+        monkeypatch.setattr(sys, "executable", str(path))
+        with pytest.raises(holdfast.EngineUnavailable, match=f"with '{path}'") as caught:
+            holdfast.open(tmp_path / "data")
+        assert type(caught.value) is holdfast.EngineUnavailable
+    monkeypatch.undo()
+    with holdfast.open(tmp_path / "data") as engine:
+        put(engine.fold("a"), "k")

@@ -274,7 +274,7 @@ BAD: Calls = {
     "hash text": (lambda r: r.delete("00" * 32), holdfast.InvalidArgument, "32 bytes"),  # type: ignore[arg-type]
     "fingerprint": (lambda r: r.get_nearest(b"x" * 32), holdfast.InvalidArgument, "fingerprint is"),  # type: ignore[arg-type]
     "k": (lambda r: r.nearest(GOOD.fingerprint, 0), holdfast.InvalidArgument, "k=0"),
-    "k bool": (lambda r: r.nearest(GOOD.fingerprint, True), holdfast.InvalidArgument, "k=True"),
+    "k bool": (lambda r: r.nearest(GOOD.fingerprint, True), holdfast.InvalidArgument, "k is an"),
     "strict": (
         lambda r: r.lookup_startup_mode(GOOD.fingerprint, strict=1),  # type: ignore[arg-type]
         holdfast.InvalidArgument,

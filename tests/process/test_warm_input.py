@@ -191,7 +191,7 @@ BAD: list[Case] = [
     (lambda s: s.write(1, 0, [1], NAN), INVALID, "row 0: a value is not finite"),
     (lambda s: s.write(1, 0, [1], np.full((1, 3), -np.inf)), INVALID, "not finite"),
     (lambda s: s.write(1, 0, [1], np.full((1, 3), 1e300)), INVALID, "not finite"),
-    (lambda s: s.write(1, 0, [1], NAN, non_finite="maybe"), INVALID, "'maybe'"),
+    (lambda s: s.write(1, 0, [1], NAN, non_finite="maybe"), INVALID, "'maybe'"),  # type: ignore[arg-type]
     (lambda s: s.write(1, 0, range(99), np.repeat(NAN, 99, 0)), INVALID, "row 0"),
     (lambda s: s.write(1, 0, [1], [["a", "b", "c"]]), INVALID, "vector"),
     (lambda s: s.write(1, 0, [1], zeros(), [{"a": 1}]), INVALID, r"'a' is 1 \(int\)"),

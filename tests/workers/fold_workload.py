@@ -6,7 +6,7 @@ from collections.abc import Callable
 from holdfast.bench.faults import Choice, Crash, MemoryDisk, Nothing
 from holdfast.formats.errors import HoldfastError
 from holdfast.formats.fold_log import Ending
-from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
+from holdfast.formats.values import AnyUpdate, Cursor, Delete, Purge, Put, Version
 from holdfast.workers import fold_messages, messages
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import Disk
@@ -21,7 +21,7 @@ INTERLOPER = Caller(8, 1)
 Step = Callable[[Disk, FoldActor, History], FoldActor]
 
 
-def apply(*updates: Update, cursor: int) -> FoldApply:
+def apply(*updates: AnyUpdate, cursor: int) -> FoldApply:
     """A batch."""
     return FoldApply(list(updates), Cursor.from_u64(cursor))
 

@@ -18,6 +18,7 @@ from holdfast.formats.errors import (
     ArtifactInvalid,
     InvalidFormat,
     StoreCorrupt,
+    StoreExists,
     StoreFull,
     StoreIOError,
     StoreReadOnly,
@@ -142,10 +143,10 @@ def test_a_taken_destination_is_left_alone(take: Callable[[Path], None], tmp_pat
     destination.parent.mkdir()
     take(destination)
     before = tree(destination.parent)
-    with pytest.raises(ArtifactInvalid, match=r"exists|is not empty") as caught:
+    with pytest.raises(StoreExists, match=r"exists|is not empty") as caught:
         export(destination)
     assert caught.value.path == str(destination)
-    with pytest.raises(ArtifactInvalid, match=r"exists|is not empty"):
+    with pytest.raises(StoreExists, match=r"exists|is not empty"):
         bring_in(GOLDEN / "good", destination)
     assert tree(destination.parent) == before
 
@@ -171,7 +172,7 @@ def test_a_destination_that_appears_meanwhile_is_left_alone(
                     lambda: None if destination.exists() else take(destination),
                 )  # fmt: skip
 
-        with pytest.raises(ArtifactInvalid, match=r"exists|is not empty"):
+        with pytest.raises(StoreExists, match=r"exists|is not empty"):
             work()
         left = tree(destination.parent)
         assert b"mine" in left.values()

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 
 from holdfast.bench.faults import Choice, Everything, MemoryDisk, Nothing, Sampled, Zeros
 from holdfast.formats.errors import StaleUpdate
-from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
+from holdfast.formats.values import AnyUpdate, Cursor, Delete, Purge, Put, Version
 from holdfast.workers import fold, fold_messages, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.fold_messages import FoldApply
@@ -30,7 +30,7 @@ VERSIONS = st.one_of(
     st.integers(0, 9).map(Version.from_u64),
     st.binary(max_size=10).map(Version),
 )
-UPDATES: st.SearchStrategy[list[Update]] = st.lists(
+UPDATES: st.SearchStrategy[list[AnyUpdate]] = st.lists(
     st.one_of(
         st.builds(Put, KEYS, VALUES, VERSIONS),
         st.builds(Delete, KEYS, VERSIONS),
@@ -74,7 +74,7 @@ class FoldMachine(RuleBasedStateMachine):
     # --- writing ---------------------------------------------------------------------------
 
     @rule(updates=UPDATES, cursor=CURSORS)
-    def send(self, updates: list[Update], cursor: Cursor) -> None:
+    def send(self, updates: list[AnyUpdate], cursor: Cursor) -> None:
         """Hand over a batch that is not committed yet."""
         self.history.send(self.actor, FoldApply(updates, cursor))
 

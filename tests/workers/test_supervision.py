@@ -14,6 +14,7 @@ from holdfast.formats.errors import (
     StoreCorrupt,
     StoreExists,
     StoreFailed,
+    StoreLocked,
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
@@ -40,6 +41,7 @@ from holdfast.workers.supervision import (
     StopWorker,
     Supervision,
 )
+from holdfast.workers.vector_messages import VectorOptions
 
 FIRST = 1000
 
@@ -53,6 +55,33 @@ def spec(
 ) -> StoreSpec:
     """A store's description."""
     return StoreSpec(name, "fold", path or f"/d/{name}.snap", durability, None, import_from)
+
+
+def test_one_file_has_one_name() -> None:
+    """A file that a store has is refused under another name, naming that store, until it is not."""
+    table = Table()
+    spawn = table.started(table.ask(1, "a"))
+    again = OpenStore(spec("b", path=spawn.spec.path))
+    (refusal,) = table.table.open_asked(Asker(2, 1), again, table.now)
+    assert isinstance(refusal, Fail)
+    assert isinstance(refusal.error, StoreLocked)
+    assert "is open in this engine as store 'a'" in str(refusal.error)
+    assert (refusal.error.store, refusal.error.pid) == ("a", 1)
+    table.table.worker_ready("a")
+    table.table.stop_all()
+    (spawned,) = table.table.open_asked(Asker(2, 2), again, table.now)
+    assert isinstance(spawned, Spawn)
+
+
+def test_a_reader_has_a_file_beside_its_store() -> None:
+    """A vector store that is read only takes no lock, so its file may have two names."""
+    for first in (True, False):
+        table = Table()
+        for name, read_only in (("a", first), ("b", not first)):
+            options = VectorOptions(read_only=read_only)
+            store = StoreSpec(name, "vectors", "/d/v.rvf", options=options)
+            effects = table.table.open_asked(Asker(1, 1), OpenStore(store), table.now)
+            assert table.started(effects).spec.name == name
 
 
 class Table:

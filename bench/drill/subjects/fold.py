@@ -18,7 +18,7 @@ from holdfast.bench.drill.subjects.base import (
     reopen,
     tick,
 )
-from holdfast.formats.values import Cursor, Delete, Purge, Put, Update, Version
+from holdfast.formats.values import AnyUpdate, Cursor, Delete, Purge, Put, Version
 from holdfast.workers import fold_messages as fm
 from holdfast.workers.actor import Actor
 from holdfast.workers.disk import Disk
@@ -30,7 +30,7 @@ from holdfast.workers.standing import Standing
 _CURSOR = "cursor"
 
 
-def _apply(state: State, updates: Sequence[Update], cursor: int) -> Write:
+def _apply(state: State, updates: Sequence[AnyUpdate], cursor: int) -> Write:
     """A batch; a power loss may leave its first updates under the old cursor."""
     request = fm.FoldApply(list(updates), Cursor.from_u64(cursor))
     rows = dict(state)
@@ -55,7 +55,7 @@ def _put_large(number: int, state: State) -> Turn:
 
 
 def _batch(number: int, state: State) -> Turn:
-    updates: list[Update] = [
+    updates: list[AnyUpdate] = [
         Put("a", b"of a batch %d" % number),
         Delete("b"),
         Put("c", b"%d" % number * 500),

@@ -265,7 +265,7 @@ def test_the_limits_are_the_originals() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (Kernel(b"", arch=256, kernel_type=0), "does not fit its field of the kernel"),
+        (Kernel(b"", arch=256, kernel_type=0), "arch 256 of the kernel is not from 0 to 255"),
         (Kernel(b"", arch=0, kernel_type=0, port=65536), "port 65536"),
         (Kernel(b"", arch=0, kernel_type=0, port=-1), "port -1"),
         (Kernel(b"", arch=0, kernel_type=0, build_id=b"short"), "build id is 5 bytes, expected 16"),
@@ -275,12 +275,12 @@ def test_the_limits_are_the_originals() -> None:
         ),
         (
             Kernel(b"", arch=0, kernel_type=0, binding=KernelBinding(version=1 << 16)),
-            "does not fit its field of the kernel binding",
+            "version 65536 of the kernel binding is not from 0 to 65535",
         ),
-        (Ebpf(b"", 0, 0, max_dimension=1 << 16), "does not fit its field of the eBPF"),
-        (Wasm(b"", 0, 0, 0, 0, tables=-1), "does not fit its field of the WebAssembly"),
+        (Ebpf(b"", 0, 0, max_dimension=1 << 16), "max_dimension 65536 of the eBPF is not from"),
+        (Wasm(b"", 0, 0, 0, 0, tables=-1), "tables -1 of the WebAssembly is not from 0 to 255"),
         (Dashboard(b"abc", 0, 4), "entry path of 4 bytes in a bundle of 3"),
-        (Dashboard(b"abc", 300, 3), "does not fit its field of the dashboard"),
+        (Dashboard(b"abc", 300, 3), "framework 300 of the dashboard is not from 0"),
     ],
 )
 def test_values_that_do_not_fit(image: Any, message: str) -> None:
