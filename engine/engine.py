@@ -188,7 +188,8 @@ class Engine(EngineBase):
         Snapshots are written with ``compression`` (``"none"``, ``"zstd"`` with ``level``, 1 to 22,
         or ``"lz4"``) once the log has ``checkpoint_bytes`` (by default as many as the snapshot has,
         or 16 MiB). ``stamps=False`` leaves out what ties log and snapshot together, for files equal
-        to the original's to the byte. ``salvage`` opens a damaged log with what is intact of it;
+        to the original's to the byte. ``salvage`` opens a damaged log with what is intact of it,
+        and without the requests that a class of your own refuses, or ends its process with, twice;
         ``ratio_guard=False`` accepts payloads more than 4096 times as long as they are stored.
         These apply when the store's worker starts, so not where the store is open already.
 

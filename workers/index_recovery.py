@@ -16,11 +16,14 @@ damage to what a sync had saved  the same, as far as the ledger tells, or a clea
 torn tail, or a tail of zeros    the bytes are kept beside the log, then cut
 a request logged only in part    cut as a whole: nobody was told that it happened
 a last record the index refuses  the same
+others that it refuses           ``StoreCorrupt``; nothing is touched, unless salvage is asked for
+others that end the process      they do each time; nothing is touched, unless salvage is asked for
 the last owner's sync failed     what can be read is written to a new log before it is trusted
 leftovers of writing             removed, also those of the original's programs
 ===============================  ===============================================================
 """
 
+import itertools
 import os
 import re
 import secrets
@@ -64,6 +67,8 @@ from holdfast.workers.index_log import (
     request_at,
 )
 from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.index_salvage import SUFFIX as TRIAL_SUFFIX
+from holdfast.workers.index_salvage import Taken, forget_trial, take
 from holdfast.workers.index_snapshot import (
     Loaded,
     Moment,
@@ -299,16 +304,25 @@ class _Recovery:
         )
         synced = synced_bytes(disk, self._path, ledger, wal, inode)
         verdict = despite_sync(verdict, synced)
-        if self._options.salvage and verdict.ending in (Ending.CORRUPT, Ending.INVALID):
-            file, reading = self._salvage(loaded, file, view, reading, verdict)
+        damaged = verdict.ending in (Ending.CORRUPT, Ending.INVALID)
+        if not (damaged and self._options.salvage):
+            refuse_damage(wal, verdict)
+        end = verdict.offset if damaged else ledger.cut(view, inode, reading.end)
+        taken = None
+        if self._options.salvage:
+            taken = self._take(loaded, file, view, min(reading.skip_to, end), end, damaged=damaged)
+        if taken is not None and (damaged or taken.left_out):
+            loaded = taken.loaded
+            file, reading = self._begin_anew(taken, file, view, reading, end, verdict.reason)
             held.close()
             held = guard(disk, wal)
             view, inode, sync_failed = file.map(), file.inode(), False
             records, end, torn_bytes = reading.records, HEADER_BYTES, 0
         else:
-            refuse_damage(wal, verdict)
-            end = ledger.cut(view, inode, reading.end)
-            loaded, records, end = self._apply(loaded, view, reading, end)
+            if taken is None:
+                loaded, records, end = self._apply(loaded, view, reading, end)
+            else:
+                loaded, records = taken.loaded, taken.records
             if end < reading.end:
                 reading = read_log(view[:end], dimension, loaded.stamp, self._tick)
             if loaded.stamp is not None and (reading.sequence or 0) < loaded.stamp.sequence:
@@ -318,6 +332,7 @@ class _Recovery:
         opened = settled(
             disk, file, held, ledger, view, end, reason, sync=sync, sync_failed=sync_failed
         )
+        forget_trial(disk, wal)
         return self._recovered(opened, ledger, loaded, reading, snapshot_bytes, torn_bytes, records)
 
     def load_with(self, view: memoryview) -> StoredIndex:
@@ -333,28 +348,46 @@ class _Recovery:
         apply_log(view, min(reading.skip_to, reading.end), reading.end, loaded.index, self._tick)
         return loaded.index
 
-    def _salvage(
-        self, loaded: Loaded, file: File, view: memoryview, reading: LogReading, verdict: Verdict
-    ) -> tuple[File, LogReading]:
-        """Take what is intact of a damaged log into a new snapshot, and begin the log anew.
+    def _take(
+        self, loaded: Loaded, file: File, view: memoryview, start: int, end: int, *, damaged: bool
+    ) -> Taken:
+        """What the index takes of a log from ``start`` to ``end``, and of what is intact behind."""
+        parts = [(start, end)]
+        if damaged:
+            parts += intact_parts(view, end, loaded.index.dimension, self._tick)
+        loads = itertools.chain([loaded], iter(lambda: self._load()[0], None))
+        return take(self._disk, self._wal, file.inode(), view, parts, loads.__next__, self._tick)
 
-        What lies from the damage on is kept beside the log. Returns that, and how to go on: after
-        a crash in between, the snapshot and the old log still belong together.
+    def _begin_anew(
+        self,
+        taken: Taken,
+        file: File,
+        view: memoryview,
+        reading: LogReading,
+        end: int,
+        reason: str,
+    ) -> tuple[File, LogReading]:
+        """Put what was taken of a log into a new snapshot, and begin the log anew.
+
+        What was not taken, and all from ``end`` on, is kept beside the log. Returns that, and how
+        to go on: after a crash in between, the snapshot and the old log still belong together.
         """
-        index, offset = loaded.index, verdict.offset
-        records = apply_log(view, min(reading.skip_to, offset), offset, index, self._tick)
+        index, old, disk, wal = taken.loaded.index, taken.loaded.stamp, self._disk, self._wal
         store = secrets.randbits(64) if reading.store is None else reading.store
-        stamp = Stamp(store, reading.sequence or 0)
-        for start, stop in intact_parts(view, offset, index.dimension, self._tick):
-            records += apply_log(view, start, stop, index, self._tick)
+        stamp = Stamp(store, max(reading.sequence or 0, 0 if old is None else old.sequence))
+        for start, stop in intact_parts(view, end, index.dimension, self._tick):
             stamp = newest_stamp(view, start, stop, index.dimension, stamp)
-        keep_cut_bytes(self._disk, self._wal, view[offset:], offset, verdict.reason)
-        write_now(self._disk, self._path, index, self._options, stamp)
-        self._snapshot_inode = self._disk.inode_at(self._path) or 0
-        replace(self._disk, self._wal, [HEADER])
+        if end < len(view):
+            keep_cut_bytes(disk, wal, view[end:], end, reason)
+        for start, stop in taken.left_out:
+            if stop <= end:  # the others are kept already
+                keep_cut_bytes(disk, wal, view[start:stop], start, taken.reason)
+        write_now(disk, self._path, index, self._options, stamp)
+        self._snapshot_inode = disk.inode_at(self._path) or 0
+        replace(disk, wal, [HEADER])
         file.close()
-        going_on = LogReading(store=store, records=records, sequence=stamp.sequence)
-        return self._disk.open(self._wal, write=True), going_on
+        going_on = LogReading(store=store, records=taken.records, sequence=stamp.sequence)
+        return disk.open(wal, write=True), going_on
 
     def _recovered(
         self,
@@ -431,7 +464,7 @@ def drop_files(disk: Disk, path: str) -> None:
     wal = path + WAL_SUFFIX
     for leftover in (path + TEMPORARY_SUFFIX, wal + TEMPORARY_SUFFIX):
         remove_if_there(disk, leftover)
-    for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX, CLOSED_SUFFIX):
+    for suffix in (LEDGER_SUFFIX, UNSYNCED_SUFFIX, CLOSED_SUFFIX, TRIAL_SUFFIX):
         remove_if_there(disk, wal + suffix)
     drop_cut_bytes(disk, wal)
     disk.sync_directory(directory_of(path))  # none of these tells of a log that is gone

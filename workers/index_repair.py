@@ -22,6 +22,7 @@ from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
 from holdfast.workers.index_inspection import IndexReport, LogView, examine_index
 from holdfast.workers.index_log import apply_log, intact_parts
 from holdfast.workers.index_recovery import WAL_SUFFIX
+from holdfast.workers.index_salvage import forget_trial
 from holdfast.workers.index_snapshot import CORE_TYPES
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
 from holdfast.workers.log_file import clear_unsynced
@@ -132,4 +133,5 @@ def _forget_log(disk: Disk, wal: str) -> None:
     """Remove what is known of a log that is no longer there."""
     remove_if_there(disk, wal + LEDGER_SUFFIX)
     remove_if_there(disk, wal + CLOSED_SUFFIX)
+    forget_trial(disk, wal)
     clear_unsynced(disk, wal)

@@ -2,7 +2,8 @@
 
 This is what an engine's worker (``workers/index.py``) and an index in the caller's own process
 (``holdfast.PersistedIndex``) share. A write is checked as a whole, encoded, noted in the ledger,
-appended in one piece, then applied. Nothing is logged that the index would refuse.
+appended in one piece, then applied; by a class of somebody's own applied first, then appended.
+Nothing is logged that the index would refuse.
 """
 
 import logging
@@ -267,7 +268,11 @@ class IndexStore:
     def _write(
         self, data: bytes, caller: Caller, counts: tuple[int, int], apply: Callable[[], object]
     ) -> None:
-        """Note, log and apply, or do nothing of it."""
+        """Note, log and apply, or do nothing of it.
+
+        A class of somebody's own comes before the log: it may end the process, as native code can.
+        What is logged first would then end every successor that reads the log, too.
+        """
         if not self._lock.is_held():
             raise Fatal(f"the lock file of {self.path} was removed or replaced")
         if not self.log.is_in_place():
@@ -283,25 +288,41 @@ class IndexStore:
             except OSError as error:
                 raise self.log.error(error, "note a write to") from error
         try:
-            self.log.append(data)
+            if isinstance(self.index, ForeignIndex):
+                self._apply_foreign(apply, len(data))
+                self._log_applied(data)
+            else:
+                self.log.append(data)
         except HoldfastError:
             if noted:
                 self.ledger.void()
             raise
-        if self.group.policy == "always":
-            self.log.begin_sync(start)  # while the index takes it over
-        try:
+        if isinstance(self.index, CoreIndex):
+            if self.group.policy == "always":
+                self.log.begin_sync(start)  # while the index takes it over
             apply()
-        except (InvalidArgument, HalfDone) as error:
-            self.log.take_back(start)
-            if noted:
-                self.ledger.void()
-            if isinstance(error, HalfDone):
-                self._load_again()
-                raise InvalidArgument(str(error)) from error
-            raise
         if noted:
             self.ledger.logged(*caller, counts)
+
+    def _apply_foreign(self, apply: Callable[[], object], size: int) -> None:
+        """Have the class take a request whose records need ``size`` bytes of the log.
+
+        Whether there is room is tried before, since the class cannot be asked to undo anything.
+        """
+        self.log.try_room(size)
+        try:
+            apply()
+        except HalfDone as error:
+            self._load_again()
+            raise InvalidArgument(str(error)) from error
+
+    def _log_applied(self, data: bytes) -> None:
+        """Log what the class has taken; if that fails, it is as before."""
+        try:
+            self.log.append(data)
+        except HoldfastError:
+            self._load_again()
+            raise
 
     def _load_again(self) -> None:
         """Go on with what the files say, since the index has taken a part of a request.

@@ -65,6 +65,15 @@ class LogFile:
             raise self.error(error, "append to") from error
         self.end += sum(map(len, pieces))
 
+    def try_room(self, size: int) -> None:
+        """Raise the error that appending so many bytes would meet, for want of room, say.
+
+        Zeros are appended and taken back; what a kill leaves of them is cut as a torn tail.
+        """
+        end = self.end
+        self.append(bytes(size))
+        self.take_back(end)
+
     def take_back(self, end: int) -> None:
         """Cut what was appended last, from ``end`` on; ``Fatal`` when that cannot be done."""
         try:

@@ -26,6 +26,7 @@ from holdfast.formats.errors import (
     StoreFailed,
     WrongKind,
 )
+from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.messages import (
     DEFAULT_DURABILITY,
     DEFAULT_HUNG_AFTER_S,
@@ -208,9 +209,14 @@ class Supervision:
         conflict = _conflict(store.spec, spec)
         if conflict is not None:
             return [Fail(asker, conflict)]
-        if store.state is State.FAILED:
-            return [Fail(asker, _failed(store))]
         waiter = Waiter(asker, ask.session, spec, ask.hung_after_s)
+        if store.state is State.FAILED:
+            if not _salvages(spec) or _salvages(store.spec):
+                return [Fail(asker, _failed(store))]
+            store.spec = _with_defaults(spec)
+            store.budget.forgive()
+            store.waiters.append(waiter)
+            return [self._start(store)]
         if store.state is State.RUNNING:
             if ask.lost != store.generation:
                 return [self._grant(store, waiter)]
@@ -460,12 +466,21 @@ def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:
     return Fail(asker, error)
 
 
+def _salvages(spec: StoreSpec) -> bool:
+    """Whether a store is to be opened without what keeps it shut."""
+    return isinstance(spec.options, IndexOptions) and spec.options.salvage
+
+
 def _failed(store: Store) -> StoreFailed:
     name = store.spec.name
+    hint = ""
+    options = store.spec.options
+    if isinstance(options, IndexOptions) and ":" in (options.kind or ""):  # a class of the user's
+        hint = "; if its class ends the process, salvage=True opens it without what does that"
     causes = "; ".join(exit.cause for exit in list(store.exits)[-store.budget.deaths_max :])
     return StoreFailed(
         f"the worker of store {name!r} died {store.budget.fruitless} times in a row without "
-        f"getting anything done: {causes}. engine.restart({name!r}) tries again",
+        f"getting anything done: {causes}. engine.restart({name!r}) tries again{hint}",
         store=name,
         path=store.spec.path,
     )

@@ -18,6 +18,7 @@ from holdfast.formats.errors import (
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
+from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
     Accepted,
@@ -311,6 +312,24 @@ class TestDeaths:
             for number in range(FRUITLESS_DEATHS_MAX):
                 assert f"cause {number}" in str(effect.error)
         assert t.table.next_tick() is None
+
+    def test_a_salvage_of_a_store_that_was_given_up_is_started_once(self, t: Table) -> None:
+        """Who asks for a salvage gets a start of that kind; given up again, it is over for all."""
+
+        def asked(request: int, *, salvage: bool) -> list[Effect]:
+            options = IndexOptions(kind="m:C", salvage=salvage)
+            index = StoreSpec("a", "index", "/d/a.iqdb", options=options)
+            return t.table.open_asked(Asker(1, request), OpenStore(index, session=True), t.now)
+
+        t.started(asked(1, salvage=False))
+        (given_up,) = t.use_up()
+        assert isinstance(given_up, Fail)
+        assert "salvage=True" in str(given_up.error)
+        assert answered(asked(2, salvage=False)) == [Asker(1, 2)]
+        spawn = t.started(asked(3, salvage=True))
+        assert spawn.spec.options == IndexOptions(kind="m:C", salvage=True)
+        assert answered(t.use_up()) == [Asker(1, 3)]
+        assert answered(asked(4, salvage=True)) == [Asker(1, 4)]
 
     def test_other_stores_go_on(self, t: Table) -> None:
         """One failed store does not touch another."""
