@@ -159,12 +159,21 @@ class IndexReport:
         fields = self.fields()
         if self.log is not None:
             fields["wal"] = f"{self.log.frames} records, {self.log.verdict.ending}"
+            if self.log.frames and self.index is None and self._is_core():
+                fields["wal"] = f"{fields['wal']}; --wal counts and shows rows with these applied"
         return fields
 
     def figures(self) -> dict[str, object]:
-        """What matters beside other stores."""
-        log_bytes = 0 if self.log is None else self.log.log_bytes
-        return self.fields() | {"live_rows": self.count, "file_bytes": self.file_bytes + log_bytes}
+        """What matters beside other stores: rows are those there are with the log applied.
+
+        None where only the class of the index could tell.
+        """
+        log_bytes, rows = 0, self.count
+        if self.log is not None:
+            log_bytes = self.log.log_bytes
+            if self.log.frames:
+                rows = self.applied().count if self._is_core() else None
+        return self.fields() | {"live_rows": rows, "file_bytes": self.file_bytes + log_bytes}
 
 
 def _rows_of(index: CoreIndex) -> Iterator[IndexRowView]:

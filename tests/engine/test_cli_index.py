@@ -12,6 +12,7 @@ import holdfast
 from holdfast import PersistedIndex
 from holdfast.cli_base import EXIT_ERROR
 from tests.engine.cli_runner import Cli, snapshot
+from tests.workers.test_index_own_class import Picky
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "iqdb"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -68,7 +69,8 @@ def test_inspect_with_the_log_shows_what_opening_gives(cli: Cli) -> None:
 def test_inspect_as_text_shows_fields_and_rows(cli: Cli) -> None:
     """Without ``--json``, one field and one row a line, bytes escaped."""
     result = cli("inspect", DATA / "wal-live.iqdb", "--rows")
-    assert "17 records, clean" in result.out
+    assert "17 records, clean; --wal counts and shows rows with these applied" in result.out
+    assert "--wal" not in cli("inspect", DATA / "wal-live.iqdb", "--wal").out
     assert "b'key-004'  [-0.221649, -0.149485, -0.0773196, -0.00515464, ...]  {}" in result.out
 
 
@@ -232,12 +234,41 @@ def test_repair_promises_nothing_where_nothing_is_left(
         assert "salvage" not in result.err
 
 
+def test_stat_counts_what_opening_gives(cli: Cli, tmp_path: Path) -> None:
+    """Closed, an index has as many rows as in use: those of snapshot and log."""
+    with holdfast.open(tmp_path) as engine:
+        index = engine.index("i", dimension=4)
+        for _ in range(2):
+            index.upsert_batch(range(10), VECTORS)
+            index.delete_batch([1, 2])
+            index.save()
+        index.upsert(1, VECTORS[0])
+        (served,) = cli("stat", tmp_path, "--json").json["stores"]
+    (closed,) = cli("stat", tmp_path, "--json").json["stores"]
+    assert served["live_rows"] == closed["live_rows"] == 9
+    assert "9" in cli("stat", tmp_path).out.splitlines()[1].split()
+
+
+def test_stat_does_not_guess_at_rows_that_only_a_class_knows(cli: Cli, tmp_path: Path) -> None:
+    """An index of a class of one's own has no count while records are in its log."""
+    index = PersistedIndex.open_with(Picky(4, "euclidean"), tmp_path / "i.iqdb")
+    (store,) = cli("stat", tmp_path, "--json").json["stores"]
+    assert store["live_rows"] == 0
+    index.insert(1, VECTORS[0])
+    index.close()
+    (store,) = cli("stat", tmp_path, "--json").json["stores"]
+    assert store["live_rows"] is None
+    PersistedIndex.load(tmp_path / "i.iqdb", Picky).checkpoint()
+    (store,) = cli("stat", tmp_path, "--json").json["stores"]
+    assert store["live_rows"] == 1
+
+
 def test_stat_and_compact_know_indexes(cli: Cli, tmp_path: Path) -> None:
     """An index at rest shows its rows; ``compact`` is a checkpoint; ``export`` is refused."""
     with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4) as index:
         index.insert_batch(range(10), VECTORS)
     (store,) = cli("stat", tmp_path, "--json").json["stores"]
-    assert (store["name"], store["kind"], store["live_rows"]) == ("i", "index", 0)
+    assert (store["name"], store["kind"], store["live_rows"]) == ("i", "index", 10)
     done = cli("compact", tmp_path, "i", "--json").json
     assert (done["bytes_before"] > 500, done["bytes_after"]) == (True, 12)
     (store,) = cli("stat", tmp_path, "--json").json["stores"]

@@ -1,7 +1,6 @@
 """Indexes of a class that ends its worker, with real processes."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ KIND = "deadly_class:Deadly"
 
 
 @pytest.fixture
-def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The class, importable, and the file by which it is armed, which is not there yet."""
     (tmp_path / "deadly_class.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(str(tmp_path))

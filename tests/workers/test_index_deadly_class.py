@@ -152,9 +152,9 @@ def _with_deadly_records(monkeypatch: pytest.MonkeyPatch, *, stamps: bool = True
     actor = opened(memory, options=deadly(stamps=stamps))
     cls = type(actor.store.index.inner)  # type: ignore[union-attr]  # of the module as imported
     monkeypatch.setattr(cls, "armed", False)
-    for number, request in enumerate(
-        (batch(1), batch(2, 66, 3), batch(4), batch(5, 77), deleting(1), batch(77), batch(6))
-    ):
+    requests: list[im.IndexInsert | im.IndexDelete]
+    requests = [batch(1), batch(2, 66, 3), batch(4), batch(5, 77), deleting(1), batch(77), batch(6)]
+    for number, request in enumerate(requests):
         if number == 5:
             actor.handle(deleting(77), Caller(1, 50))
         actor.handle(request, Caller(1, number))
