@@ -291,7 +291,7 @@ class PersistedIndex(OwnedIndex):
         return self._read(self._store.snapshot_info)
 
     def optimize(self) -> int:
-        """Bring every row into the graph of an ``hnsw`` index; returns how many are in it."""
+        """Bring every row into the graph; returns how many are in it. See ``Index.optimize``."""
         index = self._store.index
         while self._change(index.optimize_step):
             pass

@@ -66,5 +66,6 @@ INDEX_TYPE_BYTES_MAX = 4096
 INDEX_RATIO_MAX = 4096  # of a snapshot's payload to its stored bytes: no bomb inflates further
 INDEX_DIMENSION_MAX = 1 << 20  # so that a file of no rows cannot ask for much memory
 INDEX_LOG_BYTES_MIN = 16 * MIB  # below this much log an index is not checkpointed by itself
+INDEX_GRAPH_ROWS_MIN = 4096  # below this many rows looking at each takes less than a graph
 
 assert INDEX_DIMENSION_MAX * 4 + KIB <= INDEX_RECORD_BYTES_MAX

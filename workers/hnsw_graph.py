@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.formats.iqdb_values import HnswParameters, Metric
+from holdfast.formats.limits import INDEX_GRAPH_ROWS_MIN
 from holdfast.workers import faiss_library
 from holdfast.workers.index_table import IndexTable
 
@@ -22,7 +23,6 @@ Floats = NDArray[np.float32]
 Slots = NDArray[np.int64]
 
 _ROWS_PER_STEP = 256
-_ROWS_MIN = 4096  # below this many rows looking at each takes less than a graph
 _PENDING_MAX = 4096  # beyond this the exact search of what is pending would take longer than all
 _DEAD = -1
 _M_MAX, _EF_MAX = 512, 4096
@@ -90,9 +90,13 @@ class HnswGraph:
     def step(self) -> bool:
         """Have some rows enter; False when there is nothing to do."""
         rows = len(self._table)
-        if self._metric == "hamming" or rows < _ROWS_MIN or not faiss_library.available():
+        if (
+            self._metric == "hamming"
+            or rows < INDEX_GRAPH_ROWS_MIN
+            or not faiss_library.available()
+        ):
             return False
-        if self._graph is not None and self._vertices > max(2 * self._alive, _ROWS_MIN):
+        if self._graph is not None and self._vertices > max(2 * self._alive, INDEX_GRAPH_ROWS_MIN):
             self._forget()
         holes = [self._holes.pop() for _ in range(min(len(self._holes), _ROWS_PER_STEP))]
         more = range(self._next, min(rows, self._next + _ROWS_PER_STEP - len(holes)))
@@ -153,7 +157,7 @@ class HnswGraph:
             alive[alive] = mask[self._slot_of[: self._vertices][alive]]
             wanted *= max(1, min(self._parameters.filter_widen, 64))
         count = int(alive.sum())
-        if count < max(_ROWS_MIN, 8 * wanted):
+        if count < max(INDEX_GRAPH_ROWS_MIN, 8 * wanted):
             return None  # few rows pass: looking at each is faster, and exact
         faiss = faiss_library.library()
         bits = np.packbits(alive, bitorder="little")

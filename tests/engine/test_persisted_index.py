@@ -13,6 +13,7 @@ import pytest
 
 import holdfast
 from holdfast import HnswParameters, PersistedIndex
+from holdfast.formats.limits import INDEX_GRAPH_ROWS_MIN
 from holdfast.workers.disk import OsFile
 from tests.workers.test_index_own_class import Picky, Unsaving
 
@@ -382,6 +383,18 @@ def test_an_engine_opens_what_it_wrote_and_back(tmp_path: Path) -> None:
             PersistedIndex.load(tmp_path / "i.iqdb")
     with PersistedIndex.load(tmp_path / "i.iqdb") as index:
         assert len(index) == 2
+
+
+def test_a_graph_begins_with_as_many_rows_as_documented(tmp_path: Path) -> None:
+    """``optimize`` has no row in a graph below the documented number, and all of them from there."""
+    pytest.importorskip("faiss")
+    assert f"below {INDEX_GRAPH_ROWS_MIN} rows" in (holdfast.Index.optimize.__doc__ or "")
+    rows = np.random.default_rng(1).standard_normal((INDEX_GRAPH_ROWS_MIN, 4), np.float32)
+    with PersistedIndex.open(tmp_path / "i.iqdb", dimension=4, kind="hnsw") as index:
+        index.insert_batch(range(len(rows) - 1), rows[:-1])
+        assert index.optimize() == 0
+        index.insert(len(rows), rows[-1])
+        assert index.optimize() == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_no_queries_find_nothing(
     metric: Metric, graph: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty batch gives no hits, of as many columns as a query would have got."""
-    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 100)
+    monkeypatch.setattr(hnsw_graph, "INDEX_GRAPH_ROWS_MIN", 100)
     rows = random_rows(2000, 3)
     index = index_of(rows, metric, hnsw=HnswParameters() if graph else None)
     while index.optimize_step():
@@ -295,7 +295,7 @@ def test_the_graph_finds_most_of_the_nearest(
     metric: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows in the graph and pending ones together give nine in ten, at exact distances."""
-    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 100)
+    monkeypatch.setattr(hnsw_graph, "INDEX_GRAPH_ROWS_MIN", 100)
     rows = np.random.default_rng(3).normal(size=(3000, 16)).astype(np.float32)
     index = index_of(rows[:2500], metric, hnsw=HnswParameters(ef_search=128))
     while index.optimize_step():
@@ -323,7 +323,7 @@ def test_the_graph_finds_most_of_the_nearest(
 def test_the_graph_follows_the_rows(changes: list[tuple[str, int]]) -> None:
     """Whatever happens to the rows, each is in the graph or pending, and dead ones never show."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hnsw_graph, "_ROWS_MIN", 2)
+        patch.setattr(hnsw_graph, "INDEX_GRAPH_ROWS_MIN", 2)
         patch.setattr(hnsw_graph, "_ROWS_PER_STEP", 5)
         index = index_of(random_rows(8, 2), "euclidean", hnsw=HnswParameters(m=4))
         fresh = 100
@@ -346,7 +346,7 @@ def test_the_graph_follows_the_rows(changes: list[tuple[str, int]]) -> None:
 @needs_faiss
 def test_the_graph_keeps_to_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a filter, only rows that it selects are found, as many as were asked for."""
-    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 50)
+    monkeypatch.setattr(hnsw_graph, "INDEX_GRAPH_ROWS_MIN", 50)
     rows = np.random.default_rng(5).normal(size=(2000, 8)).astype(np.float32)
     index = CoreIndex(8, "euclidean", HnswParameters())
     entries: list[bytes | None] = [encode_metadata({"even": n % 2 == 0}) for n in range(2000)]
@@ -363,7 +363,7 @@ def test_the_graph_keeps_to_filters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_faiss_a_graph_is_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the extra is not installed, an ``hnsw`` index answers all the same."""
     monkeypatch.setattr(faiss_library, "available", lambda: False)
-    monkeypatch.setattr(hnsw_graph, "_ROWS_MIN", 10)
+    monkeypatch.setattr(hnsw_graph, "INDEX_GRAPH_ROWS_MIN", 10)
     rows = random_rows(200, 4)
     index = index_of(rows, "euclidean", hnsw=HnswParameters())
     assert not index.optimize_step()
