@@ -180,8 +180,8 @@ class Engine(EngineBase):
 
         A new index needs its ``dimension``, 1 to 1,048,576; ``kind`` is ``"flat"`` (the default:
         exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``, a
-        class of your own (see ``Persistable``), which has to be named at each opening. ``metric``
-        is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or
+        class of your own (see ``Persistable``), of which a new index is ``Class(dimension,
+        metric)``, and which has to be named at each opening. ``metric`` is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or
         ``"hamming"``. Opening with another kind, dimension, metric or ``hnsw`` than the index was
         made with raises ``OptionsConflict``.
 

@@ -32,6 +32,9 @@ class ForeignIndex:
 
     def __init__(self, inner: Persistable) -> None:
         self.inner = inner
+        missing = [name for name in ("dimension", "metric") if not hasattr(inner, name)]
+        if missing:
+            raise InvalidArgument(f"{type(inner).__name__} object has no {', '.join(missing)}")
         self.index_type = inner.INDEX_TYPE
         dimension, metric = inner.dimension, inner.metric
         if not isinstance(dimension, int) or not 0 < dimension <= INDEX_DIMENSION_MAX:

@@ -62,6 +62,10 @@ class Reader(Protocol):
 class Persistable(Protocol):
     """An index in memory that can be made durable.
 
+    ``Engine.index(kind="package.module:Class")`` makes a new one as ``Class(dimension, metric)``,
+    and any later time calls ``load_from``; ``dimension`` and ``metric`` then are what it was given.
+    ``PersistedIndex.open_with`` takes an object that was made in any other way.
+
     Ids are u64 or non-empty bytes, vectors float32 arrays (dimension,), metadata a mapping of text
     to str, int, float, bool or None, or None. The store asks ``in`` before it inserts or deletes,
     so that nothing is logged that the index would refuse.
@@ -76,19 +80,31 @@ class Persistable(Protocol):
         ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Of every vector, 1 to 2**20."""
+        ...
 
     @property
-    def metric(self) -> Metric: ...
+    def metric(self) -> Metric:
+        """``cosine``, ``dot``, ``euclidean``, ``manhattan`` or ``hamming``."""
+        ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
 
-    def __contains__(self, id: object, /) -> bool: ...
+    def __contains__(self, id: object, /) -> bool:
+        """Whether there is a row of this id."""
+        ...
 
     def insert(
         self, id: Id, vector: NDArray[np.float32], metadata: Mapping[str, Value] | None, /
     ) -> None:
-        """Add a row whose id is not there."""
+        """Add a row whose id is not there.
+
+        An exception refuses it, and has to leave the index as it was; its text is in the error that
+        the caller gets.
+        """
         ...
 
     def delete(self, id: Id, /) -> None:

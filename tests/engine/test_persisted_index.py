@@ -386,7 +386,7 @@ def test_an_engine_opens_what_it_wrote_and_back(tmp_path: Path) -> None:
 
 
 def test_a_graph_begins_with_as_many_rows_as_documented(tmp_path: Path) -> None:
-    """``optimize`` has no row in a graph below the documented number, and all of them from there."""
+    """Below the documented number of rows none is in a graph, and from there on all are."""
     pytest.importorskip("faiss")
     assert f"below {INDEX_GRAPH_ROWS_MIN} rows" in (holdfast.Index.optimize.__doc__ or "")
     rows = np.random.default_rng(1).standard_normal((INDEX_GRAPH_ROWS_MIN, 4), np.float32)
@@ -395,6 +395,18 @@ def test_a_graph_begins_with_as_many_rows_as_documented(tmp_path: Path) -> None:
         assert index.optimize() == 0
         index.insert(len(rows), rows[-1])
         assert index.optimize() == len(rows)
+
+
+@pytest.mark.parametrize("lacking", ["dimension", "metric", "save_to"])
+def test_an_object_that_lacks_something_is_refused_by_name(tmp_path: Path, lacking: str) -> None:
+    """Attributes and methods that are missing are named, and no file is made."""
+    without = {name: value for name, value in vars(Picky).items() if name != lacking}
+    mine: Any = type("Mine", (), {n: without[n] for n in without.keys() - {"__dict__"}})(4, "dot")
+    if lacking != "save_to":
+        delattr(mine, lacking)
+    with pytest.raises(holdfast.InvalidArgument, match=f"Mine.* has no {lacking}"):
+        PersistedIndex.open_with(mine, tmp_path / "i.iqdb")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
