@@ -18,7 +18,7 @@ from holdfast.bench.bare import read_files, write_and_sync
 from holdfast.bench.measure import Row, at_least, in_turn, medians, seconds
 from holdfast.bench.run import Run
 from holdfast.formats.checksum import crc32
-from holdfast.formats.iqdb_snapshot import open_payload
+from holdfast.formats.iqdb_snapshot import decode_header, open_payload
 from holdfast.formats.iqdb_wal import FrameStamp, encode_inserts
 from holdfast.workers.index_messages import CompressionName
 
@@ -123,7 +123,7 @@ def _content(path: str) -> bytes:
 
 def _payload(path: str, stored: bytes) -> bytes:
     """What is in a snapshot once it is expanded."""
-    return bytes(open_payload(memoryview(stored), PersistedIndex.read_header(path)))
+    return bytes(open_payload(memoryview(stored), decode_header(stored)))
 
 
 def _opening(path: str) -> float:

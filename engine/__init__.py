@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from holdfast.async_engine import AsyncEngine
     from holdfast.engine import Engine, open_engine
     from holdfast.formats.fingerprint import FieldStats, Fingerprint
-    from holdfast.formats.iqdb_snapshot import Compression, SnapshotHeader
     from holdfast.formats.iqdb_values import HnswParameters
     from holdfast.formats.model_artifact import ModelArtifact
     from holdfast.formats.rvf.images import Dashboard, Ebpf, Kernel, KernelBinding, Wasm
@@ -84,7 +83,12 @@ if TYPE_CHECKING:
     from holdfast.persisted_index import PersistedIndex
     from holdfast.workers.chronos_report import ChronosFile, ChronosFlaw, ChronosReport
     from holdfast.workers.fold_messages import ArtifactFile, Exported, Status
-    from holdfast.workers.index_messages import IndexInserted, IndexStatus, SnapshotInfo
+    from holdfast.workers.index_messages import (
+        IndexInserted,
+        IndexStatus,
+        IndexVerified,
+        SnapshotInfo,
+    )
     from holdfast.workers.messages import Compacted, ProcessInfo, Progress, StoreHealth
     from holdfast.workers.persistable import Persistable, Reader, Writer
     from holdfast.workers.registry_messages import RegistryStatus
@@ -130,7 +134,6 @@ _ON_FIRST_USE = {
     "ChronosReport": ("holdfast.workers.chronos_report", "ChronosReport"),
     "ColdStart": ("holdfast.handles.registry", "ColdStart"),
     "Compacted": ("holdfast.workers.messages", "Compacted"),
-    "Compression": ("holdfast.formats.iqdb_snapshot", "Compression"),
     "CowStats": ("holdfast.workers.vector_messages", "CowStats"),
     "Dashboard": ("holdfast.formats.rvf.images", "Dashboard"),
     "Difference": ("holdfast.handles.vector_parts", "Difference"),
@@ -147,6 +150,7 @@ _ON_FIRST_USE = {
     "IndexInserted": ("holdfast.workers.index_messages", "IndexInserted"),
     "IndexRow": ("holdfast.handles.index_parts", "IndexRow"),
     "IndexStatus": ("holdfast.workers.index_messages", "IndexStatus"),
+    "IndexVerified": ("holdfast.workers.index_messages", "IndexVerified"),
     "Ingested": ("holdfast.workers.vector_messages", "Ingested"),
     "Kernel": ("holdfast.formats.rvf.images", "Kernel"),
     "KernelBinding": ("holdfast.formats.rvf.images", "KernelBinding"),
@@ -168,7 +172,6 @@ _ON_FIRST_USE = {
     "SchemaFingerprint": ("holdfast.handles.fingerprints", "SchemaFingerprint"),
     "Segment": ("holdfast.workers.vector_messages", "Segment"),
     "SegmentReport": ("holdfast.workers.vector_messages", "SegmentReport"),
-    "SnapshotHeader": ("holdfast.formats.iqdb_snapshot", "SnapshotHeader"),
     "SnapshotInfo": ("holdfast.workers.index_messages", "SnapshotInfo"),
     "Status": ("holdfast.workers.fold_messages", "Status"),
     "StoreHealth": ("holdfast.workers.messages", "StoreHealth"),
@@ -219,7 +222,6 @@ __all__ = [
     "ChronosReport",
     "ColdStart",
     "Compacted",
-    "Compression",
     "CowStats",
     "Cursor",
     "Dashboard",
@@ -243,6 +245,7 @@ __all__ = [
     "IndexInserted",
     "IndexRow",
     "IndexStatus",
+    "IndexVerified",
     "Ingested",
     "InternalError",
     "InvalidArgument",
@@ -277,7 +280,6 @@ __all__ = [
     "SchemaFingerprint",
     "Segment",
     "SegmentReport",
-    "SnapshotHeader",
     "SnapshotInfo",
     "StaleUpdate",
     "Status",

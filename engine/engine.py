@@ -179,11 +179,11 @@ class Engine(EngineBase):
         """Open the index ``name``, making it if ``create`` and it is absent.
 
         A new index needs its ``dimension``, 1 to 1,048,576; ``kind`` is ``"flat"`` (the default:
-        exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``, a
+        exact), ``"hnsw"`` (a graph, with the parameters ``hnsw``) or ``"package.module:Class"``: a
         class of your own (see ``Persistable``), of which a new index is ``Class(dimension,
-        metric)``, and which has to be named at each opening. ``metric`` is ``"cosine"`` (the default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or
-        ``"hamming"``. Opening with another kind, dimension, metric or ``hnsw`` than the index was
-        made with raises ``OptionsConflict``.
+        metric)``, and which has to be named at each opening. ``metric`` is ``"cosine"`` (the
+        default), ``"dot"``, ``"euclidean"``, ``"manhattan"`` or ``"hamming"``. Opening with another
+        kind, dimension, metric or ``hnsw`` than the index was made with raises ``OptionsConflict``.
 
         Snapshots are written with ``compression`` (``"none"``, ``"zstd"`` with ``level``, 1 to 22,
         or ``"lz4"``) once the log has ``checkpoint_bytes`` (by default as many as the snapshot has,

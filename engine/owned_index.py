@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from holdfast.formats.errors import (
     EngineClosed,
@@ -184,7 +184,10 @@ def _close_forgotten(store: IndexStore, pid: int) -> None:
         store.abandon()  # nobody is left to be told, and a successor recovers what there is
 
 
-def finish(steps: Generator[object, None, None]) -> None:
+def finish(steps: Generator[object, None, T]) -> T:
     """Do long work to its end, with nobody to be served between its slices."""
-    for _ in steps:
-        pass
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return cast("T", finished.value)

@@ -5,20 +5,16 @@ call survives a death. What stays is everything about the files: see ``workers/i
 """
 
 import os
-from typing import Self
+from collections.abc import Iterator
+from typing import Self, cast
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from holdfast.formats.errors import InvalidArgument, StoreExists, typed_errors
-from holdfast.formats.iqdb_snapshot import (
-    HEADER_BYTES_MAX,
-    PREAMBLE_BYTES,
-    SnapshotHeader,
-    decode_header,
-)
-from holdfast.formats.iqdb_values import HnswParameters, Id, IndexFlaw, Metric
+from holdfast.formats.errors import InvalidArgument, StoreExists
+from holdfast.formats.iqdb_values import HnswParameters, Id, Metric
+from holdfast.handles.base import Sized
 from holdfast.handles.checks import check_choice, check_flag
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
@@ -33,32 +29,42 @@ from holdfast.handles.index_parts import (
     as_row,
     as_rows,
     as_search,
-    decoded,
     hits_of,
+    id_of_row,
+    ids_of,
+    itself,
+    listed,
     options,
+    page_of,
+    rows_of,
 )
 from holdfast.options import check_seconds
 from holdfast.owned_index import OwnedIndex, finish
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.foreign_index import ForeignIndex
-from holdfast.workers.index import found_reply
+from holdfast.workers.index_answers import found_reply, page_reply, rows_reply, status_of
+from holdfast.workers.index_check import verify_steps
+from holdfast.workers.index_header import told_by
 from holdfast.workers.index_messages import (
     CompressionName,
     IndexInserted,
     IndexOptions,
+    IndexRows,
+    IndexStatus,
+    IndexVerified,
     SnapshotInfo,
 )
-from holdfast.workers.index_snapshot import StoredIndex, flawed
+from holdfast.workers.index_snapshot import StoredIndex
 from holdfast.workers.index_store import open_store
 from holdfast.workers.message import Durability
-from holdfast.workers.messages import StoreSpec
+from holdfast.workers.messages import Compacted, StoreSpec
 from holdfast.workers.persistable import Persistable, check_class
 
 _DURABILITIES = ("always", "interval", "never")
 
 
-class PersistedIndex(OwnedIndex):
+class PersistedIndex(OwnedIndex, Sized):
     """An index with its snapshot and log. Thread-safe; close it, or use it as a context manager.
 
     Obtained from ``open``, ``load`` or ``open_with``. Operations, arguments and errors are those of
@@ -157,22 +163,19 @@ class PersistedIndex(OwnedIndex):
         return cls(open_store(OsDisk(), spec, _no_tick, cls=own, lock_wait_s=0.0))
 
     @staticmethod
-    def read_header(path: str | os.PathLike[str]) -> SnapshotHeader:
+    def read_header(path: str | os.PathLike[str]) -> SnapshotInfo:
         """What the snapshot at ``path`` says of itself; neither loaded nor checked beyond that.
 
         Raises ``InvalidFormat`` or ``StoreCorrupt`` for what is no header, ``StoreIOError``.
         """
-        where = absolute(path)
-        with typed_errors("read", where):
-            file = OsDisk().open(where)
-            try:
-                return decode_header(file.read_at(0, HEADER_BYTES_MAX + PREAMBLE_BYTES))
-            except IndexFlaw as flaw:
-                raise flawed(where, flaw) from flaw
-            finally:
-                file.close()
+        return told_by(OsDisk(), absolute(path))
 
     # --- what it is ------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """``flat``, ``hnsw``, ``ivf`` or ``custom``."""
+        return self._store.index.kind
 
     @property
     def dimension(self) -> int:
@@ -196,11 +199,8 @@ class PersistedIndex(OwnedIndex):
     def __repr__(self) -> str:
         return f"<PersistedIndex of {len(self._store.index)} rows at {self.path!r}>"
 
-    def __len__(self) -> int:
-        return self._read(lambda: len(self._store.index))
-
     def __contains__(self, id: object) -> bool:
-        return self._read(lambda: id in self._store.index)
+        return self.contains(cast("AnyId", id))
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -263,24 +263,47 @@ class PersistedIndex(OwnedIndex):
     def get(self, ids: Ids) -> list[IndexRow]:
         """The rows of these ids, in that order; ids that are not there are left out."""
         checked = as_index_ids(ids)
-        listed: list[Id] = checked if isinstance(checked, list) else checked.tolist()
-        return self._read(
-            lambda: [
-                IndexRow(row[0], row[1].copy(), decoded(row[2]))
-                for row in self._store.index.take(listed)
-                if row is not None
-            ]
-        )
+        reply = self._read(lambda: rows_reply(self._store.index, checked))
+        return rows_of(reply, self.dimension)
+
+    def contains(self, id: AnyId) -> bool:
+        """Whether there is a row of this id; so does ``in``."""
+        checked = as_index_id(id)
+        return self._read(lambda: checked in self._store.index)
+
+    def count(self) -> int:
+        """How many rows there are; so does ``len``."""
+        return self._read(lambda: len(self._store.index))
+
+    def ids(self) -> Iterator[Id]:
+        """All ids in order: u64 ascending, then bytes. See ``Index.scan``."""
+        return listed(lambda after: ids_of(self._page(after, rows=False)), itself)
+
+    def scan(self) -> Iterator[IndexRow]:
+        """All rows in order of id. See ``Index.scan``."""
+        dimension = self.dimension
+        return listed(lambda after: page_of(self._page(after, rows=True), dimension), id_of_row)
+
+    def _page(self, after: Id | None, *, rows: bool) -> IndexRows:
+        return self._read(lambda: page_reply(self._store.index, after, rows=rows))
 
     # --- the files -------------------------------------------------------------------------
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> Compacted:
         """Write a snapshot and begin the log anew. It happens by itself when the log is long."""
-        self._change(lambda: finish(self._store.checkpoint()))
+        return self._change(lambda: finish(self._store.checkpoint()))
 
-    def save(self) -> None:
+    def save(self) -> Compacted:
         """Write a snapshot and leave the log as it is."""
-        self._change(lambda: finish(self._store.checkpoint(reset=False)))
+        return self._change(lambda: finish(self._store.checkpoint(reset=False)))
+
+    def verify(self) -> IndexVerified:
+        """Check the files as they lie on disk. See ``Index.verify``."""
+        return self._read(lambda: finish(verify_steps(self._store)))
+
+    def status(self) -> IndexStatus:
+        """Figures of the index. See ``Index.status``."""
+        return self._read(lambda: status_of(self._store))
 
     def sync(self) -> None:
         """Return once everything written is on stable storage, whatever the policy."""

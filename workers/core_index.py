@@ -29,6 +29,7 @@ from holdfast.formats.iqdb_values import (
 )
 from holdfast.workers.hnsw_graph import HnswGraph
 from holdfast.workers.index_filter import Fields
+from holdfast.workers.index_listing import Listing
 from holdfast.workers.index_search import ExactSearch, Nearest
 from holdfast.workers.index_table import IndexTable
 from holdfast.workers.persistable import Hit, Reader, Writer
@@ -70,6 +71,7 @@ class CoreIndex:
         self.parameters = parameters
         self.table = IndexTable(dimension)
         self._fields = Fields(self.table)
+        self.listing = Listing(self.table)
         self._exact = ExactSearch(self.table, metric)
         self._graph: HnswGraph | None = None
         if isinstance(parameters, HnswParameters):

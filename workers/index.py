@@ -1,8 +1,7 @@
 """The index's actor: a persistent index as the serve loop has it. ``index_store`` has the rules."""
 
-import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -11,11 +10,18 @@ from holdfast.formats.iqdb_values import Id, IndexFlaw, canonical_metadata, chec
 from holdfast.formats.limits import RESULT_BYTES_MAX
 from holdfast.workers import index_messages as im
 from holdfast.workers.actor import Caller, Steps
-from holdfast.workers.core_index import CoreIndex, Found
+from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk
+from holdfast.workers.index_answers import (
+    check_size,
+    found_reply,
+    page_reply,
+    rows_reply,
+    status_of,
+)
+from holdfast.workers.index_check import verify_steps
 from holdfast.workers.index_store import IndexStore, open_store
 from holdfast.workers.messages import (
-    Compacted,
     Done,
     Reply,
     Request,
@@ -24,7 +30,7 @@ from holdfast.workers.messages import (
 )
 from holdfast.workers.messages import StoreStatus as AskStatus
 from holdfast.workers.platform import give_memory_back
-from holdfast.workers.raw_arrays import ids_of, matrix, raw
+from holdfast.workers.raw_arrays import ids_of, matrix
 
 
 def open_index(disk: Disk, spec: StoreSpec, tick: Callable[[], None]) -> "IndexActor":
@@ -56,7 +62,7 @@ class IndexActor:
                     deleted = self.store.delete(_checked(ids), missing_ok=missing_ok, caller=caller)
                     return im.IndexDeleted(deleted)
                 case im.IndexGet(ids=ids):
-                    return self._get(_checked(ids))
+                    return rows_reply(self.store.index, _checked(ids))
                 case im.IndexCheckpoint(reset=reset):
                     return self._checkpoint(reset)
                 case im.IndexHeader():
@@ -65,8 +71,16 @@ class IndexActor:
                     return self._optimize()
                 case im.IndexInfo():
                     return self._info()
+                case im.IndexScan(after=after, rows=rows):
+                    if after is not None:
+                        check_id(after, "after")
+                    return page_reply(self.store.index, after, rows=rows)
+                case im.IndexHas(id=id_):
+                    return im.IndexHasIt(check_id(id_, "id") in self.store.index)
+                case im.IndexVerify():
+                    return verify_steps(self.store)
                 case AskStatus():
-                    return self._status()
+                    return status_of(self.store)
                 case StoreMayDrop():
                     return Done()
         except HoldfastError:
@@ -105,31 +119,13 @@ class IndexActor:
         listed = [id_ for ids in found.ids for id_ in ids]
         metadata = (found.metadata or []) if request.metadata else []
         entries = [row for rows in metadata for row in rows]
-        _check_size(listed, entries, 4, f"{request.count} queries with k={request.k}")
+        check_size(listed, entries, 4, f"{request.count} queries with k={request.k}")
         return found_reply(found, request.metadata)
-
-    def _get(self, ids: "np.typing.NDArray[np.uint64] | list[Id]") -> Reply:
-        listed = ids if isinstance(ids, list) else ids.tolist()
-        index = self.store.index
-        if len(listed) * index.dimension * 4 > RESULT_BYTES_MAX:
-            raise ResultTooLarge(
-                f"{len(listed)} rows would give more than {RESULT_BYTES_MAX} bytes"
-            )
-        rows = [row for row in index.take(listed) if row is not None]
-        found, entries = [row[0] for row in rows], [row[2] for row in rows]
-        _check_size(found, entries, 4 * index.dimension, f"{len(rows)} rows")
-        vectors = np.empty((len(rows), index.dimension), np.float32)
-        for place, (_, vector, _) in enumerate(rows):
-            vectors[place] = vector
-        return im.IndexRows(_sent(found), raw(vectors), entries)
 
     # --- long work -------------------------------------------------------------------------
 
     def _checkpoint(self, reset: bool) -> Steps:
-        store = self.store
-        before = store.log.end
-        yield from store.checkpoint(reset=reset)
-        return Compacted(before, store.log.end)
+        return (yield from self.store.checkpoint(reset=reset))
 
     def _optimize(self) -> Steps:
         index = self.store.index
@@ -179,29 +175,6 @@ class IndexActor:
         hnsw = index.hnsw if isinstance(index, CoreIndex) else None
         return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
 
-    def _status(self) -> Reply:
-        store = self.store
-        index = store.index
-        return im.IndexStatus(
-            kind="index",
-            path=store.path,
-            durability=store.group.policy,
-            index=index.kind,
-            index_type=index.index_type,
-            dimension=index.dimension,
-            metric=index.metric,
-            live_rows=len(index),
-            graph_rows=index.graph_rows,
-            file_bytes=store.snapshot_bytes,
-            log_bytes=store.log.end,
-            checkpoints=store.checkpoints,
-            synced_age_s=store.synced_age_s(),
-            unsynced_bytes=store.log.unsynced_bytes,
-            recovered_torn_bytes=store.torn_bytes,
-            recovered_records=store.recovered_records,
-            pid=os.getpid(),
-        )
-
     def close(self) -> None:
         if self._upkeep is not None:
             self._upkeep.close()
@@ -220,46 +193,12 @@ class IndexActor:
         self.store.check_invariants()
 
 
-def found_reply(found: Found, metadata: bool) -> im.IndexHits:
-    """What was found, as a message has it; ``InvalidArgument`` where metadata is not to be had."""
-    entries = None
-    if metadata:
-        if found.metadata is None:
-            raise InvalidArgument("an index of a class of your own does not give metadata back")
-        entries = [row for hits in found.metadata for row in hits]
-    ids = _sent([id_ for hits in found.ids for id_ in hits])
-    each = found.distances.shape[1]
-    return im.IndexHits(each, ids, raw(found.distances), entries, found.approximate)
-
-
-def _check_size(ids: Sequence[Id], entries: Sequence[bytes | None], width: int, what: str) -> None:
-    """Raise ``ResultTooLarge`` unless an answer may be sent; ``width`` is that of a row's numbers.
-
-    A list of ids or metadata takes up to 9 bytes an entry beside the entry's own.
-    """
-    size = len(ids) * (9 + width) + 9 * len(entries)
-    size += sum(len(id_) for id_ in ids if isinstance(id_, bytes))
-    size += sum(len(row) for row in entries if row is not None)
-    if size > RESULT_BYTES_MAX:
-        raise ResultTooLarge(
-            f"{what} would take {size} bytes, over the limit of {RESULT_BYTES_MAX}: ask for fewer, "
-            "or without metadata"
-        )
-
-
 def _checked(ids: im.Ids) -> "np.typing.NDArray[np.uint64] | list[Id]":
     if isinstance(ids, memoryview):
         return ids_of(ids)
     for place, id_ in enumerate(ids):
         check_id(id_, f"ids[{place}]")
     return ids
-
-
-def _sent(ids: Sequence[Id]) -> im.Ids:
-    """Ids as messages carry them."""
-    if any(isinstance(id_, bytes) for id_ in ids):
-        return list(ids)
-    return raw(np.array(ids, np.uint64))
 
 
 def _canonical(metadata: im.Entries, rows: int) -> list[bytes | None]:

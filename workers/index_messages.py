@@ -94,6 +94,23 @@ class IndexOptimize(Message, frozen=True, tag=87):
     """Bring every row into the graph, if there is one."""
 
 
+class IndexScan(Message, frozen=True, tag=88):
+    """A page of rows in order of id from behind ``after``: u64 first, then bytes; or of ids."""
+
+    after: int | bytes | None = None
+    rows: bool = True
+
+
+class IndexHas(Message, frozen=True, tag=89):
+    """Whether there is a row of this id."""
+
+    id: int | bytes
+
+
+class IndexVerify(Message, frozen=True, tag=90):
+    """Check snapshot and log as they lie on disk."""
+
+
 IndexRequest = (
     IndexInfo
     | IndexInsert
@@ -103,6 +120,9 @@ IndexRequest = (
     | IndexCheckpoint
     | IndexHeader
     | IndexOptimize
+    | IndexScan
+    | IndexHas
+    | IndexVerify
 )
 
 WRITES = (IndexInsert, IndexDelete, IndexCheckpoint)
@@ -143,11 +163,15 @@ class IndexHits(Message, frozen=True, tag=83):
 
 
 class IndexRows(Message, frozen=True, tag=84):
-    """Rows, as many as there were."""
+    """Rows, as many as there were; or ids alone, with neither vectors nor metadata.
+
+    ``more`` says whether another page may follow.
+    """
 
     ids: Ids
     vectors: memoryview
     metadata: Entries
+    more: bool = False
 
 
 class SnapshotInfo(Message, frozen=True, tag=85):
@@ -158,7 +182,9 @@ class SnapshotInfo(Message, frozen=True, tag=85):
     dimension: int
     metric: Metric
     count: int
-    compression: str
+    """Rows of the snapshot."""
+    compression: str | None
+    """``none``, ``zstd`` or ``lz4``; None where this release does not know it."""
     file_bytes: int
     log_bytes: int
 
@@ -192,6 +218,22 @@ class IndexStatus(Message, frozen=True, tag=87):
     pid: int
 
 
+class IndexHasIt(Message, frozen=True, tag=88):
+    """Whether the row is there."""
+
+    there: bool
+
+
+class IndexVerified(Message, frozen=True, tag=89):
+    """The outcome of a check of an index's files. ``problems`` is empty when all is well."""
+
+    file_bytes: int
+    log_bytes: int
+    log_records: int
+    """Intact ones of the log, up to the first that is damaged."""
+    problems: list[str]
+
+
 IndexReply = (
     IndexIs
     | IndexInserted
@@ -201,4 +243,6 @@ IndexReply = (
     | SnapshotInfo
     | IndexOptimized
     | IndexStatus
+    | IndexHasIt
+    | IndexVerified
 )

@@ -20,8 +20,6 @@ from holdfast.formats.errors import (
     Duplicate,
     HoldfastError,
     InvalidArgument,
-    LimitExceeded,
-    NotFound,
     OptionsConflict,
     from_os_error,
 )
@@ -29,9 +27,7 @@ from holdfast.formats.iqdb_snapshot import Compression, Stamp
 from holdfast.formats.iqdb_values import Id
 from holdfast.formats.iqdb_wal import HEADER, HEADER_BYTES, FrameStamp
 from holdfast.formats.limits import (
-    BATCH_BYTES_MAX,
     INDEX_LOG_BYTES_MIN,
-    INDEX_RECORD_BYTES_MAX,
 )
 from holdfast.workers.actor import Caller
 from holdfast.workers.core_index import CoreIndex
@@ -49,11 +45,12 @@ from holdfast.workers.index_recovery import (
     load_again,
     recover,
 )
+from holdfast.workers.index_requests import check_sizes, not_found
 from holdfast.workers.index_snapshot import Moment, StoredIndex, Written, write_beside
 from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import Lock, owning
 from holdfast.workers.log_file import Fatal, mark_unsynced
-from holdfast.workers.messages import DEFAULT_DURABILITY, Progress, StoreSpec
+from holdfast.workers.messages import DEFAULT_DURABILITY, Compacted, Progress, StoreSpec
 from holdfast.workers.new_log import new_log, take_over
 from holdfast.workers.persistable import Persistable
 from holdfast.workers.upkeep import quietly
@@ -176,7 +173,7 @@ class IndexStore:
             return Inserted(*self.ledger.counted(*caller))
         if metadata is not None and not any(metadata):
             metadata = None
-        self._check_sizes(ids, metadata)
+        check_sizes(ids, metadata, self.index.dimension, self.path)
         listed: list[Id] = ids if isinstance(ids, list) else ids.tolist()
         known = self._known(listed)
         if known is not None and not replace:
@@ -206,22 +203,12 @@ class IndexStore:
         listed: list[Id] = ids if isinstance(ids, list) else ids.tolist()
         there = list(dict.fromkeys(id_ for id_ in listed if id_ in self.index))
         if len(there) < len(listed) and not missing_ok:
-            raise self._not_found(listed)
+            raise not_found(listed, self.index, self.path)
         if there:
             data = iqdb_wal.encode_deletes(there, self._stamp(len(there)))
             self._write(data, caller, (len(there), 0), lambda: self.index.remove(there))
             self._sequence += len(there)
         return len(there)
-
-    def _not_found(self, ids: Sequence[Id]) -> NotFound:
-        seen: set[Id] = set()
-        for id_ in ids:
-            if id_ in seen:
-                return NotFound(f"id {id_!r} comes twice in the batch", path=self.path)
-            if id_ not in self.index:
-                return NotFound(f"id {id_!r} is not in the index", path=self.path)
-            seen.add(id_)
-        raise AssertionError("all of them are there, once each")
 
     def _known(self, ids: Sequence[Id]) -> tuple[Id, bool] | None:
         """The first id that is in the index, or (then True) came before in the batch."""
@@ -239,26 +226,6 @@ class IndexStore:
     def _fresh(self, ids: Sequence[Id]) -> int:
         """How many ids are new to the index."""
         return sum(id_ not in self.index for id_ in set(ids))
-
-    def _check_sizes(
-        self, ids: "NDArray[np.uint64] | list[Id]", metadata: list[bytes | None] | None
-    ) -> None:
-        longest = 0 if metadata is None else max(len(entries or b"") for entries in metadata)
-        record = iqdb_wal.insert_bytes_max(ids, self.index.dimension, longest)
-        if record > INDEX_RECORD_BYTES_MAX:
-            raise LimitExceeded(
-                f"a record of {record} bytes is over the limit of {INDEX_RECORD_BYTES_MAX}",
-                path=self.path,
-            )
-        total = len(ids) * (iqdb_wal.insert_bytes_max([], self.index.dimension, 0) + 8)
-        if metadata is not None:
-            total += sum(len(entries) for entries in metadata if entries is not None)
-        if isinstance(ids, list):
-            total += sum(len(id_) for id_ in ids if isinstance(id_, bytes))
-        if total > BATCH_BYTES_MAX:
-            raise LimitExceeded(
-                f"a batch of {total} bytes is over the limit of {BATCH_BYTES_MAX}", path=self.path
-            )
 
     def _stamp(self, count: int) -> FrameStamp | None:
         if not self._options.stamps:
@@ -362,12 +329,15 @@ class IndexStore:
 
         return quietly(self.checkpoint(), "a checkpoint", self.path, log, put_off)
 
-    def checkpoint(self, *, reset: bool = True) -> Generator[Progress | None, None, None]:
+    def checkpoint(self, *, reset: bool = True) -> Generator[Progress | None, None, Compacted]:
         """Write a snapshot, in slices, and with ``reset`` begin the log anew behind it.
+
+        Returns the log's length before and after.
 
         The old snapshot goes once the new one was read back; the log, once that is in place. On an
         error the old ones stay and the error passes on.
         """
+        before = self.log.end
         while self._writing:
             yield None
         self._writing = True
@@ -384,6 +354,7 @@ class IndexStore:
             self._writing = False
         self._log_allowed = 0
         self.checkpoints += 1
+        return Compacted(before, self.log.end)
 
     def _write_snapshot(self) -> Generator[Progress | None, None, Written]:
         while True:
@@ -433,6 +404,14 @@ class IndexStore:
             new.file.sync()
             new.file.append(log.read(copied_to, log.end - copied_to))
         take_over(self._disk, log, self.ledger, new, HEADER_BYTES + log.end - start)
+
+    def map_snapshot(self) -> memoryview:
+        """The snapshot in place. Raises plain ``OSError``."""
+        file = self._disk.open(self.path)
+        try:
+            return file.map()
+        finally:
+            file.close()
 
     def snapshot_info(self) -> SnapshotInfo:
         """What the snapshot in place says of itself."""

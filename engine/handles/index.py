@@ -1,12 +1,15 @@
 """The index's handles, blocking and asyncio."""
 
+from collections.abc import AsyncIterator, Iterator
+from typing import cast
+
 import pyarrow.compute as pc
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, ProgressCallback, awaitable, operation
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import OptionsConflict
-from holdfast.formats.iqdb_values import Metric
+from holdfast.formats.iqdb_values import Id, Metric
 from holdfast.handles.base import AsyncHandle, Handle, Sized, expecting
 from holdfast.handles.checks import check_flag
 from holdfast.handles.index_parts import (
@@ -21,6 +24,11 @@ from holdfast.handles.index_parts import (
     as_rows,
     as_search,
     hits_of,
+    id_of_row,
+    ids_of,
+    itself,
+    listed,
+    page_of,
     rows_of,
     sent,
 )
@@ -36,6 +44,8 @@ _was_there = expecting(im.IndexDeleted, lambda reply: reply.deleted > 0)
 _compacted = expecting(messages.Compacted, lambda reply: reply)
 _header = expecting(im.SnapshotInfo, lambda reply: reply)
 _optimized = expecting(im.IndexOptimized, lambda reply: reply.rows)
+_there = expecting(im.IndexHasIt, lambda reply: reply.there)
+_verified = expecting(im.IndexVerified, lambda reply: reply)
 _status = expecting(im.IndexStatus, lambda reply: reply)
 _count = expecting(im.IndexStatus, lambda reply: reply.live_rows)
 
@@ -184,9 +194,45 @@ class Index(Handle, Sized):
         return Call(im.IndexGet(sent(as_index_ids(ids))), take, timeout)
 
     @operation
+    def contains(self, id: AnyId, *, timeout: float | None = None) -> Call[bool]:
+        """Whether there is a row of this id; so does ``in``."""
+        return Call(im.IndexHas(as_index_id(id)), _there, timeout)
+
+    def __contains__(self, id: object) -> bool:
+        return self.contains(cast("AnyId", id))
+
+    @operation
     def count(self, *, timeout: float | None = None) -> Call[int]:
         """How many rows there are; so does ``len``."""
         return Call(messages.StoreStatus(), _count, timeout)
+
+    @operation
+    def _ids_behind(
+        self, after: Id | None, *, timeout: float | None = None
+    ) -> Call[tuple[list[Id], bool]]:
+        return Call(im.IndexScan(after, rows=False), expecting(im.IndexRows, ids_of), timeout)
+
+    @operation
+    def _rows_behind(
+        self, after: Id | None, *, timeout: float | None = None
+    ) -> Call[tuple[list[IndexRow], bool]]:
+        dimension = self.dimension
+        take = expecting(im.IndexRows, lambda reply: page_of(reply, dimension))
+        return Call(im.IndexScan(after), take, timeout)
+
+    def ids(self, *, timeout: float | None = None) -> Iterator[Id]:
+        """All ids in order: u64 ascending, then bytes. See ``scan``."""
+        return listed(lambda after: self._ids_behind(after, timeout=timeout), itself)
+
+    def scan(self, *, timeout: float | None = None) -> Iterator[IndexRow]:
+        """All rows in order of id: u64 ascending, then bytes.
+
+        They come in pages of some megabytes, asked for as they are needed; ``timeout`` is per page,
+        and a row is as it was when its page was read. A row that is there all the while comes once;
+        one that comes or goes meanwhile may be left out. ``InvalidArgument`` for an index of a
+        class of your own.
+        """
+        return listed(lambda after: self._rows_behind(after, timeout=timeout), id_of_row)
 
     # --- the files -------------------------------------------------------------------------
 
@@ -225,6 +271,13 @@ class Index(Handle, Sized):
         return Call(im.IndexOptimize(), _optimized, timeout, progress)
 
     @operation
+    def verify(
+        self, *, progress: ProgressCallback | None = None, timeout: float | None = None
+    ) -> Call[im.IndexVerified]:
+        """Check the snapshot's checksum and every record of the log, as they lie on disk."""
+        return Call(im.IndexVerify(), _verified, timeout, progress)
+
+    @operation
     def status(self, *, timeout: float | None = None) -> Call[im.IndexStatus]:
         """Figures of the index: rows, bytes of snapshot and log, durability, last sync."""
         return Call(messages.StoreStatus(), _status, timeout)
@@ -237,7 +290,7 @@ class AsyncIndexInfo(AsyncHandle):
 
 
 class AsyncIndex(AsyncHandle):
-    """``Index`` for asyncio: the same operations, awaitable."""
+    """``Index`` for asyncio: the same operations, awaitable; ``ids`` and ``scan`` iterate."""
 
     def __init__(
         self, coordinator: AsyncCoordinator, spec: StoreSpec, properties: im.IndexIs
@@ -268,12 +321,34 @@ class AsyncIndex(AsyncHandle):
     delete_batch = awaitable(Index.delete_batch)
     search = awaitable(Index.search)
     get = awaitable(Index.get)
+    contains = awaitable(Index.contains)
     count = awaitable(Index.count)
+    _ids_behind = awaitable(Index._ids_behind)
+    _rows_behind = awaitable(Index._rows_behind)
     checkpoint = awaitable(Index.checkpoint)
     save = awaitable(Index.save)
     header = awaitable(Index.header)
     optimize = awaitable(Index.optimize)
+    verify = awaitable(Index.verify)
     status = awaitable(Index.status)
+
+    async def ids(self, *, timeout: float | None = None) -> AsyncIterator[Id]:
+        """See ``Index.ids``."""
+        after, more = None, True
+        while more:
+            found, more = await self._ids_behind(after, timeout=timeout)
+            for id_ in found:
+                yield id_
+                after = id_
+
+    async def scan(self, *, timeout: float | None = None) -> AsyncIterator[IndexRow]:
+        """See ``Index.scan``."""
+        after, more = None, True
+        while more:
+            found, more = await self._rows_behind(after, timeout=timeout)
+            for row in found:
+                yield row
+                after = row.id
 
 
 def agreed(found: im.IndexIs, asked: im.IndexOptions, name: str) -> im.IndexIs:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ from holdfast.handles.metadata import as_metadata
 from holdfast.workers import index_messages as im
 from holdfast.workers.raw_arrays import raw
 
+T = TypeVar("T")
 AnyId: TypeAlias = Id | np.integer[Any]
 """An id as a caller may have it: results of a search have numpy's integers."""
 Ids = object
@@ -301,6 +302,38 @@ def rows_of(reply: im.IndexRows, dimension: int) -> list[IndexRow]:
         IndexRow(id_, vector, decoded(entries))
         for id_, vector, entries in zip(ids, vectors, reply.metadata, strict=True)
     ]
+
+
+def page_of(reply: im.IndexRows, dimension: int) -> tuple[list[IndexRow], bool]:
+    """The rows of a page, and whether another may follow."""
+    return rows_of(reply, dimension), reply.more
+
+
+def ids_of(reply: im.IndexRows) -> tuple[list[Id], bool]:
+    """The ids of a page, and whether another may follow."""
+    return received(reply.ids).tolist(), reply.more
+
+
+def listed(
+    page: Callable[[Id | None], tuple[list[T], bool]], id_of: Callable[[T], Id]
+) -> Iterator[T]:
+    """What all pages have, each asked for when it is needed."""
+    after: Id | None = None
+    more = True
+    while more:
+        found, more = page(after)
+        yield from found
+        after = id_of(found[-1]) if found else None
+
+
+def itself(id_: Id) -> Id:
+    """The id of an id."""
+    return id_
+
+
+def id_of_row(row: IndexRow) -> Id:
+    """The id of a row."""
+    return row.id
 
 
 def decoded(metadata: bytes | None) -> dict[str, Value] | None:

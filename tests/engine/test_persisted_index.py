@@ -55,7 +55,7 @@ def test_a_checkpoint_empties_the_log_and_save_does_not(tmp_path: Path) -> None:
         index.checkpoint()
         assert (index.header().count, index.header().log_bytes) == (10, 12)
     header = PersistedIndex.read_header(path)
-    assert (header.index_type, header.rows, header.version) == ("iqdb-core", 10, 2)
+    assert (header.index_type, header.count, header.version) == ("iqdb-core", 10, 2)
 
 
 def test_the_log_is_checkpointed_by_itself(tmp_path: Path) -> None:
