@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Literal, get_args
 
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import InvalidArgument, LimitExceeded
 
 Buffer = bytes | bytearray | memoryview
 
@@ -108,11 +108,11 @@ class IndexFlaw(Exception):
 
 
 def check_id(value: object, what: str = "id") -> Id:
-    """The id, if it is one; ``InvalidArgument`` naming it if not."""
+    """The id, if it is one; ``InvalidArgument`` naming it if not, ``LimitExceeded`` beyond u64."""
     if isinstance(value, int) and not isinstance(value, bool):
         if 0 <= value <= U64_MAX:
             return value
-        raise InvalidArgument(f"{what} {value} is not within 0 to {U64_MAX}")
+        raise LimitExceeded(f"{what} {value} is not within 0 to {U64_MAX}")
     if isinstance(value, bytes):
         if value:
             return value

@@ -1,10 +1,12 @@
 """Which rows of an index a filter selects, by the rules of the index family.
 
-A filter is a ``pyarrow.compute`` expression of comparisons, ``isin``, ``&``, ``|`` and ``~`` over
-metadata. A comparison is true only of a value of the constant's own type that is there: of a row
-without the field it is false, ``!=`` as well, and an int never equals a float. ``~`` turns that
-around, so ``~(field == 1)`` is true of a row that lacks the field. Texts compare bytewise, false is
-less than true, NaN equals nothing.
+A filter is a ``pyarrow.compute`` expression of comparisons, ``isin``, ``is_null``, ``is_valid``,
+``&``, ``|`` and ``~`` over metadata. A comparison is true only of a value of the constant's own
+type that is there: of a row without the field it is false, ``!=`` as well, and an int never equals
+a float. ``~`` turns that around, so ``~(field == 1)`` is true of a row that lacks the field. Texts
+compare bytewise, false is less than true, NaN equals nothing. ``is_null`` is true of a row without
+the field, too; ``field == None`` only of one where it is there and null. A field by itself is a
+condition where it is bool in all rows that have it.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,6 +75,21 @@ class _Column:
         self._tags[target] = self._tags[source]
         self._values[target] = self._values[source]
         self._tags[source], self._values[source] = _ABSENT, None
+
+    def nulls(self, rows: int, *, and_nan: bool) -> Mask:
+        """The rows that have no value: no such field, or null, or ``and_nan`` one that is NaN."""
+        tags = self._tags[:rows]
+        chosen: Mask = (tags == _ABSENT) | (tags == Tag.NULL)
+        if and_nan:
+            among = np.flatnonzero(tags == Tag.FLOAT)
+            chosen[among] = np.isnan(self._values[among].astype(np.float64))
+        return chosen
+
+    def other_than_bool(self, rows: int) -> Value:
+        """Some value that is neither bool nor null; None if there is none."""
+        others = ~np.isin(self._tags[:rows], (Tag.BOOL, Tag.NULL, _ABSENT))
+        found: Value = self._values[int(np.argmax(others))] if others.any() else None
+        return found
 
     def compare(self, operation: str, value: Value, rows: int) -> Mask:
         """The rows of which a comparison with a constant is true."""
@@ -149,8 +166,8 @@ class _Evaluation:
             if not isinstance(value, bool):
                 raise self._refused(f"{value!r} is no condition")
             return np.full(self._rows, value, np.bool_)
-        if kind == "field_ref":  # a bool by itself
-            return self._fields.column(name).compare("equal", True, self._rows)
+        if kind == "field_ref":
+            return self._bool(name)
         if name in _CONNECTIVES:
             left, right = self._condition(depth + 1), self._condition(depth + 1)
             found: Mask = _CONNECTIVES[name](left, right)
@@ -160,14 +177,36 @@ class _Evaluation:
             found = self._comparison(name)
         elif name == "is_in":
             found = self._membership()
+        elif name in ("is_null", "is_valid"):
+            found = self._presence(name)
         else:
-            raise self._refused(f"there is no {name!r} for an index: comparisons, isin, &, |, ~")
+            known = "comparisons, isin, is_null, is_valid, &, |, ~"
+            raise self._refused(f"there is no {name!r} for an index: {known}")
         self._end()
         return found
 
     def _end(self) -> None:
         if self._step().kind != "end":
             raise self._refused("a call has options that an index does not know")
+
+    def _bool(self, field: str) -> Mask:
+        """The rows where a field, by itself, is true."""
+        column = self._fields.column(field)
+        other = column.other_than_bool(self._rows)
+        if other is not None:
+            raise self._refused(f"{field!r} by itself is no condition: it is {other!r} in some row")
+        return column.compare("equal", True, self._rows)
+
+    def _presence(self, operation: str) -> Mask:
+        field = self._step()
+        if field.kind != "field_ref":
+            raise self._refused(f"{operation} is of a field")
+        and_nan = False
+        if self._program.steps[self._next].kind == "options":
+            options = self._program.constants[int(self._step().value)][0].as_py()
+            and_nan = isinstance(options, dict) and options.get("nan_is_null") is True
+        nulls = self._fields.column(field.value).nulls(self._rows, and_nan=and_nan)
+        return nulls if operation == "is_null" else ~nulls
 
     def _comparison(self, operation: str) -> Mask:
         left, right = self._step(), self._step()

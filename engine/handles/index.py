@@ -171,10 +171,12 @@ class Index(Handle, Sized):
     ) -> Call[IndexHits]:
         """The ``k`` nearest rows of one vector, or of each row of a batch.
 
-        ``where`` is a ``pyarrow.compute`` expression of comparisons, ``isin``, ``&``, ``|`` and
-        ``~`` over metadata. A comparison is true only of a value of the constant's own type that is
-        there: a row without the field fails it, and an int never equals a float. ``exact`` looks at
-        every row, also where there is a graph; ``ef`` is how much of a graph is looked at.
+        ``where`` is a ``pyarrow.compute`` expression of comparisons, ``isin``, ``is_null``,
+        ``is_valid``, ``&``, ``|`` and ``~`` over metadata; ``InvalidArgument`` for any other. A
+        comparison is true only of a value of the constant's own type that is there: a row without
+        the field fails it, and an int never equals a float. A row without the field is null.
+        ``exact`` looks at every row, also where there is a graph; ``ef`` is how much of a graph is
+        looked at.
         """
         queries, single, count, condition, breadth = as_search(
             vectors, k, where, ef, self.dimension

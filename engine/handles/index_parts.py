@@ -29,7 +29,8 @@ from holdfast.formats.iqdb_values import (
 from holdfast.formats.limits import INDEX_DIMENSION_MAX
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite, imported
 from holdfast.handles.checks import check_choice, check_count, check_flag
-from holdfast.handles.metadata import as_metadata
+from holdfast.handles.metadata import as_metadata, column_of
+from holdfast.handles.results import queries_of, with_rest
 from holdfast.workers import index_messages as im
 from holdfast.workers.raw_arrays import raw
 
@@ -69,13 +70,33 @@ class IndexHits:
     distances: NDArray[np.float32]
     """(q, m); lower is nearer, whatever the metric."""
     metadata: list[dict[str, Value] | None] | None = None
-    """If asked for: that of each id, in the order of ``ids`` flattened."""
+    """If asked for: that of each id, in the order of ``ids`` flattened, so that of the id at [a, b]
+    is at ``a * m + b``."""
     approximate: bool = False
     """Whether rows that are nearer may be missing."""
 
     def __len__(self) -> int:
         """Queries of a batch; hits of a single vector."""
         return len(self.ids)
+
+    def to_arrow(self) -> pa.Table:
+        """One row a hit: ``query`` (uint32), ``id`` (uint64), ``distance``, and the metadata.
+
+        Where some ids are bytes, these are in a column ``id_bytes`` and ``id`` is null. Metadata
+        has a column for each field, null where a row lacks it, and ``metadata.<name>`` for one that
+        is named like another column. Raises ``InvalidArgument`` for a field of several types.
+        """
+        ids = self.ids.reshape(-1).tolist()
+        numbers = [None if isinstance(id_, bytes) else id_ for id_ in ids]
+        columns = {"query": queries_of(self.ids), "id": pa.array(numbers, pa.uint64())}
+        if None in numbers:
+            names = [id_ if isinstance(id_, bytes) else None for id_ in ids]
+            columns["id_bytes"] = pa.array(names, pa.binary())
+        columns["distance"] = pa.array(self.distances.reshape(-1))
+        rows = [row or {} for row in self.metadata or []]
+        fields = dict.fromkeys(name for row in rows for name in row)
+        found = {name: column_of(name, [row.get(name) for row in rows]) for name in fields}
+        return with_rest(columns, pa.table(found) if found else None, None)
 
 
 @dataclass(frozen=True, eq=False)

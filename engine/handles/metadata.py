@@ -20,14 +20,14 @@ def as_metadata(value: object, rows: int) -> pa.Table | None:
     """Metadata of ``rows`` rows; None when there are no columns.
 
     Taken are Arrow tables and record batches, anything with Arrow's stream capsule (data frames),
-    dicts of columns, and lists of dicts, where a missing key is a null. Raises ``InvalidArgument``
-    naming the column, or the numbers of rows.
+    dicts of columns, and lists of dicts, where a missing key is a null and None is all nulls.
+    Raises ``InvalidArgument`` naming the column, or the numbers of rows.
     """
     if value is None:
         return None
     if isinstance(value, Mapping):
         check_names(value)
-        columns = {name: _column(name, given) for name, given in value.items()}
+        columns = {name: column_of(name, given) for name, given in value.items()}
         for name, column in columns.items():
             if len(column) != rows:
                 raise InvalidArgument(
@@ -49,17 +49,19 @@ def _rows(dicts: Sequence[object]) -> pa.Table:
     """A table of rows; columns in order of first appearance."""
     names: dict[str, None] = {}
     checked: list[Mapping[str, object]] = []
-    for number, row in enumerate(dicts):
+    for number, given in enumerate(dicts):
+        row = {} if given is None else given
         if not isinstance(row, Mapping):
             raise InvalidArgument(
-                f"metadata as a list is a list of dicts, row {number} is a {type(row).__name__}"
+                "metadata as a list is a list of dicts or None, "
+                f"row {number} is a {type(row).__name__}"
             )
         names.update(dict.fromkeys(row))
         checked.append(row)
     check_names(names)
     if not names:
         return pa.table({"": pa.nulls(len(checked))}).select([])
-    return pa.table({name: _column(name, [row.get(name) for row in checked]) for name in names})
+    return pa.table({name: column_of(name, [row.get(name) for row in checked]) for name in names})
 
 
 def _table(value: object) -> pa.Table:
@@ -82,8 +84,8 @@ def _table(value: object) -> pa.Table:
     return table
 
 
-def _column(name: str, value: object) -> pa.ChunkedArray:
-    """One column of a dict."""
+def column_of(name: str, value: object) -> pa.ChunkedArray:
+    """One column of a dict. Raises ``InvalidArgument`` naming it."""
     what = f"metadata column {name!r}"
     values = value if np.ma.is_masked(value) else imported(value, what)
     try:

@@ -1,6 +1,7 @@
 """What a vector store answers with: numpy arrays, with the way to Arrow."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,12 +39,9 @@ class QueryResult:
 
         A metadata column named like one of these is called ``metadata.<name>``.
         """
-        hits = self.ids.shape[-1]
-        queries = self.ids.size // hits if hits else 0
-        number = np.repeat(np.arange(queries, dtype=np.uint32), hits)
-        columns = {"query": pa.array(number), ID: pa.array(self.ids.reshape(-1))}
+        columns = {"query": queries_of(self.ids), ID: pa.array(self.ids.reshape(-1))}
         columns["distance"] = pa.array(self.distances.reshape(-1))
-        return _with_rest(columns, self.metadata, self.vectors)
+        return with_rest(columns, self.metadata, self.vectors)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +63,7 @@ class Rows:
 
     def to_arrow(self) -> pa.Table:
         """One row each: ``id``, the metadata, ``vector``; names as in ``QueryResult.to_arrow``."""
-        return _with_rest({ID: pa.array(self.ids)}, self.metadata, self.vectors)
+        return with_rest({ID: pa.array(self.ids)}, self.metadata, self.vectors)
 
 
 def _shape(ids: NDArray[np.uint64]) -> str:
@@ -79,7 +77,14 @@ def _extras(metadata: pa.Table | None, vectors: NDArray[np.float32] | None) -> s
     return f" with {', '.join(names)}" if names else ""
 
 
-def _with_rest(
+def queries_of(ids: NDArray[Any]) -> pa.Array:
+    """Number of the query of each hit, of ids (m,) or (q, m)."""
+    hits = ids.shape[-1]
+    queries = ids.size // hits if hits else 0
+    return pa.array(np.repeat(np.arange(queries, dtype=np.uint32), hits))
+
+
+def with_rest(
     columns: dict[str, pa.Array], metadata: pa.Table | None, vectors: NDArray[np.float32] | None
 ) -> pa.Table:
     """A table of these columns, the metadata and the vectors."""

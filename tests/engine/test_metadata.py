@@ -44,6 +44,7 @@ FORMS: list[object] = [
     {"n": Stream(TABLE["n"]), "s": ("a", "b", None)},
     [{"n": 1, "s": "a"}, {"s": "b"}, {"s": None, "n": 3}],
     ({"n": 1, "s": "a"}, {"s": "b"}, {"n": 3}),
+    ({"n": 1, "s": "a"}, {"s": "b"}, {"n": 3}),
 ]
 
 
@@ -56,7 +57,16 @@ def test_every_form(form: object) -> None:
     assert all(column.num_chunks == 1 for column in table.columns)
 
 
-@pytest.mark.parametrize("nothing", [None, {}, pa.table({}), [{}, {}, {}]], ids=str)
+def test_a_row_without_metadata_is_none() -> None:
+    """``None`` in the place of a dict is a row of nulls, first, last or between others."""
+    table = as_metadata([None, {"n": 1}, None, {"s": "a"}, None], 5)
+    assert table is not None
+    assert table.to_pydict() == {"n": [None, 1, None, None, None], "s": [None] * 3 + ["a", None]}
+
+
+@pytest.mark.parametrize(
+    "nothing", [None, {}, pa.table({}), [{}, {}, {}], [None, {}, None]], ids=str
+)
 def test_no_columns(nothing: object) -> None:
     """Nothing is given by None and by what has no columns."""
     rows = 0 if isinstance(nothing, pa.Table) else 3

@@ -213,6 +213,17 @@ FILTERS: dict[str, tuple[pc.Expression, Callable[[dict[str, Value]], bool]]] = {
         (FIELD == 2) | (pc.field("t") == True),  # noqa: E712  # an expression
         lambda m: (type(m.get("n")) is int and m["n"] == 2) or m.get("t") is True,
     ),
+    "is null": (FIELD.is_null(), lambda m: m.get("n") is None),
+    "is null or nan": (
+        FIELD.is_null(nan_is_null=True),
+        lambda m: m.get("n") is None or m["n"] != m["n"],
+    ),
+    "is valid": (FIELD.is_valid(), lambda m: m.get("n") is not None),
+    "is not valid": (~pc.is_valid(FIELD), lambda m: m.get("n") is None),
+    "null or less": (
+        pc.is_null(FIELD) | (FIELD < 2),
+        lambda m: m.get("n") is None or (type(m["n"]) is int and m["n"] < 2),
+    ),
     "always": (pc.scalar(True), lambda m: True),
 }
 
@@ -260,7 +271,8 @@ def test_filters_follow_the_rows(changes: list[tuple[str, int, int]]) -> None:
     [
         FIELD + 1 == 2,
         pc.field("s").cast("int64") == 1,
-        FIELD.is_null(),
+        FIELD.is_nan(),
+        pc.is_null(pc.scalar(1)),
         pc.field("a") == pc.field("b"),
         pa.scalar(b"bytes") == FIELD,
         pc.scalar(1),
@@ -273,6 +285,21 @@ def test_filters_that_an_index_has_not_are_refused(expression: pc.Expression) ->
     index = index_of(random_rows(3, 2), "dot")
     with pytest.raises(InvalidArgument, match="where"):
         index.find(np.zeros((1, 2), np.float32), 1, where=encode_expression(expression))
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "yes"])
+def test_a_field_that_is_not_bool_is_no_condition(value: Value) -> None:
+    """It is refused with the value that is in the way, and once that is gone it is one."""
+    index = CoreIndex(2, "euclidean")
+    zero = np.zeros(2, np.float32)
+    for id_, metadata in enumerate(({"a": True}, {"a": None}, {}, {"a": value})):
+        index.insert(id_, zero, metadata)  # type: ignore[arg-type]  # each is metadata
+    for expression in (pc.field("a"), ~pc.field("a"), pc.field("a") & (pc.field("b") == 1)):
+        with pytest.raises(InvalidArgument, match=f"'a' by itself .* {value!r} in some row"):
+            index.find(zero[None], 9, where=encode_expression(expression))
+    assert index.find(zero[None], 9, where=encode_expression(pc.field("a") == True)).ids == [[0]]  # noqa: E712  # an expression
+    index.delete(3)
+    assert index.find(zero[None], 9, where=encode_expression(pc.field("a"))).ids == [[0]]
 
 
 def test_deep_filters_are_refused() -> None:

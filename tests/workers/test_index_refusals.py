@@ -45,10 +45,10 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception]]] = {
         Duplicate,
     ),
     "an empty id": (lambda: im.IndexInsert([b""], raw(np.zeros(4, np.float32))), InvalidArgument),
-    "an id below 0": (lambda: im.IndexInsert([-1], raw(np.zeros(4, np.float32))), InvalidArgument),
+    "an id below 0": (lambda: im.IndexInsert([-1], raw(np.zeros(4, np.float32))), LimitExceeded),
     "an id over u64": (
         lambda: im.IndexInsert([1 << 64], raw(np.zeros(4, np.float32))),
-        InvalidArgument,
+        LimitExceeded,
     ),
     "another dimension": (
         lambda: im.IndexInsert([8], raw(np.zeros(5, np.float32))),
@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception]]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_bad_requests_change_nothing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each gets a typed error before a byte is written."""
-    monkeypatch.setattr("holdfast.workers.index_store.INDEX_RECORD_BYTES_MAX", 2000)
+    monkeypatch.setattr("holdfast.workers.index_requests.INDEX_RECORD_BYTES_MAX", 2000)
     memory = MemoryDisk("/data")
     actor = opened(memory)
     Writer(actor).write(1)
@@ -134,7 +134,8 @@ def test_an_absent_index_is_not_made_unless_asked() -> None:
 
 def test_answers_too_large_to_send_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata and ids count, too: ``ResultTooLarge``, and the index goes on serving."""
-    monkeypatch.setattr("holdfast.workers.index.RESULT_BYTES_MAX", 4000)
+    for module in ("index", "index_answers"):
+        monkeypatch.setattr(f"holdfast.workers.{module}.RESULT_BYTES_MAX", 4000)
     memory = MemoryDisk("/data")
     actor = opened(memory)
     ask(actor, inserting({1: ([1], {"a": "y" * 1000})}), im.IndexInserted, Caller(1, 1))
