@@ -71,6 +71,39 @@ def missing_log(disk: Disk, path: str, wal: str) -> str | None:
     return None
 
 
+def missing_snapshot(disk: Disk, path: str, wal: str) -> str | None:
+    """Why the snapshot at ``path``, which is absent or empty, should not be; None if it may.
+
+    An empty file is what a crash of other programs can leave where they begin. Beside an index that
+    was in use there is a log, a ledger or a note: one that lost its bytes is never made anew.
+    Raises plain ``OSError``.
+    """
+    empty = disk.inode_at(path) is not None
+    log_bytes = 0 if disk.inode_at(wal) is None else _size(disk, wal)
+    unclosed = disk.inode_at(wal + LEDGER_SUFFIX) is not None
+    state = "empty" if empty else "missing"
+    if log_bytes > HEADER_BYTES:
+        return f"the snapshot is {state}, and the log beside it has records"
+    if unclosed and (empty or disk.inode_at(wal) is not None):
+        return f"the snapshot is {state}, and its last owner did not close it"
+    if empty and (log_bytes == HEADER_BYTES or disk.inode_at(wal + SUFFIX) is not None):
+        return "the snapshot is empty, and what is beside it says that it was not"
+    return None
+
+
+def is_empty(disk: Disk, path: str) -> bool:
+    """Whether there is no byte at ``path``. Raises plain ``OSError``."""
+    return disk.inode_at(path) is None or not _size(disk, path)
+
+
+def _size(disk: Disk, path: str) -> int:
+    file = disk.open(path)
+    try:
+        return file.size()
+    finally:
+        file.close()
+
+
 def synced_bytes(disk: Disk, path: str, ledger: Ledger, wal: str, inode: int) -> int:
     """How much of the log with this inode was synced, for all that ledger and note tell."""
     return max(ledger.synced_of(inode), closed_bytes(disk, path, wal, inode))

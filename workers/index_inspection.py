@@ -27,7 +27,7 @@ from holdfast.formats.iqdb_values import Flaw, Id, IndexFlaw, Value, decode_meta
 from holdfast.formats.iqdb_wal import HEADER_BYTES
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import Disk
-from holdfast.workers.index_closing import missing_log, synced_bytes
+from holdfast.workers.index_closing import missing_log, missing_snapshot, synced_bytes
 from holdfast.workers.index_log import LogReading, apply_log, despite_sync, read_log
 from holdfast.workers.index_recovery import WAL_SUFFIX
 from holdfast.workers.index_snapshot import CORE_TYPES, FOREIGN
@@ -189,6 +189,11 @@ def _row(id_: Id, vector: bytes, encoded: bytes | None) -> IndexRowView:
 def examine_index(disk: Disk, path: str, tick: Callable[[], None]) -> IndexReport:
     """The index at ``path``; raises plain ``OSError`` when it cannot be read."""
     view = _mapped(disk, path)
+    if not len(view):
+        reason = missing_snapshot(disk, path, path + WAL_SUFFIX)
+        ending = Ending.TORN if reason is None else Ending.CORRUPT
+        reason = reason or "the file is empty; opening it with a dimension makes an empty index"
+        return IndexReport(path, None, Verdict(ending, 0, reason), None, 0)
     try:
         header = decode_header(view[: HEADER_BYTES_MAX + PREAMBLE_BYTES])
     except IndexFlaw as flaw:

@@ -3,7 +3,7 @@
 What can be wrong, and what is done about it:
 
 ===============================  ===============================================================
-both files absent                an empty index is put in place: snapshot first, then log
+both absent, or without records  an empty index is put in place: snapshot first, then log
 log absent, or a cut-short head  an empty log is put in place
 one absent, the other was used   ``StoreCorrupt``; nothing is touched, unless salvage is asked for
                                  where that is the log
@@ -55,7 +55,7 @@ from holdfast.workers.disk import (
 )
 from holdfast.workers.foreign_index import make_foreign
 from holdfast.workers.index_closing import SUFFIX as CLOSED_SUFFIX
-from holdfast.workers.index_closing import missing_log, synced_bytes
+from holdfast.workers.index_closing import is_empty, missing_log, missing_snapshot, synced_bytes
 from holdfast.workers.index_log import (
     LogReading,
     Refused,
@@ -156,7 +156,7 @@ def recover(
     path = spec.path
     try:
         _remove_leftovers(disk, path)
-        if disk.inode_at(path) is None:
+        if is_empty(disk, path):
             _make(disk, spec, options, cls, first)
         else:
             first = None
@@ -201,16 +201,12 @@ def _make(
 ) -> None:
     path = spec.path
     wal = path + WAL_SUFFIX
-    reason = None
-    if disk.inode_at(wal) is not None:
-        if _size(disk, wal) > HEADER_BYTES:
-            reason = "the snapshot is missing, and the log beside it has records"
-        elif disk.inode_at(wal + LEDGER_SUFFIX) is not None:
-            reason = "the snapshot is missing, and its last owner did not close it"
+    reason = missing_snapshot(disk, path, wal)
     if reason is not None:
         raise StoreCorrupt(f"{path!r}: {reason}", path=path, offset=0, reason=reason)
     if not spec.create:
-        raise StoreNotFound(f"there is no index at {path!r}", store=spec.name, path=path)
+        empty = "" if disk.inode_at(path) is None else ": the file is empty"
+        raise StoreNotFound(f"there is no index at {path!r}{empty}", store=spec.name, path=path)
     index = empty_index(options, cls) if first is None else first
     for suffix in (LEDGER_SUFFIX, CLOSED_SUFFIX):  # of files that somebody has removed
         remove_if_there(disk, wal + suffix)
@@ -229,14 +225,6 @@ def write_now(
     for _ in write_beside(disk, path, index, lambda: moment, compression, options.level):
         pass
     put_in_place(disk, path)
-
-
-def _size(disk: Disk, path: str) -> int:
-    file = disk.open(path)
-    try:
-        return file.size()
-    finally:
-        file.close()
 
 
 def _ensure_log(disk: Disk, path: str, *, salvage: bool) -> None:
