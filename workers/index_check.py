@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from holdfast.formats import iqdb_wal
 from holdfast.formats.checksum import crc32
-from holdfast.formats.errors import HoldfastError, from_os_error
+from holdfast.formats.errors import typed_errors
 from holdfast.formats.iqdb_snapshot import HEADER_BYTES_MAX, PREAMBLE_BYTES, decode_header
 from holdfast.formats.iqdb_values import IndexFlaw
 from holdfast.formats.iqdb_wal import HEADER_BYTES, Damage
@@ -22,12 +22,8 @@ def verify_steps(store: IndexStore) -> Steps:
 
     Raises ``StoreIOError`` where the files cannot be read.
     """
-    try:
+    with typed_errors("verify", store.path):
         return (yield from _verify(store))
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "verify", store.path) from error
 
 
 def _verify(store: IndexStore) -> Steps:

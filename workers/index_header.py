@@ -1,6 +1,6 @@
 """What an index's snapshot says of itself, without loading it."""
 
-from holdfast.formats.errors import HoldfastError, from_os_error
+from holdfast.formats.errors import typed_errors
 from holdfast.formats.iqdb_snapshot import HEADER_BYTES_MAX, PREAMBLE_BYTES, decode_header
 from holdfast.formats.iqdb_values import IndexFlaw
 from holdfast.workers.disk import Disk
@@ -14,12 +14,8 @@ def told_by(disk: Disk, path: str) -> SnapshotInfo:
 
     Raises ``InvalidFormat``, ``StoreCorrupt``, ``StoreIOError``.
     """
-    try:
+    with typed_errors("read", path):
         return _told_by(disk, path)
-    except HoldfastError:
-        raise  # some are an OSError, too
-    except OSError as error:
-        raise from_os_error(error, "read", path) from error
 
 
 def _told_by(disk: Disk, path: str) -> SnapshotInfo:

@@ -65,7 +65,7 @@ def _delete(index: PersistedIndex) -> None:
     index.delete(1)
 
 
-CALLS: dict[str, Callable[[PersistedIndex], None]] = {
+CALLS: dict[str, Callable[[PersistedIndex], object]] = {
     "upsert": _upsert,
     "delete": _delete,
     "checkpoint": PersistedIndex.checkpoint,
@@ -75,7 +75,7 @@ CALLS: dict[str, Callable[[PersistedIndex], None]] = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_wherever_a_call_is_broken_off(
-    tmp_path: Path, call: Callable[[PersistedIndex], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: Callable[[PersistedIndex], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is acknowledged later is there when the files are opened again, and they are free."""
     monkeypatch.setattr(OsFile, "sync", lambda file: None)  # which takes most of the time
