@@ -99,6 +99,7 @@ class FoldActor:
         self._urgent = False
         self._rewriting = False
         self._garbage_allowed = COMPACT_GARBAGE_BYTES_MIN
+        self._overlay_allowed = _OVERLAY_ENTRIES_MAX
 
     # --- requests --------------------------------------------------------------------------
 
@@ -310,7 +311,7 @@ class FoldActor:
         self._urgent = self._garbage_bytes() > max(self._garbage_allowed, self._table.live_bytes)
         if self._urgent:
             return self._rewrite_quietly()
-        if len(self._table.overlay) > max(_OVERLAY_ENTRIES_MAX, len(self._table.base) // 8):
+        if len(self._table.overlay) > max(self._overlay_allowed, len(self._table.base) // 8):
             return self._reindex_quietly()
         unindexed = self._log.end - self._indexed_to
         if self._table.entries >= _INDEX_ENTRIES_MIN and unindexed > max(
@@ -332,17 +333,22 @@ class FoldActor:
         yield from quietly(work, "compaction", path, log, put_off)
 
     def _reindex_quietly(self) -> Generator[object, None, None]:
-        """The same for the index, which is put off by taking what it was to cover as covered."""
+        """The same for the index. What it was to cover counts as covered, also if it fails."""
+
+        def put_off() -> None:
+            self._overlay_allowed = 2 * len(self._table.overlay)
+
         path = self._log.path
         self._indexed_to = self._log.end
         work = self._typed(self._reindex(), "index", path)
-        yield from quietly(work, "indexing", path, log, lambda: None)
+        yield from quietly(work, "indexing", path, log, put_off)
 
     def _reindex(self) -> Generator[object, None, None]:
         """Fold the overlay into the base and write the index cache."""
         covered, last_record, cursor = self._log.end, self._last_record, self._cursor
         live_bytes = self._table.live_bytes
         yield from self._table.rebase(self._log.remap())
+        self._overlay_allowed = _OVERLAY_ENTRIES_MAX
         base = self._table.base
         fingerprint = fold_index.fingerprint(base.view, base.spans, last_record, covered)
         if len(base) < _INDEX_ENTRIES_MIN or fingerprint is None:

@@ -1,7 +1,9 @@
 """Long work and upkeep of every kind of store, when the system refuses a call in between."""
 
 import errno
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from holdfast.bench.drill.subjects import subject_of
 from holdfast.bench.drill.subjects.base import State, finished
 from holdfast.bench.faults import REACHING, Fail, FaultyDisk, MemoryDisk
 from holdfast.formats.errors import HoldfastError
+from holdfast.formats.values import Cursor, Put
 from holdfast.workers import (
     fold,
     fold_messages,
@@ -22,7 +25,9 @@ from holdfast.workers import (
 from holdfast.workers import vector_messages as vm
 from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Actor, Caller
+from holdfast.workers.disk import OsDisk
 from holdfast.workers.log_file import Fatal
+from tests.workers import fold_model
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -106,6 +111,35 @@ def test_upkeep_is_put_off(kind: StoreKind, monkeypatch: pytest.MonkeyPatch) -> 
         except Fatal:
             continue
         failing.check_invariants()
+
+
+def test_an_index_of_a_damaged_fold_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not tried again and again in every quiet moment."""
+    monkeypatch.setattr(fold, "_OVERLAY_ENTRIES_MAX", 4)
+    caplog.set_level(logging.WARNING, "holdfast")
+    path = tmp_path / "f.snap"
+    actor = fold_model.opened(OsDisk(), str(path), "never")
+    for number in range(200):
+        _put(actor, number)
+    finished(actor.handle(fold_messages.FoldCompact(), Caller(2, 1)))
+    for number in range(70, 130):  # in the place of others
+        _put(actor, number, again=1000)
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(b"key 100"))
+        file.write(b"kex 100")
+    _rest(actor)
+    assert caplog.text.count("indexing failed and is put off") == 1
+    assert not actor.step(idle=True)
+    actor.close()
+
+
+def _put(actor: Actor, number: int, again: int = 0) -> None:
+    update = Put(f"key {number:03d}", b"value")
+    request = fold_messages.FoldApply([update], Cursor.from_u64(number + again))
+    finished(actor.handle(request, Caller(1, number + again)))
+    actor.commit()
 
 
 def _rest(actor: Actor) -> None:
