@@ -45,6 +45,11 @@ class IndexActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> im.IndexIs:
+        index = self.store.index
+        hnsw = index.hnsw if isinstance(index, CoreIndex) else None
+        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         try:
             match request:
@@ -63,8 +68,6 @@ class IndexActor:
                     return self.store.snapshot_info()
                 case im.IndexOptimize():
                     return self._optimize()
-                case im.IndexInfo():
-                    return self._info()
                 case AskStatus():
                     return self._status()
                 case StoreMayDrop():
@@ -173,11 +176,6 @@ class IndexActor:
         give_memory_back()
 
     # --- the rest --------------------------------------------------------------------------
-
-    def _info(self) -> Reply:
-        index = self.store.index
-        hnsw = index.hnsw if isinstance(index, CoreIndex) else None
-        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
 
     def _status(self) -> Reply:
         store = self.store

@@ -42,10 +42,6 @@ class IndexOptions(Message, frozen=True, tag="index"):
     """Where else to look for the module of a kind that is not built in."""
 
 
-class IndexInfo(Message, frozen=True, tag=80):
-    """The properties that never change."""
-
-
 class IndexInsert(Message, frozen=True, tag=81):
     """Insert rows, or with ``replace`` also put them in place of others; one durable unit."""
 
@@ -95,8 +91,7 @@ class IndexOptimize(Message, frozen=True, tag=87):
 
 
 IndexRequest = (
-    IndexInfo
-    | IndexInsert
+    IndexInsert
     | IndexDelete
     | IndexSearch
     | IndexGet
@@ -108,7 +103,7 @@ IndexRequest = (
 WRITES = (IndexInsert, IndexDelete, IndexCheckpoint)
 
 
-class IndexIs(Message, frozen=True, tag=80):
+class IndexIs(Message, frozen=True, tag="index"):
     """The properties of an index that never change."""
 
     kind: str
@@ -193,8 +188,7 @@ class IndexStatus(Message, frozen=True, tag=87):
 
 
 IndexReply = (
-    IndexIs
-    | IndexInserted
+    IndexInserted
     | IndexDeleted
     | IndexHits
     | IndexRows

@@ -19,7 +19,6 @@ from holdfast.handles.warm import Warm
 from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
     WarmCalls,
-    WarmInfo,
     check_columns,
     cut,
     last_series,
@@ -30,12 +29,6 @@ from holdfast.workers.messages import StoreSpec
 
 if TYPE_CHECKING:
     import pyarrow.dataset
-
-
-class AsyncWarmInfo(AsyncHandle):
-    """``WarmInfo`` for asyncio."""
-
-    ask = awaitable(WarmInfo.ask)
 
 
 class AsyncWarm(WarmCalls, AsyncHandle):
