@@ -17,7 +17,7 @@ from holdfast.formats.errors import (
     from_os_error,
 )
 from holdfast.handles.fold import absolute
-from holdfast.options import EngineOptions, check_seconds
+from holdfast.options import EngineOptions, check_durability
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
@@ -31,7 +31,6 @@ from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     pass
 
-_DURABILITIES = ("always", "interval", "never")
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
@@ -92,10 +91,7 @@ class EngineBase:
         check_name(name)
         if not isinstance(create, bool):
             raise InvalidArgument(f"create is a bool, not {type(create).__name__}")
-        if durability is not None and durability not in _DURABILITIES:
-            raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
-        if interval is not None:
-            check_seconds("interval", interval)
+        check_durability(durability, interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)
