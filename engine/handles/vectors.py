@@ -129,8 +129,9 @@ class Vectors(ImageOperations):
         null, and a column keeps the type of its first values. A replaced row keeps nothing.
 
         Rows with NaN or infinities are invalid unless ``non_finite="accept"``, and so is a row
-        whose id comes again later in the batch. One invalid row makes the call raise, or, with
-        ``invalid="skip"``, only that row is left out and told of in ``rejected``.
+        whose id comes again later in the batch, in a row that is not invalid itself. One invalid
+        row makes the call raise, or, with ``invalid="skip"``, only that row is left out and told of
+        in ``rejected``.
 
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming row or column; nothing has changed.
         """
