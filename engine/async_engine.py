@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable
-from holdfast.formats.errors import InvalidFormat, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed, StoreNotFound
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -18,7 +18,8 @@ from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.index_messages import CompressionName
 from holdfast.workers.message import Durability
-from holdfast.workers.places import Places
+from holdfast.workers.messages import StoreSpec
+from holdfast.workers.places import Places, check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_terms import Compression
@@ -95,15 +96,14 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncVectors":
         """See ``Engine.vectors``."""
-        from holdfast.handles.async_vectors import AsyncVectorInfo, AsyncVectors
+        from holdfast.handles.async_vectors import AsyncVectors
         from holdfast.handles.vector_parts import agreed, options
 
         asked = options(dimension, metric, profile, read_only)
         create = check_flag("create", create) and not read_only
         spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))
+        return AsyncVectors(self._async, opened, agreed(opened, asked), _AsyncFamily(self))
 
     async def warm(
         self,
@@ -118,14 +118,13 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncWarm":
         """See ``Engine.warm``."""
-        from holdfast.handles.async_warm import AsyncWarm, AsyncWarmInfo
+        from holdfast.handles.async_warm import AsyncWarm
         from holdfast.handles.warm_calls import agreed, options
 
         asked = options(dimension, compression)
         spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncWarmInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncWarm(self._async, opened, agreed(found, asked, name))
+        return AsyncWarm(self._async, opened, agreed(opened, asked))
 
     async def index(
         self,
@@ -148,7 +147,7 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncIndex":
         """See ``Engine.index``."""
-        from holdfast.handles.index import AsyncIndex, AsyncIndexInfo, agreed
+        from holdfast.handles.index import AsyncIndex, agreed
         from holdfast.handles.index_parts import options
 
         asked = options(
@@ -157,8 +156,7 @@ class AsyncEngine(EngineBase):
         )  # fmt: skip
         spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncIndexInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncIndex(self._async, opened, agreed(found, asked, name))
+        return AsyncIndex(self._async, opened, agreed(opened, asked))
 
     async def registry(
         self,
@@ -176,22 +174,33 @@ class AsyncEngine(EngineBase):
         spec = self._spec("registry", name, path, durability, interval, create=create)
         return AsyncRegistry(self._async, await self._open(spec, timeout=timeout))
 
-    async def stores(self) -> dict[str, str]:
+    async def stores(self, *, timeout: float | None = None) -> dict[str, str]:
         """See ``Engine.stores``."""
-        return await asyncio.to_thread(self._stores)
+        return await asyncio.to_thread(self._stores, await self.health(timeout=timeout))
 
     _open = awaitable(Engine._open)
     processes = awaitable(Engine.processes)
     health = awaitable(Engine.health)
-    restart = awaitable(Engine.restart)
+    _restart = awaitable(Engine._restart)
     _drop = awaitable(Engine._drop)
+
+    async def restart(self, name: str, *, timeout: float | None = None) -> None:
+        """See ``Engine.restart``."""
+        check_name(name)
+        try:
+            await self._restart(name, timeout=timeout)
+        except StoreNotFound:
+            await asyncio.to_thread(self._spec_of, name)
+
+    async def _named(self, name: str, timeout: float | None) -> StoreSpec:
+        return self._spec_of(name, await self.health(timeout=timeout))
 
     async def drop(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.drop``."""
-        spec = self._spec_of(name)
+        spec = await self._named(name, timeout)
         try:
             opened = await self._open(spec, timeout=timeout)
-        except InvalidFormat:
+        except (StoreCorrupt, ParentChanged):
             if not await asyncio.to_thread(dropped_unread, spec):
                 raise
             return
@@ -206,7 +215,8 @@ class AsyncEngine(EngineBase):
 
     async def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """See ``Engine.status``."""
-        return await AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
+        store = AsyncAnyStore(self._async, await self._named(name, timeout))
+        return await store.status(timeout=timeout)
 
     async def close(self) -> None:
         """See ``Engine.close``."""

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.call import Call, operation
-from holdfast.formats.errors import InvalidFormat, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed, StoreNotFound
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -24,7 +24,6 @@ from holdfast.workers.messages import (
     StoreHealth,
     StoreSpec,
 )
-from holdfast.workers.places import check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_terms import Compression
@@ -34,6 +33,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.warm import Warm
 
 from holdfast.engine_base import EngineBase, dropped_unread
+from holdfast.workers.places import check_name
 
 T = TypeVar("T")
 
@@ -62,10 +62,12 @@ class Engine(EngineBase):
     ) -> Fold:
         """Open the fold ``name``, making it if ``create`` and it is absent.
 
-        ``path`` opens a log that lies elsewhere. ``durability`` is ``"always"`` (the default: an
-        acknowledged write is synced), ``"interval"`` (synced within ``interval`` seconds, 1 by
-        default) or ``"never"`` (survives any process's death, but not power loss). Without it, a
-        store that is open already is joined as it is.
+        ``path`` opens a log that lies elsewhere; while that is open, its name is enough, here as
+        for ``status``, ``restart`` and ``drop``, unless a store in the directory has the name, too.
+        ``durability`` is ``"always"`` (the default: an acknowledged write is synced),
+        ``"interval"`` (synced within ``interval`` seconds, 1 by default) or ``"never"`` (survives
+        any process's death, but not power loss). Without it, a store that is open already is
+        joined as it is.
 
         Raises ``StoreLocked``, ``StoreCorrupt``, ``InvalidFormat``, ``WrongKind``, ``InvalidName``,
         ``StoreNotFound`` or ``OptionsConflict``; the file was not touched then.
@@ -118,14 +120,13 @@ class Engine(EngineBase):
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
         from holdfast.handles.vector_parts import agreed, options
-        from holdfast.handles.vectors import VectorInfo, Vectors
+        from holdfast.handles.vectors import Vectors
 
         asked = options(dimension, metric, profile, read_only)
         create = check_flag("create", create) and not read_only
         spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))
+        return Vectors(self._coordinator, opened, agreed(opened, asked), _Family(self))
 
     def warm(
         self,
@@ -148,13 +149,12 @@ class Engine(EngineBase):
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
         from holdfast.handles.warm import Warm
-        from holdfast.handles.warm_calls import WarmInfo, agreed, options
+        from holdfast.handles.warm_calls import agreed, options
 
         asked = options(dimension, compression)
         spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = WarmInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Warm(self._coordinator, opened, agreed(found, asked, name))
+        return Warm(self._coordinator, opened, agreed(opened, asked))
 
     def index(
         self,
@@ -195,7 +195,7 @@ class Engine(EngineBase):
 
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
-        from holdfast.handles.index import Index, IndexInfo, agreed
+        from holdfast.handles.index import Index, agreed
         from holdfast.handles.index_parts import options
 
         asked = options(
@@ -204,8 +204,7 @@ class Engine(EngineBase):
         )  # fmt: skip
         spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = IndexInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Index(self._coordinator, opened, agreed(found, asked, name))
+        return Index(self._coordinator, opened, agreed(opened, asked))
 
     def registry(
         self,
@@ -227,9 +226,9 @@ class Engine(EngineBase):
         spec = self._spec("registry", name, path, durability, interval, create=create)
         return Registry(self._coordinator, self._open(spec, timeout=timeout))
 
-    def stores(self) -> dict[str, str]:
-        """The stores in the directory: name to kind, in order of name."""
-        return self._stores()
+    def stores(self, *, timeout: float | None = None) -> dict[str, str]:
+        """The stores by name, with their kind: in the directory, or open and elsewhere."""
+        return self._stores(self.health(timeout=timeout))
 
     @operation
     def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[StoreSpec]:
@@ -254,11 +253,24 @@ class Engine(EngineBase):
         )
 
     @operation
-    def restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
-        """Start a store's worker anew, also one that was given up after ``StoreFailed``."""
+    def _restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
         hung_after_s = self._coordinator.options.hung_after_s
-        ask = messages.RestartStore(check_name(name), hung_after_s)
-        return Call(ask, lambda _: None, timeout)
+        return Call(messages.RestartStore(name, hung_after_s), lambda _: None, timeout)
+
+    def restart(self, name: str, *, timeout: float | None = None) -> None:
+        """Start a store's worker anew, also one that was given up after ``StoreFailed``.
+
+        A store that is not open has none, and nothing happens. Raises ``StoreNotFound``.
+        """
+        check_name(name)
+        try:
+            self._restart(name, timeout=timeout)
+        except StoreNotFound:
+            self._spec_of(name)  # one in the directory need not be open
+
+    def _named(self, name: str, timeout: float | None) -> StoreSpec:
+        """The description of the store of this name. ``StoreNotFound``."""
+        return self._spec_of(name, self.health(timeout=timeout))
 
     @operation
     def _drop(self, name: str, *, timeout: float | None = None) -> Call[None]:
@@ -266,11 +278,15 @@ class Engine(EngineBase):
         return Call(messages.DropStore(name, hung_after_s), lambda _: None, timeout)
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
-        """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
-        spec = self._spec_of(name)
+        """Remove a store and its files for good, also one so damaged that it does not open.
+
+        Raises ``StoreNotFound``, ``StoreLocked``, ``HasBranches``, and ``InvalidFormat`` when the
+        file does not begin as this kind of store does: it may be somebody else's, and stays.
+        """
+        spec = self._named(name, timeout)
         try:
             opened = self._open(spec, timeout=timeout)
-        except InvalidFormat:
+        except (StoreCorrupt, ParentChanged):
             if not dropped_unread(spec):
                 raise
             return
@@ -286,11 +302,11 @@ class Engine(EngineBase):
             self._coordinator.dropped(name)
 
     def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
-        """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``.
+        """Figures of a store; opens it if it is in the directory and not open. ``StoreNotFound``.
 
         An index of a class of your own, not open yet, raises ``InvalidFormat``: ``index`` opens it.
         """
-        return AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
+        return AnyStore(self._coordinator, self._named(name, timeout)).status(timeout=timeout)
 
     def close(self) -> None:
         """Leave. The last host to leave waits until every store is synced and closed."""

@@ -3,6 +3,7 @@
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from holdfast.control import Control
@@ -15,14 +16,15 @@ from holdfast.formats.errors import (
     WrongKind,
     from_os_error,
 )
-from holdfast.handles.checks import check_choice, check_flag
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import absolute
-from holdfast.options import EngineOptions, check_seconds
+from holdfast.options import EngineOptions, check_durability
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
     Kind,
     Options,
+    StoreHealth,
     StoreSpec,
 )
 from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
@@ -30,15 +32,6 @@ from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     pass
 
-_DURABILITIES = ("always", "interval", "never")
-_SERVED: dict[str, Kind] = {
-    "fold": "fold",
-    "vectors": "vectors",
-    "warm": "warm",
-    "index": "index",
-    "registry": "registry",
-}
-"""The kinds of store that this release serves."""
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
@@ -65,9 +58,15 @@ class EngineBase:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.directory!r}>"
 
-    def _stores(self) -> dict[str, str]:
-        found = (split_store(name) for name in self._files())
-        return dict(sorted(store for store in found if store is not None))
+    def _stores(self, opened: Iterable[StoreHealth]) -> dict[str, str]:
+        """Name and kind of the stores in the directory, and of the open ones that lie elsewhere."""
+        here = (split_store(name) for name in self._files())
+        elsewhere = (
+            (store.name, store.kind)
+            for store in opened
+            if store.path != os.path.realpath(self._places.store(store.name, store.kind))
+        )
+        return dict(sorted({**dict(elsewhere), **dict(filter(None, here))}.items()))
 
     def _files(self) -> list[str]:
         """The names in the directory."""
@@ -92,10 +91,7 @@ class EngineBase:
         """A checked description of a store."""
         check_name(name)
         check_flag("create", create)
-        if durability is not None:
-            check_choice("durability", durability, _DURABILITIES)
-        if interval is not None:
-            interval = check_seconds("interval", interval)
+        check_durability(durability, interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)
@@ -104,8 +100,9 @@ class EngineBase:
             wanted = "directory" if kind in DIRECTORIES else "regular file"
             raise InvalidArgument(f"{where!r} is not a {wanted}", store=name, path=where)
         return StoreSpec(
-            name, kind, os.path.realpath(where), durability, interval, import_from, create, options
-        )
+            name, kind, os.path.realpath(where), durability, interval, import_from, create, options,
+            by_name=path is None and not os.path.exists(where),
+        )  # fmt: skip
 
     def _path_of(self, name: str) -> str:
         """Where a new vector store of this name would lie. Raises ``StoreExists`` if one does."""
@@ -130,13 +127,16 @@ class EngineBase:
                     store=name,
                 )
 
-    def _spec_of(self, name: str) -> StoreSpec:
-        """The description of a store that exists in the directory."""
+    def _spec_of(self, name: str, opened: Iterable[StoreHealth] = ()) -> StoreSpec:
+        """The description of a store that is in the directory, or open. ``StoreNotFound``."""
         check_name(name)
         for file_name in self._files():
-            store = split_store(file_name)
-            if store is not None and store[0] == name and store[1] in _SERVED:
-                return self._spec(_SERVED[store[1]], name, create=False)
+            found = split_store(file_name)
+            if found is not None and found[0] == name:
+                return self._spec(found[1], name, create=False)
+        for store in opened:
+            if store.name == name:
+                return self._spec(store.kind, name, store.path, create=False)
         raise StoreNotFound(f"there is no store {name!r} in {self.directory!r}", store=name)
 
     def _leave_to_parent(self) -> None:
@@ -144,16 +144,10 @@ class EngineBase:
 
 
 def dropped_unread(spec: StoreSpec) -> bool:
-    """Drop a store that no worker could open for want of its class; False if that is not why."""
-    if spec.kind != "index":
-        return False
-    from holdfast.workers.index_removal import is_foreign, remove_unread
+    """Drop a store that no worker could open; False if what lies there is no such store."""
+    from holdfast.workers.removal import remove_unread
 
-    disk = OsDisk()
-    if not is_foreign(disk, spec.path):
-        return False
-    remove_unread(disk, spec.path)
-    return True
+    return remove_unread(OsDisk(), spec.kind, spec.path)
 
 
 def _watch_forks() -> None:

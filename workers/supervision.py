@@ -21,16 +21,13 @@ from msgspec import structs
 
 from holdfast.formats.errors import (
     HoldfastError,
-    OptionsConflict,
     StoreExists,
     StoreFailed,
-    WrongKind,
+    StoreNotFound,
 )
 from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.messages import (
-    DEFAULT_DURABILITY,
     DEFAULT_HUNG_AFTER_S,
-    DEFAULT_INTERVAL_S,
     Accepted,
     DropStore,
     Exit,
@@ -39,12 +36,14 @@ from holdfast.workers.messages import (
     OpenStore,
     Processes,
     ProcessInfo,
+    Properties,
     RestartStore,
     StoreHealth,
     StoreSpec,
 )
 from holdfast.workers.places import taken_by_another
 from holdfast.workers.restart import RestartBudget
+from holdfast.workers.terms import asked_for, conflict, made_anew, with_defaults
 
 # A broken session is often seen before the death that broke it. So long its caller is kept waiting
 # before the same worker is offered again.
@@ -140,7 +139,6 @@ _SHOWN = {
     State.RUNNING: "running",
     State.WAITING: "waiting",
     State.FAILED: "failed",
-    State.REFUSED: "failed",
     State.STOPPING: "waiting",
 }
 
@@ -203,17 +201,17 @@ class Supervision:
                 return [Fail(asker, taken)]
             return self._add(spec, Waiter(asker, ask.session, spec, ask.hung_after_s))
         if store.state in _ENDING and not store.waiters:
-            store.spec = _with_defaults(spec)  # nobody is bound to what the old worker was told
+            store.spec = with_defaults(spec)  # nobody is bound to what the old worker was told
         elif spec.import_from is not None and store.state is not State.STARTING:
             return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
-        conflict = _conflict(store.spec, spec)
-        if conflict is not None:
-            return [Fail(asker, conflict)]
+        error = conflict(store.spec, spec)
+        if error is not None:
+            return [Fail(asker, error)]
         waiter = Waiter(asker, ask.session, spec, ask.hung_after_s)
         if store.state is State.FAILED:
             if not _salvages(spec) or _salvages(store.spec):
                 return [Fail(asker, _failed(store))]
-            store.spec = _with_defaults(spec)
+            store.spec = with_defaults(spec)
             store.budget.forgive()
             store.waiters.append(waiter)
             return [self._start(store)]
@@ -235,7 +233,7 @@ class Supervision:
         name = ask.name
         store = self.stores.get(name)
         if store is None:
-            return [Reply(asker, Accepted())]
+            return [Fail(asker, StoreNotFound(f"store {name!r} is not open", store=name))]
         store.budget.forgive()
         store.waiters.append(Waiter(asker, False, store.spec, ask.hung_after_s))
         if store.state is State.RUNNING:
@@ -281,15 +279,17 @@ class Supervision:
         """The process of a spawned worker exists."""
         self.stores[name].pid = pid
 
-    def worker_ready(self, name: str) -> list[Effect]:
-        """A worker has recovered and serves."""
+    def worker_ready(self, name: str, properties: Properties | None = None) -> list[Effect]:
+        """A worker has recovered and serves a store with these properties."""
         store = self.stores[name]
         if store.state is not State.STARTING:
             return []
         store.state = State.RUNNING
         imported = store.spec.import_from
         # From now on the file exists: a successor must find it, neither make nor import it again.
-        store.spec = structs.replace(store.spec, import_from=None, create=False)
+        store.spec = structs.replace(
+            store.spec, import_from=None, create=False, properties=properties
+        )
         waiters, store.waiters = store.waiters, []
         effects: list[Effect] = []
         for waiter in waiters:
@@ -307,9 +307,9 @@ class Supervision:
         """
         store = self.stores[name]
         store.state = State.REFUSED
-        told = _asked_for(store.spec)
-        refused = [waiter for waiter in store.waiters if _asked_for(waiter.spec) == told]
-        store.waiters = [waiter for waiter in store.waiters if _asked_for(waiter.spec) != told]
+        told = asked_for(store.spec)
+        refused = [waiter for waiter in store.waiters if asked_for(waiter.spec) == told]
+        store.waiters = [waiter for waiter in store.waiters if asked_for(waiter.spec) != told]
         return [Fail(waiter.asker, error) for waiter in refused]
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
@@ -323,7 +323,7 @@ class Supervision:
             store.droppers = []
             if store.waiters:
                 if store.state is State.REFUSED:
-                    store.spec = _with_defaults(store.waiters[0].spec)
+                    store.spec = with_defaults(store.waiters[0].spec)
                 effects.append(self._start(store))
             else:
                 del self.stores[name]
@@ -380,7 +380,7 @@ class Supervision:
     # --- reading ---------------------------------------------------------------------------
 
     def health(self) -> Health:
-        """Every store, by name."""
+        """Every store, by name; one that was refused is none."""
         return Health(
             [
                 StoreHealth(
@@ -393,6 +393,7 @@ class Supervision:
                     store.exits[-1].cause if store.exits else None,
                 )
                 for _, store in sorted(self.stores.items())
+                if store.state is not State.REFUSED
             ]
         )
 
@@ -408,7 +409,7 @@ class Supervision:
     # --- helpers ---------------------------------------------------------------------------
 
     def _add(self, spec: StoreSpec, waiter: Waiter) -> list[Effect]:
-        store = Store(_with_defaults(spec), generation=0)
+        store = Store(with_defaults(spec), generation=0)
         store.waiters.append(waiter)
         self.stores[spec.name] = store
         return [self._start(store)]
@@ -419,37 +420,13 @@ class Supervision:
         store.state = State.STARTING
         return Spawn(store.spec, store.generation)
 
-    def _grant(self, store: Store, waiter: Waiter) -> Grant:
+    def _grant(self, store: Store, waiter: Waiter) -> Grant | Fail:
         assert store.pid is not None
+        known = waiter.spec.properties
+        if known is not None and known != store.spec.properties:
+            return Fail(waiter.asker, made_anew(store.spec, known))
         answer = Opened(store.generation, store.pid, list(store.exits), waiter.session, store.spec)
         return Grant(waiter.asker, store.spec.name, answer)
-
-
-def _asked_for(spec: StoreSpec) -> tuple[bool, str | None]:
-    """How a store is to come about, if it is not there."""
-    return spec.create, spec.import_from
-
-
-def _with_defaults(spec: StoreSpec) -> StoreSpec:
-    return structs.replace(
-        spec,
-        durability=spec.durability or DEFAULT_DURABILITY,
-        interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
-    )
-
-
-def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
-    """Why a store that is open as ``held`` cannot be opened as ``asked``."""
-    for option in ("kind", "path", "durability", "interval_s"):
-        has, wants = getattr(held, option), getattr(asked, option)
-        if option == "kind" and wants != has:
-            return WrongKind(f"store {held.name!r} is a {has}, not a {wants}", store=held.name)
-        if wants is not None and wants != has:
-            return OptionsConflict(
-                f"store {held.name!r} is open with {option}={has!r}, not {wants!r}",
-                store=held.name,
-            )
-    return None
 
 
 def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:

@@ -138,9 +138,13 @@ class TinyActor:
         size = self._file.size() // 3 * 3
         return self._file.read_at(0, size)
 
+    def properties(self) -> None:
+        return None
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         assert isinstance(request, FoldApply)
         whole = len(self.content())
+        assert request.cursor is not None
         if whole < 3 * (request.cursor.u64 or 0):
             self._file.write_at(whole, b"abc")
             self._unsynced = True

@@ -15,6 +15,7 @@ from holdfast.formats.errors import (
     StoreExists,
     StoreFailed,
     StoreLocked,
+    StoreNotFound,
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
@@ -42,9 +43,11 @@ from holdfast.workers.supervision import (
     StopWorker,
     Supervision,
 )
-from holdfast.workers.vector_messages import VectorOptions
+from holdfast.workers.vector_messages import VectorOptions, VectorsAre
 
 FIRST = 1000
+TWO = VectorsAre(2, "l2", "generic", False)
+FOUR = VectorsAre(4, "ip", "generic", False)
 
 
 def spec(
@@ -269,6 +272,51 @@ class TestConflicts:
         assert isinstance(fail, Fail)
         assert isinstance(fail.error, StoreExists)
 
+    def test_a_store_that_lies_elsewhere_is_joined_by_name(self, t: Table) -> None:
+        """Who only has the name is content with the place of the open store; it is not moved."""
+        t.started(t.table.open_asked(Asker(1, 1), OpenStore(spec(path="/x/a.snap")), t.now))
+        t.table.worker_ready("a")
+        by_name = structs.replace(spec(), by_name=True)
+        (grant,) = t.table.open_asked(Asker(1, 2), OpenStore(by_name), t.now)
+        assert isinstance(grant, Grant)
+        assert (grant.answer.spec.path, grant.answer.spec.by_name) == ("/x/a.snap", False)
+        (fail,) = t.table.open_asked(Asker(1, 3), OpenStore(spec()), t.now)
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, OptionsConflict)
+
+    def test_who_has_only_the_name_is_not_refused_for_what_lies_elsewhere(self, t: Table) -> None:
+        """When that cannot be opened, the store of the name is looked for where it would lie."""
+        t.started(t.table.open_asked(Asker(1, 1), OpenStore(spec(path="/x/a.snap")), t.now))
+        by_name = structs.replace(spec(), by_name=True)
+        assert t.table.open_asked(Asker(1, 2), OpenStore(by_name), t.now) == []
+        refused = t.table.worker_refused("a", StoreCorrupt("bad", path="/x/a.snap"))
+        assert answered(refused) == [Asker(1, 1)]
+        assert t.started(t.end()).spec.path == spec().path
+
+    def test_whoever_knows_another_store_is_refused(self, t: Table) -> None:
+        """A session goes to those who know nothing of the store, or what is so; not to others."""
+        spawn = t.started(t.ask(1))
+        for request, known in ((2, TWO), (3, FOUR)):
+            ask = OpenStore(structs.replace(spawn.spec, properties=known))
+            assert t.table.open_asked(Asker(1, request), ask, t.now) == []
+        effects = t.table.worker_ready("a", TWO)
+        assert [type(effect) for effect in effects] == [Grant, Grant, Fail]
+        granted = effects[0]
+        assert isinstance(granted, Grant)
+        assert granted.answer.spec.properties == TWO
+        (fail,) = t.table.open_asked(Asker(1, 4), ask, t.now)
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, OptionsConflict)
+        assert "dimension=2, not 4, metric='l2', not 'ip'" in str(fail.error)
+
+    def test_what_an_asker_knows_is_not_taken_for_what_is_so(self, t: Table) -> None:
+        """The first to ask a new supervisor for a store may know another one of that name."""
+        ask = OpenStore(structs.replace(spec(), properties=FOUR))
+        spawn = t.started(t.table.open_asked(Asker(1, 1), ask, t.now))
+        assert spawn.spec.properties is None
+        (fail,) = t.table.worker_ready("a", TWO)
+        assert isinstance(fail, Fail)
+
 
 class TestDeaths:
     def test_a_fruitful_death_restarts_at_once(self, t: Table) -> None:
@@ -404,11 +452,17 @@ class TestRestart:
         assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == []
         assert answered(t.table.worker_ready("a")) == [Asker(1, 1), Asker(1, 9)]
 
-    def test_a_store_that_is_not_open_needs_no_restart(self, t: Table) -> None:
-        """The next call opens it anyway."""
-        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [
-            Reply(Asker(1, 9), Accepted())
-        ]
+    def test_a_store_that_is_not_open_is_not_restarted(self, t: Table) -> None:
+        """Who asks learns it, and no worker is started."""
+        (fail,) = t.table.restart_asked(Asker(1, 9), RestartStore("a"))
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, StoreNotFound)
+
+    def test_a_refused_store_is_not_shown(self, t: Table) -> None:
+        """It is not open, though its worker has not ended yet."""
+        t.started(t.ask(1))
+        t.table.worker_refused("a", StoreCorrupt("bad", path="/d/a.snap"))
+        assert t.table.health().stores == []
 
     def test_a_restarted_store_that_dies_while_stopping_starts_anyway(self, t: Table) -> None:
         """How a worker that was to stop ended makes no difference to who waits."""
