@@ -267,7 +267,7 @@ SAID: list[tuple[str, Callable[[Any], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("face", "call", "said"), SAID, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("face", "call", "said"), SAID, ids=[said for *_, said in SAID])
 def test_the_error_names_what_is_wrong(
     handles: dict[str, Any], face: str, call: Callable[[Any], object], said: str
 ) -> None:
