@@ -19,7 +19,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._memory = memoryview(b"")
+        self._memory = np.empty(0, np.uint8).data
 
     def take(self, size: int) -> memoryview:
         """So many bytes, which say anything. What was taken before is void."""

@@ -27,3 +27,8 @@ def test_matrix_in_scratch() -> None:
         assert found.tolist() == rows.tolist()
         assert found.flags.aligned
     assert np.shares_memory(found, np.frombuffer(scratch.take(4), np.uint8))
+
+
+def test_no_rows_in_scratch() -> None:
+    """A matrix without rows is one, also in scratch that nothing was ever taken from."""
+    assert matrix(memoryview(b""), 0, 3, "rows", Scratch()).shape == (0, 3)
