@@ -170,9 +170,9 @@ class AsyncCoordinator:
         self._control = coordinator.control
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._sessions: dict[str, AsyncSession] = {}
-        self._connecting: dict[str, asyncio.Lock] = {}
-        self._exits: dict[str, list[Exit]] = {}
+        self._sessions: dict[StoreSpec, AsyncSession] = {}
+        self._connecting: dict[StoreSpec, asyncio.Lock] = {}
+        self._exits: dict[StoreSpec, list[Exit]] = {}
 
     async def ask(self, ask: Ask, deadline: float) -> Answered:
         """As ``Control.ask``, without blocking the loop."""
@@ -205,7 +205,7 @@ class AsyncCoordinator:
         try:
             while True:
                 session = await self._session(spec, policy.lost, deadline)
-                policy.learn(self._exits[spec.name])
+                policy.learn(self._exits[spec])
                 try:
                     reply = await self._exchange(session, spec, policy, call, request, deadline)
                 except SessionLost:
@@ -229,30 +229,30 @@ class AsyncCoordinator:
 
     async def _session(self, spec: StoreSpec, lost: int, deadline: float) -> AsyncSession:
         """The store's session, made anew if it broke; many callers wait for one connection."""
-        if (session := self._usable(spec.name, lost)) is not None:
+        if (session := self._usable(spec, lost)) is not None:
             return session
-        lock = self._connecting.setdefault(spec.name, asyncio.Lock())
+        lock = self._connecting.setdefault(spec, asyncio.Lock())
         await _acquire(lock, deadline)
         try:
-            if (session := self._usable(spec.name, lost)) is not None:
+            if (session := self._usable(spec, lost)) is not None:
                 return session
-            if (broken := self._sessions.get(spec.name)) is not None:
+            if (broken := self._sessions.get(spec)) is not None:
                 broken.break_off()
             answered = await self.ask(
                 OpenStore(spec, True, lost, self._coordinator.options.hung_after_s), deadline
             )
             assert isinstance(answered.answer, Opened)
             assert answered.sock is not None
-            self._exits[spec.name] = answered.answer.exits
+            self._exits[spec] = answered.answer.exits
             session = AsyncSession(self._loop, answered.sock, answered.answer.generation)
-            self._sessions[spec.name] = session
+            self._sessions[spec] = session
             return session
         finally:
             lock.release()
 
-    def _usable(self, name: str, lost: int) -> AsyncSession | None:
+    def _usable(self, spec: StoreSpec, lost: int) -> AsyncSession | None:
         """The store's session, unless it broke or leads to the generation that was ``lost``."""
-        session = self._sessions.get(name)
+        session = self._sessions.get(spec)
         return None if session is None or session.lost or session.generation == lost else session
 
     async def _exchange(

@@ -95,15 +95,14 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncVectors":
         """See ``Engine.vectors``."""
-        from holdfast.handles.async_vectors import AsyncVectorInfo, AsyncVectors
+        from holdfast.handles.async_vectors import AsyncVectors
         from holdfast.handles.vector_parts import agreed, options
 
         asked = options(dimension, metric, profile, read_only)
         create = check_flag("create", create) and not read_only
         spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncVectorInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncVectors(self._async, opened, agreed(found, asked, name), _AsyncFamily(self))
+        return AsyncVectors(self._async, opened, agreed(opened, asked), _AsyncFamily(self))
 
     async def warm(
         self,
@@ -118,14 +117,13 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncWarm":
         """See ``Engine.warm``."""
-        from holdfast.handles.async_warm import AsyncWarm, AsyncWarmInfo
+        from holdfast.handles.async_warm import AsyncWarm
         from holdfast.handles.warm_calls import agreed, options
 
         asked = options(dimension, compression)
         spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncWarmInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncWarm(self._async, opened, agreed(found, asked, name))
+        return AsyncWarm(self._async, opened, agreed(opened, asked))
 
     async def index(
         self,
@@ -148,7 +146,7 @@ class AsyncEngine(EngineBase):
         timeout: float | None = None,
     ) -> "AsyncIndex":
         """See ``Engine.index``."""
-        from holdfast.handles.index import AsyncIndex, AsyncIndexInfo, agreed
+        from holdfast.handles.index import AsyncIndex, agreed
         from holdfast.handles.index_parts import options
 
         asked = options(
@@ -157,8 +155,7 @@ class AsyncEngine(EngineBase):
         )  # fmt: skip
         spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
         opened = await self._open(spec, timeout=timeout)
-        found = await AsyncIndexInfo(self._async, opened).ask(timeout=timeout)
-        return AsyncIndex(self._async, opened, agreed(found, asked, name))
+        return AsyncIndex(self._async, opened, agreed(opened, asked))
 
     async def registry(
         self,

@@ -16,8 +16,6 @@ from holdfast.workers.raw_arrays import raw
 from holdfast.workers.vector_messages import (
     Hits,
     VectorOptions,
-    VectorsAre,
-    VectorsInfo,
     VectorsQuery,
 )
 from holdfast.workers.vectors import open_vectors
@@ -45,9 +43,7 @@ def search_file(
     spec = StoreSpec(os.path.basename(path), "vectors", path, create=False, options=options)
     actor = open_vectors(OsDisk(), spec, _no_tick)
     try:
-        properties = actor.handle(VectorsInfo(), _NOBODY)
-        assert isinstance(properties, VectorsAre)
-        queries, _ = as_queries(given, properties.dimension)
+        queries, _ = as_queries(given, actor.properties().dimension)
         bad = first_non_finite(queries)
         if bad is not None:
             raise InvalidArgument(

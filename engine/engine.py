@@ -118,14 +118,13 @@ class Engine(EngineBase):
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
         from holdfast.handles.vector_parts import agreed, options
-        from holdfast.handles.vectors import VectorInfo, Vectors
+        from holdfast.handles.vectors import Vectors
 
         asked = options(dimension, metric, profile, read_only)
         create = check_flag("create", create) and not read_only
         spec = self._spec("vectors", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = VectorInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Vectors(self._coordinator, opened, agreed(found, asked, name), _Family(self))
+        return Vectors(self._coordinator, opened, agreed(opened, asked), _Family(self))
 
     def warm(
         self,
@@ -148,13 +147,12 @@ class Engine(EngineBase):
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
         from holdfast.handles.warm import Warm
-        from holdfast.handles.warm_calls import WarmInfo, agreed, options
+        from holdfast.handles.warm_calls import agreed, options
 
         asked = options(dimension, compression)
         spec = self._spec("warm", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = WarmInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Warm(self._coordinator, opened, agreed(found, asked, name))
+        return Warm(self._coordinator, opened, agreed(opened, asked))
 
     def index(
         self,
@@ -195,7 +193,7 @@ class Engine(EngineBase):
 
         ``path``, ``durability`` and ``interval`` are as for ``fold``, and so are the errors.
         """
-        from holdfast.handles.index import Index, IndexInfo, agreed
+        from holdfast.handles.index import Index, agreed
         from holdfast.handles.index_parts import options
 
         asked = options(
@@ -204,8 +202,7 @@ class Engine(EngineBase):
         )  # fmt: skip
         spec = self._spec("index", name, path, durability, interval, create=create, options=asked)
         opened = self._open(spec, timeout=timeout)
-        found = IndexInfo(self._coordinator, opened).ask(timeout=timeout)
-        return Index(self._coordinator, opened, agreed(found, asked, name))
+        return Index(self._coordinator, opened, agreed(opened, asked))
 
     def registry(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 
 from holdfast.workers.disk import Disk
-from holdfast.workers.messages import Progress, Reply, Request, StoreSpec
+from holdfast.workers.messages import Progress, Properties, Reply, Request, StoreSpec
 
 Steps = Generator[Progress | None, None, Reply]
 """Long work in slices: yields where it stands, ends with the reply. Others are served between."""
@@ -23,6 +23,10 @@ class Caller(NamedTuple):
 
 class Actor(Protocol):
     """One store, recovered and ready."""
+
+    def properties(self) -> Properties | None:
+        """What never changes about the store, if there is anything."""
+        ...
 
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         """Do what is asked, or begin to. A write must be in the log before this returns.

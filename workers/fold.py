@@ -103,6 +103,9 @@ class FoldActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> None:
+        return None
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         self.settle()
         try:

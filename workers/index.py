@@ -51,6 +51,11 @@ class IndexActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> im.IndexIs:
+        index = self.store.index
+        hnsw = index.hnsw if isinstance(index, CoreIndex) else None
+        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         try:
             match request:
@@ -69,8 +74,6 @@ class IndexActor:
                     return self.store.snapshot_info()
                 case im.IndexOptimize():
                     return self._optimize()
-                case im.IndexInfo():
-                    return self._info()
                 case im.IndexScan(after=after, rows=rows):
                     if after is not None:
                         check_id(after, "after")
@@ -169,11 +172,6 @@ class IndexActor:
         give_memory_back()
 
     # --- the rest --------------------------------------------------------------------------
-
-    def _info(self) -> Reply:
-        index = self.store.index
-        hnsw = index.hnsw if isinstance(index, CoreIndex) else None
-        return im.IndexIs(index.kind, index.index_type, index.dimension, index.metric, hnsw)
 
     def close(self) -> None:
         if self._upkeep is not None:

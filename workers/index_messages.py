@@ -42,10 +42,6 @@ class IndexOptions(Message, frozen=True, tag="index"):
     """Where else to look for the module of a kind that is not built in."""
 
 
-class IndexInfo(Message, frozen=True, tag=80):
-    """The properties that never change."""
-
-
 class IndexInsert(Message, frozen=True, tag=81):
     """Insert rows, or with ``replace`` also put them in place of others; one durable unit."""
 
@@ -112,8 +108,7 @@ class IndexVerify(Message, frozen=True, tag=90):
 
 
 IndexRequest = (
-    IndexInfo
-    | IndexInsert
+    IndexInsert
     | IndexDelete
     | IndexSearch
     | IndexGet
@@ -128,7 +123,7 @@ IndexRequest = (
 WRITES = (IndexInsert, IndexDelete, IndexCheckpoint)
 
 
-class IndexIs(Message, frozen=True, tag=80):
+class IndexIs(Message, frozen=True, tag="index"):
     """The properties of an index that never change."""
 
     kind: str
@@ -235,8 +230,7 @@ class IndexVerified(Message, frozen=True, tag=89):
 
 
 IndexReply = (
-    IndexIs
-    | IndexInserted
+    IndexInserted
     | IndexDeleted
     | IndexHits
     | IndexRows

@@ -18,10 +18,10 @@ from holdfast.workers import index_messages as index
 from holdfast.workers import registry_messages as registry
 from holdfast.workers import vector_messages as vectors
 from holdfast.workers import warm_messages as warm
-from holdfast.workers.index_messages import IndexOptions
+from holdfast.workers.index_messages import IndexIs, IndexOptions
 from holdfast.workers.message import Durability, Message
-from holdfast.workers.vector_messages import VectorOptions
-from holdfast.workers.warm_messages import WarmOptions
+from holdfast.workers.vector_messages import VectorOptions, VectorsAre
+from holdfast.workers.warm_messages import WarmIs, WarmOptions
 
 Kind = Literal["fold", "vectors", "warm", "index", "registry"]
 
@@ -104,9 +104,15 @@ Reply = (
 Options = VectorOptions | WarmOptions | IndexOptions
 """What a kind of store is made or opened with besides."""
 
+Properties = VectorsAre | WarmIs | IndexIs
+"""What never changes about a store, for the kinds of which anything is to be said."""
 
-class StoreSpec(Message, frozen=True):
-    """Name, kind, file and options of a store; None means: as it is, else the default."""
+
+class StoreSpec(Message, frozen=True, cache_hash=True):
+    """Name, kind, file and options of a store; None means: as it is, else the default.
+
+    ``properties`` are what whoever asks knows of the store: one made anew with others is another.
+    """
 
     name: str
     kind: Kind
@@ -116,6 +122,7 @@ class StoreSpec(Message, frozen=True):
     import_from: str | None = None
     create: bool = True
     options: Options | None = None
+    properties: Properties | None = None
 
 
 DEFAULT_DURABILITY: Durability = "always"
@@ -208,8 +215,8 @@ class Exit(Message, frozen=True):
 class Opened(Message, frozen=True, tag=2):
     """The store is served. With a session, its descriptor travels with this message.
 
-    ``spec`` has the options in force; asking with it again after a supervisor's death gives the
-    same store, and never makes a new one.
+    ``spec`` has the options in force and the store's properties; asking with it again, also after a
+    supervisor's death, gives a store with these properties or an error, and never makes a new one.
     """
 
     generation: int
@@ -291,7 +298,9 @@ Order = Serve | Stop | Ping
 
 
 class Ready(Message, frozen=True, tag=1):
-    """Recovered and serving."""
+    """Recovered and serving a store with these properties."""
+
+    properties: Properties | None = None
 
 
 class Refused(Message, frozen=True, tag=2):

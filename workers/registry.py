@@ -140,6 +140,9 @@ class RegistryActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> None:
+        return None
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         try:
             self._follow()

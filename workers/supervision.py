@@ -39,6 +39,7 @@ from holdfast.workers.messages import (
     OpenStore,
     Processes,
     ProcessInfo,
+    Properties,
     RestartStore,
     StoreHealth,
     StoreSpec,
@@ -281,15 +282,17 @@ class Supervision:
         """The process of a spawned worker exists."""
         self.stores[name].pid = pid
 
-    def worker_ready(self, name: str) -> list[Effect]:
-        """A worker has recovered and serves."""
+    def worker_ready(self, name: str, properties: Properties | None = None) -> list[Effect]:
+        """A worker has recovered and serves a store with these properties."""
         store = self.stores[name]
         if store.state is not State.STARTING:
             return []
         store.state = State.RUNNING
         imported = store.spec.import_from
         # From now on the file exists: a successor must find it, neither make nor import it again.
-        store.spec = structs.replace(store.spec, import_from=None, create=False)
+        store.spec = structs.replace(
+            store.spec, import_from=None, create=False, properties=properties
+        )
         waiters, store.waiters = store.waiters, []
         effects: list[Effect] = []
         for waiter in waiters:
@@ -419,8 +422,11 @@ class Supervision:
         store.state = State.STARTING
         return Spawn(store.spec, store.generation)
 
-    def _grant(self, store: Store, waiter: Waiter) -> Grant:
+    def _grant(self, store: Store, waiter: Waiter) -> Grant | Fail:
         assert store.pid is not None
+        known = waiter.spec.properties
+        if known is not None and known != store.spec.properties:
+            return Fail(waiter.asker, _made_anew(store.spec, known))
         answer = Opened(store.generation, store.pid, list(store.exits), waiter.session, store.spec)
         return Grant(waiter.asker, store.spec.name, answer)
 
@@ -433,6 +439,7 @@ def _asked_for(spec: StoreSpec) -> tuple[bool, str | None]:
 def _with_defaults(spec: StoreSpec) -> StoreSpec:
     return structs.replace(
         spec,
+        properties=None,
         durability=spec.durability or DEFAULT_DURABILITY,
         interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
     )
@@ -450,6 +457,19 @@ def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
                 store=held.name,
             )
     return None
+
+
+def _made_anew(held: StoreSpec, known: Properties) -> OptionsConflict:
+    """The error for whoever knows another store of this name than the one that is served."""
+    has, had = structs.asdict(held.properties), structs.asdict(known)  # type: ignore[arg-type]
+    changed = ", ".join(
+        f"{what}={has[what]!r}, not {was!r}" for what, was in had.items() if has[what] != was
+    )
+    return OptionsConflict(
+        f"store {held.name!r} has {changed}: it was dropped and made anew since this handle was "
+        "opened; open it again",
+        store=held.name,
+    )
 
 
 def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:

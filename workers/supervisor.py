@@ -268,8 +268,8 @@ class Supervisor:
     def _take_report(self, name: str, worker: WorkerProcess, frame: Frame) -> None:
         report = _decode_report(frame.control)
         match report:
-            case messages.Ready():
-                self._perform(self._table.worker_ready(name))
+            case messages.Ready(properties=properties):
+                self._perform(self._table.worker_ready(name, properties))
             case messages.Refused(failure=failure):
                 self._perform(self._table.worker_refused(name, failure.error()))
             case messages.Dying(failure=failure):

@@ -26,10 +26,6 @@ class VectorOptions(Message, frozen=True, tag="vectors"):
     read_only: bool = False
 
 
-class VectorsInfo(Message, frozen=True, tag=20):
-    """The properties that never change."""
-
-
 class VectorsIngest(Message, frozen=True, tag=21):
     """Insert or replace rows; one durable unit."""
 
@@ -168,8 +164,7 @@ class VectorsDigests(Message, frozen=True, tag=41):
 
 
 VectorRequest = (
-    VectorsInfo
-    | VectorsIngest
+    VectorsIngest
     | VectorsQuery
     | VectorsGet
     | VectorsDelete
@@ -205,7 +200,7 @@ WRITES = (
 )
 
 
-class VectorsAre(Message, frozen=True, tag=20):
+class VectorsAre(Message, frozen=True, tag="vectors"):
     """The properties of a store that never change."""
 
     dimension: int
@@ -415,8 +410,7 @@ class Digests(Message, frozen=True, tag=34):
 
 
 VectorReply = (
-    VectorsAre
-    | Ingested
+    Ingested
     | Hits
     | VectorRows
     | Deleted

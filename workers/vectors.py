@@ -37,7 +37,7 @@ from holdfast.workers.group_commit import GroupCommit
 from holdfast.workers.ledger import Ledger
 from holdfast.workers.letting_go import letting_go
 from holdfast.workers.lock import Lock, owning
-from holdfast.workers.log_file import LogFile
+from holdfast.workers.log_file import Fatal, LogFile
 from holdfast.workers.messages import (
     Compacted,
     Done,
@@ -127,6 +127,12 @@ class VectorsActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> vector_messages.VectorsAre:
+        record = self._store.catalog.record
+        return vector_messages.VectorsAre(
+            self._store.dimension, record.metric, record.profile, self._ledger is None
+        )
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         store = self._store
         try:
@@ -182,11 +188,6 @@ class VectorsActor:
             case StoreMayDrop():
                 vector_branches.check_no_branches(store, "drop")
                 return Done()
-            case vector_messages.VectorsInfo():
-                record = store.catalog.record
-                return vector_messages.VectorsAre(
-                    store.dimension, record.metric, record.profile, self._ledger is None
-                )
             case vector_messages.VectorsSegments():
                 return vector_messages.Segments(
                     [
@@ -301,11 +302,14 @@ class VectorsActor:
     def _refresh(self) -> Reply:
         """See what others have committed since; only a store opened read-only can fall behind."""
         if self._ledger is None:
+            known = self.properties()
             fresh = open_read_only(self._disk, self._spec.path, self._tick)
             self._log.close()
             self._log = self._store.log = fresh.log
             self._store.adopt(fresh.loaded)
             self._index.reset()
+            if self.properties() != known:
+                raise Fatal(f"{self._log.path!r} was made anew, and no longer has {known}")
         return vector_messages.Counted(self._store.table.live_rows)
 
     # --- compaction and upkeep -------------------------------------------------------------

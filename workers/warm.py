@@ -80,6 +80,10 @@ class WarmActor:
 
     # --- requests --------------------------------------------------------------------------
 
+    def properties(self) -> warm_messages.WarmIs:
+        manifest = self._store.manifest
+        return warm_messages.WarmIs(manifest.dimension, manifest.compression)
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         table = self._table
         try:
@@ -110,9 +114,6 @@ class WarmActor:
     def _handle_rest(self, request: Request) -> Reply | Steps:
         """The requests that are rare, or take long."""
         match request:
-            case warm_messages.WarmInfo():
-                manifest = self._store.manifest
-                return warm_messages.WarmIs(manifest.dimension, manifest.compression)
             case warm_messages.WarmSeries():
                 return warm_queries.series(self._table, request)
             case warm_messages.WarmNearest():

@@ -29,10 +29,6 @@ class WarmOptions(Message, frozen=True, tag="warm"):
     compression: Compression | None = None
 
 
-class WarmInfo(Message, frozen=True, tag=50):
-    """The properties that never change."""
-
-
 class WarmWrite(Message, frozen=True, tag=51):
     """Add points of one space, in place of those with the same keys; one durable unit.
 
@@ -154,8 +150,7 @@ class WarmImport(Message, frozen=True, tag=64):
 
 
 WarmRequest = (
-    WarmInfo
-    | WarmWrite
+    WarmWrite
     | WarmGet
     | WarmLatest
     | WarmRange
@@ -174,7 +169,7 @@ WarmRequest = (
 WRITES = (WarmWrite, WarmDelete, WarmDeleteRange, WarmCompact, WarmFlush, WarmImport)
 
 
-class WarmIs(Message, frozen=True, tag=50):
+class WarmIs(Message, frozen=True, tag="warm"):
     """The properties of a store that never change."""
 
     dimension: int
@@ -218,7 +213,7 @@ Segment = RowsHere | RowsInChunk
 
 
 class WarmRows(Message, frozen=True, tag=53):
-    """Points, segment by segment, of a store of this id and dimension.
+    """Points, segment by segment, of a store of this id.
 
     ``generation`` is that of the manifest. ``more`` says whether another page may follow, ``last``
     from behind which key.
@@ -226,7 +221,6 @@ class WarmRows(Message, frozen=True, tag=53):
 
     segments: list[Segment]
     store_id: bytes
-    dimension: int
     generation: int
     more: bool = False
     last: tuple[int, int, int] | None = None
@@ -328,7 +322,6 @@ class WarmImported(Message, frozen=True, tag=60):
 
 WarmReply = (
     WarmImported
-    | WarmIs
     | WarmWritten
     | WarmPoint
     | WarmRows

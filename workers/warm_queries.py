@@ -208,7 +208,6 @@ def rows_of(
     return WarmRows(
         answer.segments(),
         store.store_id,
-        store.table.dimension,
         store.manifest.generation,
         more,
         last,

@@ -390,5 +390,5 @@ def _serve(spec: StoreSpec, control: Channel, vitals: Vitals) -> None:
         control.send(FrameKind.REQUEST, messages.Refused(failure))
         return
     vitals.enter(Phase.IDLE)
-    control.send(FrameKind.REQUEST, messages.Ready())
+    control.send(FrameKind.REQUEST, messages.Ready(actor.properties()))
     Worker(control, vitals, actor).run()

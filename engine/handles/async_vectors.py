@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import awaitable
 from holdfast.formats.rvf.terms import Metric, Profile
-from holdfast.handles.base import AsyncHandle
 from holdfast.handles.checks import check_count
 from holdfast.handles.images import AsyncImageOperations
 from holdfast.handles.vector_parts import (
@@ -20,7 +19,7 @@ from holdfast.handles.vector_parts import (
     condition,
     included,
 )
-from holdfast.handles.vectors import Ids, VectorInfo, Vectors
+from holdfast.handles.vectors import Ids, Vectors
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.messages import StoreSpec
 
@@ -31,12 +30,6 @@ class AsyncFamily(Protocol):
     def path_of(self, name: str) -> str: ...
 
     async def open(self, name: str) -> "AsyncVectors": ...
-
-
-class AsyncVectorInfo(AsyncHandle):
-    """``VectorInfo`` for asyncio."""
-
-    ask = awaitable(VectorInfo.ask)
 
 
 class AsyncVectors(AsyncImageOperations):

@@ -20,7 +20,6 @@ from holdfast.handles.warm_calls import (
     ALL_COLUMNS,
     NonFinite,
     WarmCalls,
-    WarmInfo,
     check_columns,
     cut,
     last_series,
@@ -31,12 +30,6 @@ from holdfast.workers.messages import StoreSpec
 
 if TYPE_CHECKING:
     import pyarrow.dataset
-
-
-class AsyncWarmInfo(AsyncHandle):
-    """``WarmInfo`` for asyncio."""
-
-    ask = awaitable(WarmInfo.ask)
 
 
 class AsyncWarm(WarmCalls, AsyncHandle):

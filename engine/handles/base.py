@@ -33,7 +33,12 @@ class _StoreHandle:
 
 
 class Handle(_StoreHandle):
-    """A store by name. It outlives its worker, and may be used from any thread."""
+    """A store by name. It outlives its worker, and may be used from any thread.
+
+    It outlives a store that is dropped, too, and shows the one that is made under the name again;
+    unless something is another that never changes of a store, such as its dimension or metric: then
+    every call raises ``OptionsConflict``, and the store has to be opened again.
+    """
 
     def __init__(self, coordinator: Coordinator, spec: StoreSpec) -> None:
         super().__init__(spec)

@@ -50,15 +50,6 @@ _status = expecting(im.IndexStatus, lambda reply: reply)
 _count = expecting(im.IndexStatus, lambda reply: reply.live_rows)
 
 
-class IndexInfo(Handle):
-    """An index of which only the name is known yet."""
-
-    @operation
-    def ask(self, *, timeout: float | None = None) -> Call[im.IndexIs]:
-        """What never changes about it."""
-        return Call(im.IndexInfo(), expecting(im.IndexIs, lambda reply: reply), timeout)
-
-
 class Index(Handle, Sized):
     """An index in memory made durable: a snapshot, and a log of what came since.
 
@@ -285,12 +276,6 @@ class Index(Handle, Sized):
         return Call(messages.StoreStatus(), _status, timeout)
 
 
-class AsyncIndexInfo(AsyncHandle):
-    """``IndexInfo`` for asyncio."""
-
-    ask = awaitable(IndexInfo.ask)
-
-
 class AsyncIndex(AsyncHandle):
     """``Index`` for asyncio: the same operations, awaitable; ``ids`` and ``scan`` iterate."""
 
@@ -353,8 +338,10 @@ class AsyncIndex(AsyncHandle):
                 after = row.id
 
 
-def agreed(found: im.IndexIs, asked: im.IndexOptions, name: str) -> im.IndexIs:
+def agreed(opened: StoreSpec, asked: im.IndexOptions) -> im.IndexIs:
     """The properties of an index, if they are what was asked for; ``OptionsConflict`` if not."""
+    found, name = opened.properties, opened.name
+    assert isinstance(found, im.IndexIs)
     custom = asked.kind is not None and ":" in asked.kind
     for what in ("kind", "dimension", "metric", "hnsw"):
         wanted, has = getattr(asked, what), getattr(found, what)

@@ -18,6 +18,7 @@ from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.results import QueryResult, Rows
 from holdfast.workers import sets
 from holdfast.workers import vector_messages as vm
+from holdfast.workers.messages import StoreSpec
 from holdfast.workers.raw_arrays import raw
 
 Include = Literal["metadata", "vectors"]
@@ -129,8 +130,10 @@ def condition(where: pc.Expression | None) -> bytes | None:
     return None if where is None else encode_expression(where)
 
 
-def agreed(properties: vm.VectorsAre, asked: vm.VectorOptions, name: str) -> vm.VectorsAre:
+def agreed(opened: StoreSpec, asked: vm.VectorOptions) -> vm.VectorsAre:
     """The properties of a store, if they are what was asked for; ``OptionsConflict`` if not."""
+    properties, name = opened.properties, opened.name
+    assert isinstance(properties, vm.VectorsAre)
     for what in ("dimension", "metric", "profile", "read_only"):
         wanted, found = getattr(asked, what), getattr(properties, what)
         if wanted is not None and wanted != found:

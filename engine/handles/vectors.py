@@ -15,7 +15,7 @@ from holdfast.formats.expression import encode_expression
 from holdfast.formats.rvf.terms import Metric, Profile
 from holdfast.formats.tables import VECTOR, table_to_ipc
 from holdfast.handles.arrays import as_ids, as_queries, as_vectors, first_non_finite
-from holdfast.handles.base import Handle, Sized, expecting
+from holdfast.handles.base import Sized, expecting
 from holdfast.handles.checks import check_choice, check_count, check_flag
 from holdfast.handles.images import ImageOperations
 from holdfast.handles.metadata import as_metadata
@@ -69,15 +69,6 @@ class Family(Protocol):
     def open(self, name: str) -> "Vectors":
         """The vector store ``name``, which is there."""
         ...
-
-
-class VectorInfo(Handle):
-    """A vector store of which only the name is known yet."""
-
-    @operation
-    def ask(self, *, timeout: float | None = None) -> Call[vm.VectorsAre]:
-        """What never changes about it."""
-        return _call(vm.VectorsInfo(), expecting(vm.VectorsAre, lambda reply: reply), timeout)
 
 
 class Vectors(ImageOperations, Sized):

@@ -165,8 +165,7 @@ class Warm(WarmCalls, Handle, Sized):
         """The point of this key, or None."""
         entity = as_entity(entity)
         message = wm.WarmGet(as_space(space), entity, as_time("timestamp", timestamp))
-        dimension = self.dimension
-        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity, dimension))
+        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity))
         return Call(message, found, timeout)
 
     @operation
@@ -190,8 +189,7 @@ class Warm(WarmCalls, Handle, Sized):
         entity = as_entity(entity)
         moment = TIME_MAX if at is None else as_time("at", at)
         message = wm.WarmLatest(as_space(space), entity, moment)
-        dimension = self.dimension
-        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity, dimension))
+        found = expecting(wm.WarmPoint, lambda reply: point_of(reply, entity))
         return Call(message, found, timeout)
 
     @operation

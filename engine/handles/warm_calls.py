@@ -8,13 +8,13 @@ import pyarrow as pa
 from msgspec import structs
 from numpy.typing import NDArray
 
-from holdfast.call import Call, operation
+from holdfast.call import Call
 from holdfast.formats.errors import InvalidArgument, OptionsConflict
 from holdfast.formats.limits import DIMENSION_MAX
 from holdfast.formats.points import METADATA, metadata_to_ipc
 from holdfast.formats.warm_chunk import ENTITY, SPACE, TIMESTAMP, VECTOR
 from holdfast.formats.warm_terms import COMPRESSIONS, Compression
-from holdfast.handles.base import Handle, expecting
+from holdfast.handles.base import expecting
 from holdfast.handles.checks import as_number, check_choice, check_count, check_flag
 from holdfast.handles.moments import as_time
 from holdfast.handles.warm_input import Batch, as_space
@@ -49,8 +49,10 @@ def options(dimension: object, compression: object) -> wm.WarmOptions:
     )
 
 
-def agreed(found: wm.WarmIs, asked: wm.WarmOptions, name: str) -> wm.WarmIs:
+def agreed(opened: StoreSpec, asked: wm.WarmOptions) -> wm.WarmIs:
     """The properties of a store, if they are what was asked for; ``OptionsConflict`` if not."""
+    found, name = opened.properties, opened.name
+    assert isinstance(found, wm.WarmIs)
     for what in ("dimension", "compression"):
         wanted, has = getattr(asked, what), getattr(found, what)
         if wanted is not None and wanted != has:
@@ -105,15 +107,6 @@ def cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
 def last_series(page: pa.Table) -> tuple[int, int]:
     """Space and entity of the last series of a page."""
     return page[SPACE][-1].as_py(), page[ENTITY][-1].as_py()
-
-
-class WarmInfo(Handle):
-    """A warm store of which only the name is known yet."""
-
-    @operation
-    def ask(self, *, timeout: float | None = None) -> Call[wm.WarmIs]:
-        """What never changes about it."""
-        return Call(wm.WarmInfo(), expecting(wm.WarmIs, lambda reply: reply), timeout)
 
 
 class WarmCalls:

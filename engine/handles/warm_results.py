@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdfast.call import AnswerOutdated
-from holdfast.formats.errors import OptionsConflict, StoreCorrupt, from_os_error
+from holdfast.formats.errors import StoreCorrupt, from_os_error
 from holdfast.formats.points import METADATA, METADATA_TYPE, metadata_from_ipc, no_metadata
 from holdfast.formats.tables import ARROW_REFUSALS
 from holdfast.formats.warm_chunk import (
@@ -103,7 +103,6 @@ def table_of(
     entity: int | None = None,
 ) -> pa.Table:
     """An answer as a table of these columns; ``entity`` is that of all rows, if only one is."""
-    check_dimension(reply.dimension, dimension)
     schema = schema_of(columns, dimension)
     maps.seen(reply.store_id, reply.generation)
     batches = []
@@ -113,15 +112,6 @@ def table_of(
         else:
             batches.append(_batch_of(segment, schema, dimension, entity))
     return pa.Table.from_batches(batches, schema)
-
-
-def check_dimension(found: int, expected: int) -> None:
-    """Refuse the answer of a store that is not the one that was opened."""
-    if found != expected:
-        raise OptionsConflict(
-            f"the store has vectors of dimension {found} now, not {expected}: it was dropped and "
-            "made anew since this handle was opened; open it again"
-        )
 
 
 def _batch_of(
@@ -173,12 +163,11 @@ _TYPES = {
 }
 
 
-def point_of(reply: wm.WarmPoint, entity: int, dimension: int) -> TemporalPoint | None:
+def point_of(reply: wm.WarmPoint, entity: int) -> TemporalPoint | None:
     """A point, or None."""
     if reply.vector is None:
         return None
     vector: NDArray[np.float32] = np.frombuffer(reply.vector, "<f4")
-    check_dimension(len(vector), dimension)
     return TemporalPoint(entity, reply.timestamp, vector, reply.metadata)
 
 

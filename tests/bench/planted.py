@@ -138,6 +138,9 @@ class TinyActor:
         size = self._file.size() // 3 * 3
         return self._file.read_at(0, size)
 
+    def properties(self) -> None:
+        return None
+
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         assert isinstance(request, FoldApply)
         whole = len(self.content())

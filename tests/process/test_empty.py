@@ -24,8 +24,11 @@ ROWS: tuple[object, ...] = (
     np.empty((0, 3), np.float64),
     pa.array([], pa.list_(pa.float32(), 3)),
 )
-TIMES: tuple[object, ...] = ([], (), np.empty(0, np.int64))
+TIMES: tuple[object, ...] = ([], (), range(0), np.empty(0, np.int64), pa.array([], pa.int64()))
 METADATA: tuple[object, ...] = (None, [], {}, {"page": []}, pa.table({"page": pa.array([], "i8")}))
+
+
+SERIES: list[tuple[object, ...]] = [*zip(TIMES, ROWS, (None, [], None, [], None), strict=True)]
 
 
 def is_empty(answer: Any) -> bool:
@@ -68,10 +71,7 @@ INDEX: list[tuple[Ask, Expected]] = [
     (lambda i: i.optimize(), equals(0)),
 ]
 WARM: list[tuple[Ask, Expected]] = [
-    *(
-        (lambda w, each=each: w.write(1, 0, *each), equals(WarmWritten(0, 0)))
-        for each in zip((*TIMES, *TIMES), ROWS, (None, [], (), None, None), strict=False)
-    ),
+    *((lambda w, each=each: w.write(1, 0, *each), equals(WarmWritten(0, 0))) for each in SERIES),
     (lambda w: w.write_batch(0, []), equals(WarmWritten(0, 0))),
     (
         lambda w: w.write_batch(0, {"entity": [], "timestamp": [], "vector": []}),

@@ -26,6 +26,11 @@ VECTORS = v.VectorOptions(7, "cosine", "text", True)
 INDEX = i.IndexOptions(
     "a.b:C", 7, "dot", HnswParameters(m=8), "zstd", 19, 5, False, True, False, ("/x",)
 )
+PROPERTIES: tuple[m.Properties, ...] = (
+    v.VectorsAre(7, "cosine", "text", True),
+    w.WarmIs(7, "zstd"),
+    i.IndexIs("hnsw", "iqdb-core", 7, "dot", HnswParameters(8, 40)),
+)
 RAW = memoryview(bytes(range(16)))
 U64_MAX = (1 << 64) - 1
 SPACE_MAX = (1 << 32) - 1
@@ -50,7 +55,6 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             f.FoldExport("/x"),
             m.StoreStatus(),
             m.StoreMayDrop(),
-            v.VectorsInfo(),
             v.VectorsIngest(RAW, RAW, RAW, True, True),
             v.VectorsQuery(RAW, 1, 10, b"where", False, 64, True, ["name"], True),
             v.VectorsGet(RAW, False, False),
@@ -72,7 +76,6 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             v.VectorsRefresh(),
             v.VectorsIndex("recall"),
             v.VectorsDigests(U64_MAX),
-            w.WarmInfo(),
             w.WarmWrite(SPACE_MAX, RAW, RAW, RAW, RAW, True),
             w.WarmGet(1, U64_MAX, -(1 << 63)),
             w.WarmLatest(1, 2, (1 << 63) - 1),
@@ -87,7 +90,6 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             w.WarmFlush(),
             w.WarmVerify(),
             w.WarmImport("/d", "first", True, "skip", True),
-            i.IndexInfo(),
             i.IndexInsert([U64_MAX, b"id"], RAW, [None, b"entries"], True),
             i.IndexDelete(RAW, True),
             i.IndexSearch(RAW, 1, 10, b"where", True, 64, True),
@@ -121,7 +123,6 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             f.Status(
                 "fold", "/d/a.snap", "always", 1, 2, 3, 4, Cursor.none(), None, 5, 6, 7, 8, 9
             ),
-            v.VectorsAre(7, "cosine", "text", True),
             v.Ingested(1, 2, [v.RejectedRow(3, U64_MAX, "not finite")], 4),
             v.Hits(1, RAW, RAW, RAW, RAW, True),
             v.VectorRows(RAW, RAW, RAW, True),
@@ -145,12 +146,11 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
             ),
             v.Measured(0.5),
             v.Digests(RAW, RAW, True),
-            w.WarmIs(7, "zstd"),
             w.WarmWritten(2, 1),
             w.WarmPoint(-1, RAW, {"a": "b"}),
             w.WarmRows(
                 [w.RowsHere(RAW, RAW, RAW, RAW, RAW), w.RowsInChunk(1, 2, 3)],
-                b"0123456789abcdef", 7, 4, True, (1, U64_MAX, -1),
+                b"0123456789abcdef", 4, True, (1, U64_MAX, -1),
             ),
             w.WarmDeleted(1),
             w.WarmSeriesAre(RAW, RAW, RAW, RAW, RAW, True),
@@ -169,7 +169,6 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
                     ["note"], 1, ["other"], 2,
                 ),
             ),
-            i.IndexIs("hnsw", "iqdb-core", 7, "dot", HnswParameters(8, 40)),
             i.IndexInserted(2, 1),
             i.IndexDeleted(1),
             i.IndexHits(1, [1, b"id"], RAW, [b"entries", None], True),
@@ -219,7 +218,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
     "Order": (m.Order, [m.Serve(1), m.Stop(True), m.Ping()]),
     "Report": (
         m.Report,
-        [m.Ready(), m.Refused(FAILURE), m.Dying(FAILURE),
+        [m.Ready(), *map(m.Ready, PROPERTIES), m.Refused(FAILURE), m.Dying(FAILURE),
          m.LogLine("holdfast.fold", 30, "text", 1.5, 2)],
     ),
 }  # fmt: skip

@@ -42,9 +42,11 @@ from holdfast.workers.supervision import (
     StopWorker,
     Supervision,
 )
-from holdfast.workers.vector_messages import VectorOptions
+from holdfast.workers.vector_messages import VectorOptions, VectorsAre
 
 FIRST = 1000
+TWO = VectorsAre(2, "l2", "generic", False)
+FOUR = VectorsAre(4, "ip", "generic", False)
 
 
 def spec(
@@ -268,6 +270,30 @@ class TestConflicts:
         (fail,) = t.table.open_asked(Asker(2, 1), ask, t.now)
         assert isinstance(fail, Fail)
         assert isinstance(fail.error, StoreExists)
+
+    def test_whoever_knows_another_store_is_refused(self, t: Table) -> None:
+        """A session goes to those who know nothing of the store, or what is so; not to others."""
+        spawn = t.started(t.ask(1))
+        for request, known in ((2, TWO), (3, FOUR)):
+            ask = OpenStore(structs.replace(spawn.spec, properties=known))
+            assert t.table.open_asked(Asker(1, request), ask, t.now) == []
+        effects = t.table.worker_ready("a", TWO)
+        assert [type(effect) for effect in effects] == [Grant, Grant, Fail]
+        granted = effects[0]
+        assert isinstance(granted, Grant)
+        assert granted.answer.spec.properties == TWO
+        (fail,) = t.table.open_asked(Asker(1, 4), ask, t.now)
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, OptionsConflict)
+        assert "dimension=2, not 4, metric='l2', not 'ip'" in str(fail.error)
+
+    def test_what_an_asker_knows_is_not_taken_for_what_is_so(self, t: Table) -> None:
+        """The first to ask a new supervisor for a store may know another one of that name."""
+        ask = OpenStore(structs.replace(spec(), properties=FOUR))
+        spawn = t.started(t.table.open_asked(Asker(1, 1), ask, t.now))
+        assert spawn.spec.properties is None
+        (fail,) = t.table.worker_ready("a", TWO)
+        assert isinstance(fail, Fail)
 
 
 class TestDeaths:

@@ -11,7 +11,7 @@ from holdfast.workers import warm_messages as wm
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.messages import StoreSpec
 from holdfast.workers.raw_arrays import raw
-from holdfast.workers.vector_messages import VectorsInfo
+from holdfast.workers.vector_messages import VectorsFreeze
 from holdfast.workers.warm import WarmActor, open_warm
 from tests.workers.vector_model import tick
 from tests.workers.warm_model import (
@@ -223,5 +223,5 @@ def test_two_flushes_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_a_warm_store_does_not_answer() -> None:
     """A request of another kind of store is refused by its name."""
     actor = opened(MemoryDisk("/data"))
-    with pytest.raises(InvalidArgument, match="a warm store does not answer VectorsInfo"):
-        actor.handle(VectorsInfo(), READER)
+    with pytest.raises(InvalidArgument, match="a warm store does not answer VectorsFreeze"):
+        actor.handle(VectorsFreeze(), READER)

@@ -48,7 +48,7 @@ def test_content(compression: Compression) -> None:
     """A store of version 1 holds what was written to it, every file of it sound and untouched."""
     disk = _placed(compression)
     actor = opened(disk)
-    assert ask(actor, wm.WarmInfo(), wm.WarmIs) == wm.WarmIs(2, compression)
+    assert actor.properties() == wm.WarmIs(2, compression)
     assert look_at(disk, actor, _expected()) == {}
     assert ask(actor, wm.WarmVerify(), wm.WarmVerified).flaws == []
     actor.check_invariants()
