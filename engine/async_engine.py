@@ -18,6 +18,7 @@ from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.index_messages import CompressionName
 from holdfast.workers.message import Durability
+from holdfast.workers.messages import StoreSpec
 from holdfast.workers.places import Places
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
@@ -173,19 +174,26 @@ class AsyncEngine(EngineBase):
         spec = self._spec("registry", name, path, durability, interval, create=create)
         return AsyncRegistry(self._async, await self._open(spec, timeout=timeout))
 
-    async def stores(self) -> dict[str, str]:
+    async def stores(self, *, timeout: float | None = None) -> dict[str, str]:
         """See ``Engine.stores``."""
-        return await asyncio.to_thread(self._stores)
+        return await asyncio.to_thread(self._stores, await self.health(timeout=timeout))
 
     _open = awaitable(Engine._open)
     processes = awaitable(Engine.processes)
     health = awaitable(Engine.health)
-    restart = awaitable(Engine.restart)
+    _restart = awaitable(Engine._restart)
     _drop = awaitable(Engine._drop)
+
+    async def restart(self, name: str, *, timeout: float | None = None) -> None:
+        """See ``Engine.restart``."""
+        await self._restart((await self._named(name, timeout)).name, timeout=timeout)
+
+    async def _named(self, name: str, timeout: float | None) -> StoreSpec:
+        return self._spec_of(name, await self.health(timeout=timeout))
 
     async def drop(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.drop``."""
-        spec = self._spec_of(name)
+        spec = await self._named(name, timeout)
         try:
             opened = await self._open(spec, timeout=timeout)
         except InvalidFormat:
@@ -203,7 +211,8 @@ class AsyncEngine(EngineBase):
 
     async def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
         """See ``Engine.status``."""
-        return await AsyncAnyStore(self._async, self._spec_of(name)).status(timeout=timeout)
+        store = AsyncAnyStore(self._async, await self._named(name, timeout))
+        return await store.status(timeout=timeout)
 
     async def close(self) -> None:
         """See ``Engine.close``."""

@@ -24,7 +24,6 @@ from holdfast.workers.messages import (
     StoreHealth,
     StoreSpec,
 )
-from holdfast.workers.places import check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_terms import Compression
@@ -62,10 +61,12 @@ class Engine(EngineBase):
     ) -> Fold:
         """Open the fold ``name``, making it if ``create`` and it is absent.
 
-        ``path`` opens a log that lies elsewhere. ``durability`` is ``"always"`` (the default: an
-        acknowledged write is synced), ``"interval"`` (synced within ``interval`` seconds, 1 by
-        default) or ``"never"`` (survives any process's death, but not power loss). Without it, a
-        store that is open already is joined as it is.
+        ``path`` opens a log that lies elsewhere; while that is open, its name is enough, here as
+        for ``status``, ``restart`` and ``drop``, unless a store in the directory has the name, too.
+        ``durability`` is ``"always"`` (the default: an acknowledged write is synced),
+        ``"interval"`` (synced within ``interval`` seconds, 1 by default) or ``"never"`` (survives
+        any process's death, but not power loss). Without it, a store that is open already is
+        joined as it is.
 
         Raises ``StoreLocked``, ``StoreCorrupt``, ``InvalidFormat``, ``WrongKind``, ``InvalidName``,
         ``StoreNotFound`` or ``OptionsConflict``; the file was not touched then.
@@ -224,9 +225,9 @@ class Engine(EngineBase):
         spec = self._spec("registry", name, path, durability, interval, create=create)
         return Registry(self._coordinator, self._open(spec, timeout=timeout))
 
-    def stores(self) -> dict[str, str]:
-        """The stores in the directory: name to kind, in order of name."""
-        return self._stores()
+    def stores(self, *, timeout: float | None = None) -> dict[str, str]:
+        """The stores by name, with their kind: in the directory, or open and elsewhere."""
+        return self._stores(self.health(timeout=timeout))
 
     @operation
     def _open(self, spec: StoreSpec, *, timeout: float | None = None) -> Call[StoreSpec]:
@@ -251,11 +252,20 @@ class Engine(EngineBase):
         )
 
     @operation
-    def restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
-        """Start a store's worker anew, also one that was given up after ``StoreFailed``."""
+    def _restart(self, name: str, *, timeout: float | None = None) -> Call[None]:
         hung_after_s = self._coordinator.options.hung_after_s
-        ask = messages.RestartStore(check_name(name), hung_after_s)
-        return Call(ask, lambda _: None, timeout)
+        return Call(messages.RestartStore(name, hung_after_s), lambda _: None, timeout)
+
+    def restart(self, name: str, *, timeout: float | None = None) -> None:
+        """Start a store's worker anew, also one that was given up after ``StoreFailed``.
+
+        A store that is not open has none, and nothing happens. Raises ``StoreNotFound``.
+        """
+        self._restart(self._named(name, timeout).name, timeout=timeout)
+
+    def _named(self, name: str, timeout: float | None) -> StoreSpec:
+        """The description of the store of this name. ``StoreNotFound``."""
+        return self._spec_of(name, self.health(timeout=timeout))
 
     @operation
     def _drop(self, name: str, *, timeout: float | None = None) -> Call[None]:
@@ -264,7 +274,7 @@ class Engine(EngineBase):
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
-        spec = self._spec_of(name)
+        spec = self._named(name, timeout)
         try:
             opened = self._open(spec, timeout=timeout)
         except InvalidFormat:
@@ -283,11 +293,11 @@ class Engine(EngineBase):
             self._coordinator.dropped(name)
 
     def status(self, name: str, *, timeout: float | None = None) -> AnyStatus:
-        """Figures of a store in the directory; opens it if it is not open. ``StoreNotFound``.
+        """Figures of a store; opens it if it is in the directory and not open. ``StoreNotFound``.
 
         An index of a class of your own, not open yet, raises ``InvalidFormat``: ``index`` opens it.
         """
-        return AnyStore(self._coordinator, self._spec_of(name)).status(timeout=timeout)
+        return AnyStore(self._coordinator, self._named(name, timeout)).status(timeout=timeout)
 
     def close(self) -> None:
         """Leave. The last host to leave waits until every store is synced and closed."""

@@ -3,6 +3,7 @@
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from holdfast.control import Control
@@ -23,6 +24,7 @@ from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
     Kind,
     Options,
+    StoreHealth,
     StoreSpec,
 )
 from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
@@ -31,14 +33,6 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     pass
 
 _DURABILITIES = ("always", "interval", "never")
-_SERVED: dict[str, Kind] = {
-    "fold": "fold",
-    "vectors": "vectors",
-    "warm": "warm",
-    "index": "index",
-    "registry": "registry",
-}
-"""The kinds of store that this release serves."""
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
@@ -65,9 +59,15 @@ class EngineBase:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.directory!r}>"
 
-    def _stores(self) -> dict[str, str]:
-        found = (split_store(name) for name in self._files())
-        return dict(sorted(store for store in found if store is not None))
+    def _stores(self, opened: Iterable[StoreHealth]) -> dict[str, str]:
+        """Name and kind of the stores in the directory, and of the open ones that lie elsewhere."""
+        here = (split_store(name) for name in self._files())
+        elsewhere = (
+            (store.name, store.kind)
+            for store in opened
+            if store.path != os.path.realpath(self._places.store(store.name, store.kind))
+        )
+        return dict(sorted({**dict(elsewhere), **dict(filter(None, here))}.items()))
 
     def _files(self) -> list[str]:
         """The names in the directory."""
@@ -104,8 +104,9 @@ class EngineBase:
             wanted = "directory" if kind in DIRECTORIES else "regular file"
             raise InvalidArgument(f"{where!r} is not a {wanted}", store=name, path=where)
         return StoreSpec(
-            name, kind, os.path.realpath(where), durability, interval, import_from, create, options
-        )
+            name, kind, os.path.realpath(where), durability, interval, import_from, create, options,
+            by_name=path is None and not os.path.exists(where),
+        )  # fmt: skip
 
     def _path_of(self, name: str) -> str:
         """Where a new vector store of this name would lie. Raises ``StoreExists`` if one does."""
@@ -130,13 +131,16 @@ class EngineBase:
                     store=name,
                 )
 
-    def _spec_of(self, name: str) -> StoreSpec:
-        """The description of a store that exists in the directory."""
+    def _spec_of(self, name: str, opened: Iterable[StoreHealth] = ()) -> StoreSpec:
+        """The description of a store that is in the directory, or open. ``StoreNotFound``."""
         check_name(name)
         for file_name in self._files():
-            store = split_store(file_name)
-            if store is not None and store[0] == name and store[1] in _SERVED:
-                return self._spec(_SERVED[store[1]], name, create=False)
+            found = split_store(file_name)
+            if found is not None and found[0] == name:
+                return self._spec(found[1], name, create=False)
+        for store in opened:
+            if store.name == name:
+                return self._spec(store.kind, name, store.path, create=False)
         raise StoreNotFound(f"there is no store {name!r} in {self.directory!r}", store=name)
 
     def _leave_to_parent(self) -> None:

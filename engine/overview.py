@@ -7,7 +7,6 @@ instead, as ``holdfast inspect`` does.
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import cast
 
 from msgspec import structs
 
@@ -17,7 +16,7 @@ from holdfast.handles.any_store import AnyStore
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.fold_messages import Status
 from holdfast.workers.inspection import examine
-from holdfast.workers.messages import Kind, StoreHealth
+from holdfast.workers.messages import StoreHealth
 from holdfast.workers.places import Places, split_store
 from holdfast.workers.warm_messages import WarmStatus
 
@@ -78,7 +77,7 @@ def _figures(engine: Engine, store: StoreHealth) -> dict[str, object]:
     }
     if store.state == "running":
         try:
-            spec = engine._spec(cast("Kind", store.kind), store.name, store.path, create=False)
+            spec = engine._spec(store.kind, store.name, store.path, create=False)
             status = AnyStore(engine._coordinator, spec).status()
             figures |= structs.asdict(status)
             if isinstance(status, Status):

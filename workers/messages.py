@@ -111,7 +111,8 @@ Properties = VectorsAre | WarmIs | IndexIs
 class StoreSpec(Message, frozen=True, cache_hash=True):
     """Name, kind, file and options of a store; None means: as it is, else the default.
 
-    ``properties`` are what whoever asks knows of the store: one made anew with others is another.
+    ``by_name`` says that the store may as well lie elsewhere, if it is open. ``properties`` are
+    what whoever asks knows of it: a store made anew with others is another.
     """
 
     name: str
@@ -122,6 +123,7 @@ class StoreSpec(Message, frozen=True, cache_hash=True):
     import_from: str | None = None
     create: bool = True
     options: Options | None = None
+    by_name: bool = False
     properties: Properties | None = None
 
 
@@ -244,7 +246,7 @@ class StoreHealth(Message, frozen=True):
     """One store as the supervisor sees it."""
 
     name: str
-    kind: str
+    kind: Kind
     path: str
     state: Literal["starting", "running", "waiting", "failed"]
     pid: int | None

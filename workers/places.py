@@ -9,9 +9,8 @@ from holdfast.formats.limits import NAME_CHARS_MAX
 from holdfast.workers.messages import Kind, StoreSpec
 from holdfast.workers.vector_messages import VectorOptions
 
-# Suffixes of all kinds of store, also of those this release does not serve, since a name belongs to
-# one store whatever its kind.
-SUFFIXES = {
+# A name belongs to one store whatever its kind.
+SUFFIXES: dict[Kind, str] = {
     "fold": ".snap",
     "vectors": ".rvf",
     "warm": ".warm",
@@ -54,7 +53,7 @@ def check_name(name: object) -> str:
     return name
 
 
-def split_store(file_name: str) -> tuple[str, str] | None:
+def split_store(file_name: str) -> tuple[str, Kind] | None:
     """Name and kind of the store that a file belongs to by its name, if it does."""
     for kind, suffix in SUFFIXES.items():
         name = file_name.removesuffix(suffix)

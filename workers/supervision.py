@@ -21,16 +21,12 @@ from msgspec import structs
 
 from holdfast.formats.errors import (
     HoldfastError,
-    OptionsConflict,
     StoreExists,
     StoreFailed,
-    WrongKind,
 )
 from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.messages import (
-    DEFAULT_DURABILITY,
     DEFAULT_HUNG_AFTER_S,
-    DEFAULT_INTERVAL_S,
     Accepted,
     DropStore,
     Exit,
@@ -46,6 +42,7 @@ from holdfast.workers.messages import (
 )
 from holdfast.workers.places import taken_by_another
 from holdfast.workers.restart import RestartBudget
+from holdfast.workers.terms import asked_for, conflict, made_anew, with_defaults
 
 # A broken session is often seen before the death that broke it. So long its caller is kept waiting
 # before the same worker is offered again.
@@ -204,17 +201,17 @@ class Supervision:
                 return [Fail(asker, taken)]
             return self._add(spec, Waiter(asker, ask.session, spec, ask.hung_after_s))
         if store.state in _ENDING and not store.waiters:
-            store.spec = _with_defaults(spec)  # nobody is bound to what the old worker was told
+            store.spec = with_defaults(spec)  # nobody is bound to what the old worker was told
         elif spec.import_from is not None and store.state is not State.STARTING:
             return [Fail(asker, StoreExists(f"store {spec.name!r} exists", store=spec.name))]
-        conflict = _conflict(store.spec, spec)
-        if conflict is not None:
-            return [Fail(asker, conflict)]
+        error = conflict(store.spec, spec)
+        if error is not None:
+            return [Fail(asker, error)]
         waiter = Waiter(asker, ask.session, spec, ask.hung_after_s)
         if store.state is State.FAILED:
             if not _salvages(spec) or _salvages(store.spec):
                 return [Fail(asker, _failed(store))]
-            store.spec = _with_defaults(spec)
+            store.spec = with_defaults(spec)
             store.budget.forgive()
             store.waiters.append(waiter)
             return [self._start(store)]
@@ -310,9 +307,9 @@ class Supervision:
         """
         store = self.stores[name]
         store.state = State.REFUSED
-        told = _asked_for(store.spec)
-        refused = [waiter for waiter in store.waiters if _asked_for(waiter.spec) == told]
-        store.waiters = [waiter for waiter in store.waiters if _asked_for(waiter.spec) != told]
+        told = asked_for(store.spec)
+        refused = [waiter for waiter in store.waiters if asked_for(waiter.spec) == told]
+        store.waiters = [waiter for waiter in store.waiters if asked_for(waiter.spec) != told]
         return [Fail(waiter.asker, error) for waiter in refused]
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
@@ -326,7 +323,7 @@ class Supervision:
             store.droppers = []
             if store.waiters:
                 if store.state is State.REFUSED:
-                    store.spec = _with_defaults(store.waiters[0].spec)
+                    store.spec = with_defaults(store.waiters[0].spec)
                 effects.append(self._start(store))
             else:
                 del self.stores[name]
@@ -411,7 +408,7 @@ class Supervision:
     # --- helpers ---------------------------------------------------------------------------
 
     def _add(self, spec: StoreSpec, waiter: Waiter) -> list[Effect]:
-        store = Store(_with_defaults(spec), generation=0)
+        store = Store(with_defaults(spec), generation=0)
         store.waiters.append(waiter)
         self.stores[spec.name] = store
         return [self._start(store)]
@@ -426,50 +423,9 @@ class Supervision:
         assert store.pid is not None
         known = waiter.spec.properties
         if known is not None and known != store.spec.properties:
-            return Fail(waiter.asker, _made_anew(store.spec, known))
+            return Fail(waiter.asker, made_anew(store.spec, known))
         answer = Opened(store.generation, store.pid, list(store.exits), waiter.session, store.spec)
         return Grant(waiter.asker, store.spec.name, answer)
-
-
-def _asked_for(spec: StoreSpec) -> tuple[bool, str | None]:
-    """How a store is to come about, if it is not there."""
-    return spec.create, spec.import_from
-
-
-def _with_defaults(spec: StoreSpec) -> StoreSpec:
-    return structs.replace(
-        spec,
-        properties=None,
-        durability=spec.durability or DEFAULT_DURABILITY,
-        interval_s=spec.interval_s or DEFAULT_INTERVAL_S,
-    )
-
-
-def _conflict(held: StoreSpec, asked: StoreSpec) -> HoldfastError | None:
-    """Why a store that is open as ``held`` cannot be opened as ``asked``."""
-    for option in ("kind", "path", "durability", "interval_s"):
-        has, wants = getattr(held, option), getattr(asked, option)
-        if option == "kind" and wants != has:
-            return WrongKind(f"store {held.name!r} is a {has}, not a {wants}", store=held.name)
-        if wants is not None and wants != has:
-            return OptionsConflict(
-                f"store {held.name!r} is open with {option}={has!r}, not {wants!r}",
-                store=held.name,
-            )
-    return None
-
-
-def _made_anew(held: StoreSpec, known: Properties) -> OptionsConflict:
-    """The error for whoever knows another store of this name than the one that is served."""
-    has, had = structs.asdict(held.properties), structs.asdict(known)  # type: ignore[arg-type]
-    changed = ", ".join(
-        f"{what}={has[what]!r}, not {was!r}" for what, was in had.items() if has[what] != was
-    )
-    return OptionsConflict(
-        f"store {held.name!r} has {changed}: it was dropped and made anew since this handle was "
-        "opened; open it again",
-        store=held.name,
-    )
 
 
 def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:

@@ -268,6 +268,7 @@ class TestNames:
             lambda: engine.fold("none", create=False),
             lambda: engine.status("none"),
             lambda: engine.drop("none"),
+            lambda: engine.restart("none"),
         ):
             refused(call, holdfast.StoreNotFound, "none")
         assert engine.stores() == {"a": "fold"}

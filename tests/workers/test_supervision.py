@@ -271,6 +271,27 @@ class TestConflicts:
         assert isinstance(fail, Fail)
         assert isinstance(fail.error, StoreExists)
 
+    def test_a_store_that_lies_elsewhere_is_joined_by_name(self, t: Table) -> None:
+        """Who only has the name is content with the place of the open store; it is not moved."""
+        t.started(t.table.open_asked(Asker(1, 1), OpenStore(spec(path="/x/a.snap")), t.now))
+        t.table.worker_ready("a")
+        by_name = structs.replace(spec(), by_name=True)
+        (grant,) = t.table.open_asked(Asker(1, 2), OpenStore(by_name), t.now)
+        assert isinstance(grant, Grant)
+        assert (grant.answer.spec.path, grant.answer.spec.by_name) == ("/x/a.snap", False)
+        (fail,) = t.table.open_asked(Asker(1, 3), OpenStore(spec()), t.now)
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, OptionsConflict)
+
+    def test_who_has_only_the_name_is_not_refused_for_what_lies_elsewhere(self, t: Table) -> None:
+        """When that cannot be opened, the store of the name is looked for where it would lie."""
+        t.started(t.table.open_asked(Asker(1, 1), OpenStore(spec(path="/x/a.snap")), t.now))
+        by_name = structs.replace(spec(), by_name=True)
+        assert t.table.open_asked(Asker(1, 2), OpenStore(by_name), t.now) == []
+        refused = t.table.worker_refused("a", StoreCorrupt("bad", path="/x/a.snap"))
+        assert answered(refused) == [Asker(1, 1)]
+        assert t.started(t.end()).spec.path == spec().path
+
     def test_whoever_knows_another_store_is_refused(self, t: Table) -> None:
         """A session goes to those who know nothing of the store, or what is so; not to others."""
         spawn = t.started(t.ask(1))
