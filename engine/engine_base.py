@@ -18,7 +18,7 @@ from holdfast.formats.errors import (
 )
 from holdfast.handles.checks import check_choice, check_flag
 from holdfast.handles.fold import absolute
-from holdfast.options import EngineOptions, check_seconds
+from holdfast.options import EngineOptions, check_durability
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
@@ -32,7 +32,6 @@ from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     pass
 
-_DURABILITIES = ("always", "interval", "never")
 _engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
 _fork_hook = threading.Lock()
 _fork_hook_set = False
@@ -92,10 +91,7 @@ class EngineBase:
         """A checked description of a store."""
         check_name(name)
         check_flag("create", create)
-        if durability is not None:
-            check_choice("durability", durability, _DURABILITIES)
-        if interval is not None:
-            interval = check_seconds("interval", interval)
+        interval = check_durability(durability, interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)

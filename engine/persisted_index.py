@@ -38,7 +38,7 @@ from holdfast.handles.index_parts import (
     page_of,
     rows_of,
 )
-from holdfast.options import check_seconds
+from holdfast.options import check_durability
 from holdfast.owned_index import OwnedIndex, finish
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import OsDisk
@@ -60,8 +60,6 @@ from holdfast.workers.index_store import open_store
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import Compacted, StoreSpec
 from holdfast.workers.persistable import Persistable, check_class
-
-_DURABILITIES = ("always", "interval", "never")
 
 
 class PersistedIndex(OwnedIndex, Sized):
@@ -347,10 +345,7 @@ def _spec(
     create: bool,
 ) -> StoreSpec:
     where = os.path.realpath(absolute(path))
-    if durability is not None:
-        check_choice("durability", durability, _DURABILITIES)
-    if interval is not None:
-        check_seconds("interval", interval)
+    interval = check_durability(durability, interval)
     if os.path.exists(where) and not os.path.isfile(where):
         raise InvalidArgument(f"{where!r} is not a regular file", path=where)
     name = os.path.basename(where)

@@ -13,8 +13,10 @@ import pytest
 
 import holdfast
 from holdfast import HnswParameters, PersistedIndex
+from holdfast.formats.errors import InvalidArgument
 from holdfast.formats.limits import INDEX_GRAPH_ROWS_MIN
 from holdfast.workers.disk import OsFile
+from holdfast.workers.message import Durability
 from tests.workers.test_index_own_class import Picky, Unsaving
 
 VECTORS = np.arange(40, dtype=np.float32).reshape(10, 4)
@@ -197,6 +199,15 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
         index.insert(1, VECTORS[0])
     PersistedIndex.open(path).close()
     assert sorted(os.listdir(tmp_path)) == ["i.iqdb", "i.iqdb.wal"]
+
+
+@pytest.mark.parametrize("durability", [None, "always", "never"])
+def test_an_interval_of_another_durability(tmp_path: Path, durability: Durability | None) -> None:
+    """It says nothing there, so it is refused before a file is made; both are named."""
+    path = tmp_path / "i.iqdb"
+    with pytest.raises(InvalidArgument, match=rf"interval=0\.2.*durability={durability!r}"):
+        PersistedIndex.open(path, dimension=4, durability=durability, interval=0.2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interval_is_kept_without_further_calls(

@@ -279,6 +279,28 @@ class TestNames:
         refused(lambda: engine.fold("a", path="/tmp/b.snap"), holdfast.OptionsConflict, "path")
         assert engine.fold("a", durability="always")
 
+    @pytest.mark.parametrize("durability", [None, "always", "never"])
+    def test_an_interval_of_another_durability(
+        self, engine: holdfast.Engine, durability: Any
+    ) -> None:
+        """It says nothing there, so it is refused, also where the store is open; both are named."""
+        for name in ("a", "new"):
+            refused(
+                lambda name=name: engine.fold(name, durability=durability, interval=0.7),  # type: ignore[misc] # a lambda's default
+                holdfast.InvalidArgument,
+                f"interval=0.7.*durability={durability!r}",
+            )
+        assert engine.stores() == {"a": "fold"}
+
+    def test_intervals_that_conflict(self, engine: holdfast.Engine) -> None:
+        """The option is named as its user wrote it."""
+        engine.fold("often", durability="interval", interval=0.5)
+        refused(
+            lambda: engine.fold("often", durability="interval", interval=0.7),
+            holdfast.OptionsConflict,
+            r"with interval=0\.5, not 0\.7",
+        )
+
     def test_a_file_that_is_no_fold(self, engine: holdfast.Engine, tmp_path: Path) -> None:
         """A foreign file is refused as it is."""
         path = tmp_path / "data" / "foreign.snap"

@@ -85,7 +85,8 @@ class Writer(threading.Thread):
 def test_kills_under_load_break_no_promise(tmp_path: Path, durability: Durability) -> None:
     """Workers and supervisors die again and again; no call fails and no write is lost."""
     with holdfast.open(tmp_path) as engine:
-        store = engine.registry("m", durability=durability, interval=0.05)
+        interval = 0.05 if durability == "interval" else None
+        store = engine.registry("m", durability=durability, interval=interval)
         going = threading.Event()
         going.set()
         writers = [Writer(store, number, going) for number in range(WRITERS)]
