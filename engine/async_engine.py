@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable
-from holdfast.formats.errors import InvalidFormat, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -196,7 +196,7 @@ class AsyncEngine(EngineBase):
         spec = await self._named(name, timeout)
         try:
             opened = await self._open(spec, timeout=timeout)
-        except InvalidFormat:
+        except (StoreCorrupt, ParentChanged):
             if not await asyncio.to_thread(dropped_unread, spec):
                 raise
             return

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.call import Call, operation
-from holdfast.formats.errors import InvalidFormat, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -273,11 +273,15 @@ class Engine(EngineBase):
         return Call(messages.DropStore(name, hung_after_s), lambda _: None, timeout)
 
     def drop(self, name: str, *, timeout: float | None = None) -> None:
-        """Remove a store and its files for good. Raises ``StoreNotFound`` or ``HasBranches``."""
+        """Remove a store and its files for good, also one so damaged that it does not open.
+
+        Raises ``StoreNotFound``, ``StoreLocked``, ``HasBranches``, and ``InvalidFormat`` when the
+        file does not begin as this kind of store does: it may be somebody else's, and stays.
+        """
         spec = self._named(name, timeout)
         try:
             opened = self._open(spec, timeout=timeout)
-        except InvalidFormat:
+        except (StoreCorrupt, ParentChanged):
             if not dropped_unread(spec):
                 raise
             return

@@ -144,16 +144,10 @@ class EngineBase:
 
 
 def dropped_unread(spec: StoreSpec) -> bool:
-    """Drop a store that no worker could open for want of its class; False if that is not why."""
-    if spec.kind != "index":
-        return False
-    from holdfast.workers.index_removal import is_foreign, remove_unread
+    """Drop a store that no worker could open; False if what lies there is no such store."""
+    from holdfast.workers.removal import remove_unread
 
-    disk = OsDisk()
-    if not is_foreign(disk, spec.path):
-        return False
-    remove_unread(disk, spec.path)
-    return True
+    return remove_unread(OsDisk(), spec.kind, spec.path)
 
 
 def _watch_forks() -> None:

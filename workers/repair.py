@@ -18,8 +18,7 @@ under its temporary name, ``.tmp``.
 """
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.formats.errors import (
@@ -50,12 +49,10 @@ from holdfast.workers.inspection import (
     store_kind_of,
 )
 from holdfast.workers.ledger import SUFFIX as LEDGER_SUFFIX
-from holdfast.workers.lock import SUFFIX as LOCK_SUFFIX
-from holdfast.workers.lock import Lock, describe_self
-from holdfast.workers.log_file import clear_unsynced, guard
+from holdfast.workers.log_file import clear_unsynced
 from holdfast.workers.messages import Kind
 from holdfast.workers.standing import Flaw, Rewriting, Standing
-from holdfast.workers.upstream_lock import UpstreamLock
+from holdfast.workers.store_locks import all_locks
 from holdfast.workers.warm_files import WarmFiles
 
 OUTPUT_SUFFIX = ".repaired"
@@ -120,7 +117,7 @@ def repair(
             destination = output
         if disk.inode_at(destination) is not None:
             raise StoreExists(f"{destination!r} exists", path=destination)
-        with _owned(disk, path, kind) if in_place else contextlib.nullcontext():
+        with all_locks(disk, path, kind) if in_place else contextlib.nullcontext():
             plan = _plan(disk, path, kind, salvage, tick)
             if in_place and kind == "warm" and plan.lost and not plan.rows:
                 raise StoreCorrupt(
@@ -304,26 +301,3 @@ def _remove_temporary(disk: Disk, path: str) -> None:
         remove_tree(disk, temporary)
     else:
         remove_if_there(disk, temporary)
-
-
-@contextlib.contextmanager
-def _owned(disk: Disk, path: str, kind: Kind) -> Iterator[None]:
-    """Hold the locks that an owner of the store would hold."""
-    with contextlib.ExitStack() as held:
-        guarded: str | None = path
-        if kind == "warm":
-            files = WarmFiles(path)
-            owner = files.owner
-            guarded = None if disk.inode_at(files.log) is None else files.log
-        elif kind == "vectors":
-            from holdfast.workers.vector_recovery import OWNER_SUFFIX
-
-            owner = path + OWNER_SUFFIX
-        else:
-            owner = path + LOCK_SUFFIX
-        held.callback(Lock.acquire(disk, owner, describe_self(os.getpid())).release)
-        if kind == "vectors":
-            held.callback(UpstreamLock.acquire(disk, path).release)
-        if guarded is not None:
-            held.callback(guard(disk, guarded).close)
-        yield

@@ -8,7 +8,7 @@ their files are made, and forgets those that never came to be, or are gone.
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,20 @@ from holdfast.formats.errors import HasBranches, HoldfastError, StoreExists
 from holdfast.formats.rvf import cow, record
 from holdfast.formats.rvf.manifest import Identity
 from holdfast.formats.rvf.record import Child, Pin, StoreRecord
-from holdfast.formats.rvf.scan import find_manifest
+from holdfast.formats.rvf.scan import Located, find_intact, find_manifest
 from holdfast.formats.rvf.segment import SegmentType
 from holdfast.workers import sets
 from holdfast.workers.actor import Caller
 from holdfast.workers.disk import TEMPORARY_SUFFIX, Disk, directory_of, remove_if_there, replace
 from holdfast.workers.log_file import Fatal
 from holdfast.workers.vector_catalog import Catalog, Commit
-from holdfast.workers.vector_loading import map_file, parent_hash, payload_at
+from holdfast.workers.vector_loading import (
+    DamagedSegment,
+    catalog_of,
+    map_file,
+    parent_hash,
+    payload_at,
+)
 from holdfast.workers.vector_messages import CowStats
 from holdfast.workers.vector_recovery import first_commit
 from holdfast.workers.vector_store import VectorStore
@@ -266,35 +272,62 @@ def _is_there(disk: Disk, parent_path: str, child: Child) -> bool:
     return located.manifest.identity.file_id.hex() == child.file_id
 
 
-def _original_branches(store: VectorStore) -> list[str]:
-    """Names of the branches that the original made: they lie beside their parent.
+def _branches_beside(disk: Disk, path: str, file_id: bytes | None) -> list[str]:
+    """Names of the branches of the file at ``path``, of this id if it is known, that lie beside it.
 
-    It writes nothing about them into the parent.
+    The original writes nothing about its branches into the parent, and they always lie there.
     """
-    directory, own = os.path.split(store.path)
+    directory, own = os.path.split(path)
     found = []
-    for name, kind in store.disk.list(directory_of(store.path)):
+    for name, kind in disk.list(directory_of(path)):
         if kind != "file" or name == own or not os.path.splitext(name)[1].startswith(".rv"):
             continue
         try:
-            view = map_file(store.disk, os.path.join(directory, name), "a sibling")
+            view = map_file(disk, os.path.join(directory, name), "a sibling")
             located = find_manifest(view)
-            entries = () if located is None else located.manifest.entries
-            for entry in [e for e in entries if e.type == SegmentType.COW_MAP][-1:]:
-                parent = cow.decode_cow_map(payload_at(view, entry))
-                if (parent.parent_id, parent.parent_name) == (store.catalog.identity.file_id, own):
-                    found.append(name)
+            if located is not None and any(
+                parent == own and file_id in (None, parent_id)
+                for parent, parent_id in _parents_named(name, view, located)
+            ):
+                found.append(name)
         except (HoldfastError, OSError):
             continue  # it cannot be opened either
     return found
 
 
+def _parents_named(name: str, view: memoryview, located: Located) -> Iterator[tuple[str, bytes]]:
+    """File name and id of the parent, as a branch says it for the original, and for us."""
+    entries = [e for e in located.manifest.entries if e.type == SegmentType.COW_MAP]
+    for entry in entries[-1:]:
+        parent = cow.decode_cow_map(payload_at(view, entry))
+        yield parent.parent_name, parent.parent_id
+    catalog = catalog_of(name, view, located)
+    if catalog.record.origin == "branch" and catalog.record.parent is not None:
+        yield catalog.record.parent.name, catalog.identity.parent_id
+
+
 def check_no_branches(store: VectorStore, doing: str) -> None:
     """Raise ``HasBranches`` if there are any."""
-    names = [child.name for child in live_children(store)] or _original_branches(store)
+    names = [child.name for child in live_children(store)]
+    names = names or _branches_beside(store.disk, store.path, store.catalog.identity.file_id)
+    _refuse_if_any(names, store.path, doing)
+
+
+def check_no_branches_unread(disk: Disk, path: str, doing: str) -> None:
+    """Raise ``HasBranches`` if a file that cannot be opened has any, so far as it can be known."""
+    names = _branches_beside(disk, path, None)
+    view = map_file(disk, path, "a vector store")
+    located = find_intact(view)
+    if located is not None:
+        with contextlib.suppress(HoldfastError, DamagedSegment):
+            children = catalog_of(path, view, located).record.children
+            names += [child.name for child in children if _is_there(disk, path, child)]
+    _refuse_if_any(sorted(set(names)), path, doing)
+
+
+def _refuse_if_any(names: list[str], path: str, doing: str) -> None:
     if names:
         raise HasBranches(
-            f"cannot {doing} {store.path!r}: {len(names)} branches read its file: "
-            f"{', '.join(names[:5])}",
-            path=store.path,
+            f"cannot {doing} {path!r}: {len(names)} branches read its file: {', '.join(names[:5])}",
+            path=path,
         )
