@@ -29,7 +29,7 @@ from holdfast.formats.fold_log import (
 from holdfast.formats.limits import (
     COMPACT_GARBAGE_BYTES_MIN,
 )
-from holdfast.formats.values import Put
+from holdfast.formats.values import AnyUpdate, Cursor, Put
 from holdfast.workers import artifacts, fold_messages, messages
 from holdfast.workers.actor import Caller, Steps
 from holdfast.workers.disk import Disk
@@ -144,13 +144,15 @@ class FoldActor:
     def _apply(self, request: fold_messages.FoldApply, caller: Caller) -> Reply:
         if self._ledger.took_effect(*caller):
             return Done()
-        if not request.updates and request.cursor == self._cursor:
+        cursor = self._cursor if request.cursor is None else request.cursor
+        if not request.updates and cursor == self._cursor:
             return Done()
         if request.refuse_stale:
-            self._refuse_stale(request)
+            self._refuse_stale(request.updates, cursor)
         start = self._log.end
         records, items = fold_log.encode_updates(request.updates, start)
-        cursor_record = fold_log.encode_cursor(request.cursor.token)
+        # Also if it stays: behind this record, damage to an update does not pass for a torn tail.
+        cursor_record = fold_log.encode_cursor(cursor.token)
         data = b"".join((*records, cursor_record))
         if not self._lock.is_held():
             raise RuntimeError(f"the lock file of {self._log.path} was removed or replaced")
@@ -168,7 +170,7 @@ class FoldActor:
             self._ledger.void()
             raise
         self._ledger.logged(*caller)
-        self._cursor = request.cursor
+        self._cursor = cursor
         self._last_record = self._log.end - len(cursor_record)
         self._put_off = items, based
         if self._group.policy == "always":  # the caller waits for the disk in any case
@@ -176,16 +178,17 @@ class FoldActor:
             self.settle()
         return Done()
 
-    def _refuse_stale(self, request: fold_messages.FoldApply) -> None:
-        """Check ``stale="refuse"``: u64 cursor and versions may not go backwards."""
-        held, given = self._cursor.u64, request.cursor.u64
-        if held is not None and (given is None or given < held):
+    def _refuse_stale(self, updates: list[AnyUpdate], cursor: Cursor) -> None:
+        """Check ``stale="refuse"``: neither cursor nor versions may be seen to go backwards."""
+        held, given = self._cursor.u64, cursor.u64
+        to_the_start = not cursor.token and self._cursor.token
+        if to_the_start or (held is not None and given is not None and given < held):
             raise StaleUpdate(
-                f"cursor {request.cursor!r} is behind the stored {self._cursor!r}",
+                f"cursor {cursor!r} is behind the stored {self._cursor!r}",
                 path=self._log.path,
             )
         newest: dict[str, int | None] = {}
-        for number, update in enumerate(request.updates):
+        for number, update in enumerate(updates):
             if update.key not in newest:
                 entry = self._queries.get(update.key)
                 newest[update.key] = entry.version.u64 if entry else None

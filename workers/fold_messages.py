@@ -7,10 +7,10 @@ from holdfast.workers.message import Durability, Message
 
 
 class FoldApply(Message, frozen=True, tag=1):
-    """Apply updates in order, then move the cursor; one durable unit."""
+    """Apply updates in order, then move the cursor, or with None leave it; one durable unit."""
 
     updates: list[AnyUpdate]
-    cursor: Cursor
+    cursor: Cursor | None = None
     refuse_stale: bool = False
 
 

@@ -51,26 +51,31 @@ class Fold(Handle, Sized):
     def apply(
         self,
         updates: Iterable[Update],
-        cursor: Cursor,
+        cursor: Cursor | None = None,
         *,
         stale: StalePolicy = "accept",
         timeout: float | None = None,
     ) -> Call[None]:
         """Apply updates in order, then move the cursor: one durable unit.
 
-        ``cursor`` is the position in the stream that this batch brings the fold to. ``stale`` says
-        what to do when a u64 cursor is behind the stored one, or a u64 version is older than the
-        stored entry's: ``"accept"`` it (the last write wins, as in the original) or ``"refuse"``
-        the whole batch with ``StaleUpdate``. A deleted key has no version left to compare.
+        ``cursor`` is the position in the stream that this batch brings the fold to. Without one the
+        cursor stays where it is, as for changes that come from no stream; ``Cursor.none()`` sets it
+        back to the start. ``stale`` says what to do with what is seen to go backwards: ``"accept"``
+        it (the last write wins, as in the original) or ``"refuse"`` the whole batch with
+        ``StaleUpdate``. Seen to go backwards are a u64 cursor below the stored u64 one, the start
+        where a cursor is stored, and a u64 version below the u64 one of the entry. Tokens of
+        another length have no order, so they pass, and so does what comes after them; a deleted
+        key has no version left to compare.
 
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming the update, ``StoreFull`` when the
         disk is; nothing has changed then.
         """
         listed = updates if isinstance(updates, list) else _listed("updates", updates)
         batch = cast("list[AnyUpdate]", listed)  # the worker looks, and then check_updates says
-        if type(cursor) is not Cursor:
-            raise InvalidArgument(f"cursor is a Cursor, not {type(cursor).__name__}")
-        _check_token("cursor", cursor.token)
+        if cursor is not None:
+            if type(cursor) is not Cursor:
+                raise InvalidArgument(f"cursor is a Cursor or None, not {type(cursor).__name__}")
+            _check_token("cursor", cursor.token)
         check_choice("stale", stale, ("accept", "refuse"))
         return _call(
             fold_messages.FoldApply(batch, cursor, stale == "refuse"),

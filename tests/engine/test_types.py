@@ -215,6 +215,7 @@ STATEMENTS = """
     fold.apply(updates, holdfast.Cursor.none())
     fold.apply((u for u in [holdfast.Purge('k')]), holdfast.Cursor.none(), stale='refuse')
     fold.apply({holdfast.Put('k', b'v'): 1}, holdfast.Cursor.none(), timeout=1)
+    fold.apply([holdfast.Put('k', b'v')])
     engine.restart('a', timeout=1.5)
     engine.drop('a')
     engine.close()

@@ -138,7 +138,7 @@ class TestWrongTypes:
         fold = engine.fold("a")
         for updates in (None, 7, 1.5, object(), Put("k", b"")):
             refused(lambda u=updates: fold.apply(anything(u), none))  # type: ignore[misc] # a lambda's default
-        for cursor in [*WRONG, Version.none()]:
+        for cursor in [*not_a(type(None)), Version.none()]:
             refused(lambda c=cursor: fold.apply([], anything(c)))  # type: ignore[misc] # a lambda's default
         for stale in [*WRONG, "Accept", ""]:
             refused(lambda s=stale: fold.apply([], none, stale=anything(s)))  # type: ignore[misc] # a lambda's default

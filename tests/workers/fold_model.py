@@ -51,7 +51,9 @@ class State:
                 rows[update.key] = (update.value, update.version.token)
             else:
                 rows.pop(update.key, None)
-        return State(rows, self.cursor if updates is not None else request.cursor.token)
+        if updates is not None or request.cursor is None:
+            return State(rows, self.cursor)
+        return State(rows, request.cursor.token)
 
     def prefixes(self, request: FoldApply) -> list["State"]:
         """What a power loss in the midst of ``request`` may leave, this state excepted."""
@@ -128,7 +130,7 @@ class History:
         except HoldfastError:
             self.pending.pop()
             raise
-        if not request.updates and before.cursor == request.cursor.token:
+        if not request.updates and request.cursor in (None, Cursor.from_bytes(before.cursor)):
             # It changed nothing, so sent again it counts as having come later, not as coming twice.
             self.pending.pop()
 

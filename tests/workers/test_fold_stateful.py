@@ -39,7 +39,10 @@ UPDATES: st.SearchStrategy[list[AnyUpdate]] = st.lists(
     max_size=6,
 )
 CURSORS = st.one_of(
-    st.integers(0, 9).map(Cursor.from_u64), st.just(Cursor.none()), st.just(Cursor(b"10 bytes.."))
+    st.integers(0, 9).map(Cursor.from_u64),
+    st.just(Cursor.none()),
+    st.just(Cursor(b"10 bytes..")),
+    st.none(),
 )
 CHOICES: st.SearchStrategy[Choice] = st.one_of(
     st.builds(Nothing),
@@ -74,7 +77,7 @@ class FoldMachine(RuleBasedStateMachine):
     # --- writing ---------------------------------------------------------------------------
 
     @rule(updates=UPDATES, cursor=CURSORS)
-    def send(self, updates: list[AnyUpdate], cursor: Cursor) -> None:
+    def send(self, updates: list[AnyUpdate], cursor: Cursor | None) -> None:
         """Hand over a batch that is not committed yet."""
         self.history.send(self.actor, FoldApply(updates, cursor))
 
@@ -84,7 +87,7 @@ class FoldMachine(RuleBasedStateMachine):
         self.history.commit(self.actor)
 
     @rule(key=KEYS, value=VALUES, cursor=CURSORS)
-    def put(self, key: str, value: bytes, cursor: Cursor) -> None:
+    def put(self, key: str, value: bytes, cursor: Cursor | None) -> None:
         """One put, answered."""
         self.history.send(self.actor, FoldApply([Put(key, value)], cursor))
         self.history.commit(self.actor)

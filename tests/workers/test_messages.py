@@ -45,6 +45,7 @@ UNIONS: dict[str, tuple[object, list[msgspec.Struct]]] = {
                 Cursor.from_bytes(b"0123456789"),
                 True,
             ),
+            f.FoldApply([]),
             f.FoldGet("k"),
             f.FoldGetMany(["", "k"]),
             f.FoldRange("k", 10),

@@ -32,7 +32,7 @@ _CURSOR = "cursor"
 
 def _apply(state: State, updates: Sequence[AnyUpdate], cursor: int) -> Write:
     """A batch; a power loss may leave its first updates under the old cursor."""
-    request = fm.FoldApply(list(updates), Cursor.from_u64(cursor))
+    moved = Cursor.from_u64(cursor)
     rows = dict(state)
     parts: list[State] = []
     for update in updates:
@@ -41,7 +41,8 @@ def _apply(state: State, updates: Sequence[AnyUpdate], cursor: int) -> Write:
         else:
             rows.pop(f"key {update.key}", None)
         parts.append(dict(rows))
-    return Write(request, {**rows, _CURSOR: request.cursor.token}, tuple(parts))
+    request = fm.FoldApply(list(updates), moved)
+    return Write(request, {**rows, _CURSOR: moved.token}, tuple(parts))
 
 
 def _put_small(number: int, state: State) -> Turn:
