@@ -84,10 +84,11 @@ def _rejected(
         bad = doubtful[~np.isfinite(vectors[doubtful]).all(axis=1)]
         reasons.update(dict.fromkeys(bad.tolist(), NOT_FINITE))
     if not ascends(ids):
-        order = np.argsort(ids, kind="stable")
+        # Among those that can be taken: a row is not given up for one that is left out itself.
+        takeable = np.delete(np.arange(len(ids)), list(reasons))
+        order = takeable[np.argsort(ids[takeable], kind="stable")]
         again = order[:-1][ids[order[1:]] == ids[order[:-1]]]
-        for row in again.tolist():
-            reasons.setdefault(row, _REPEATED)
+        reasons.update(dict.fromkeys(again.tolist(), _REPEATED))
     return [RejectedRow(row, int(ids[row]), reasons[row]) for row in sorted(reasons)]
 
 

@@ -129,9 +129,9 @@ class Vectors(ImageOperations, Sized):
         ``vector``, as those of ``scan``. A replaced row keeps nothing.
 
         Rows with NaN, infinities or numbers beyond float32, which are infinite there, are invalid
-        unless ``non_finite="accept"``, and so is a row whose id comes again later in the batch. One
-        invalid row makes the call raise, or, with ``invalid="skip"``, only that row is left out and
-        told of in ``rejected``.
+        unless ``non_finite="accept"``, and so is a row whose id comes again later in the batch, in
+        a row that is not invalid itself. One invalid row makes the call raise, or, with
+        ``invalid="skip"``, only that row is left out and told of in ``rejected``.
 
         Raises ``InvalidArgument`` or ``LimitExceeded`` naming row or column; nothing has changed.
         """

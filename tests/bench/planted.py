@@ -144,6 +144,7 @@ class TinyActor:
     def handle(self, request: Request, caller: Caller) -> Reply | Steps:
         assert isinstance(request, FoldApply)
         whole = len(self.content())
+        assert request.cursor is not None
         if whole < 3 * (request.cursor.u64 or 0):
             self._file.write_at(whole, b"abc")
             self._unsynced = True
