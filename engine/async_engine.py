@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.async_coordinator import AsyncCoordinator
 from holdfast.call import Call, awaitable
-from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed, StoreNotFound
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -19,7 +19,7 @@ from holdfast.workers import messages
 from holdfast.workers.index_messages import CompressionName
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import StoreSpec
-from holdfast.workers.places import Places
+from holdfast.workers.places import Places, check_name
 
 if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.formats.warm_terms import Compression
@@ -186,7 +186,11 @@ class AsyncEngine(EngineBase):
 
     async def restart(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Engine.restart``."""
-        await self._restart((await self._named(name, timeout)).name, timeout=timeout)
+        check_name(name)
+        try:
+            await self._restart(name, timeout=timeout)
+        except StoreNotFound:
+            await asyncio.to_thread(self._spec_of, name)
 
     async def _named(self, name: str, timeout: float | None) -> StoreSpec:
         return self._spec_of(name, await self.health(timeout=timeout))

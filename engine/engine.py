@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast.call import Call, operation
-from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed
+from holdfast.formats.errors import ParentChanged, StoreCorrupt, StoreFailed, StoreNotFound
 from holdfast.formats.iqdb_values import HnswParameters
 from holdfast.formats.iqdb_values import Metric as IndexMetric
 from holdfast.formats.rvf.terms import Metric, Profile
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
     from holdfast.handles.warm import Warm
 
 from holdfast.engine_base import EngineBase, dropped_unread
+from holdfast.workers.places import check_name
 
 T = TypeVar("T")
 
@@ -261,7 +262,11 @@ class Engine(EngineBase):
 
         A store that is not open has none, and nothing happens. Raises ``StoreNotFound``.
         """
-        self._restart(self._named(name, timeout).name, timeout=timeout)
+        check_name(name)
+        try:
+            self._restart(name, timeout=timeout)
+        except StoreNotFound:
+            self._spec_of(name)  # one in the directory need not be open
 
     def _named(self, name: str, timeout: float | None) -> StoreSpec:
         """The description of the store of this name. ``StoreNotFound``."""

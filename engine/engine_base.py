@@ -16,7 +16,7 @@ from holdfast.formats.errors import (
     WrongKind,
     from_os_error,
 )
-from holdfast.handles.checks import check_choice, check_flag
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import absolute
 from holdfast.options import EngineOptions, check_durability
 from holdfast.workers.disk import OsDisk

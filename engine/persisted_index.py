@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from holdfast.formats.errors import InvalidArgument, StoreExists
 from holdfast.formats.iqdb_values import HnswParameters, Id, Metric
 from holdfast.handles.base import Sized
-from holdfast.handles.checks import check_choice, check_flag
+from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import absolute
 from holdfast.handles.index_parts import (
     AnyId,

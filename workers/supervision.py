@@ -23,6 +23,7 @@ from holdfast.formats.errors import (
     HoldfastError,
     StoreExists,
     StoreFailed,
+    StoreNotFound,
 )
 from holdfast.workers.index_messages import IndexOptions
 from holdfast.workers.messages import (
@@ -138,7 +139,6 @@ _SHOWN = {
     State.RUNNING: "running",
     State.WAITING: "waiting",
     State.FAILED: "failed",
-    State.REFUSED: "failed",
     State.STOPPING: "waiting",
 }
 
@@ -233,7 +233,7 @@ class Supervision:
         name = ask.name
         store = self.stores.get(name)
         if store is None:
-            return [Reply(asker, Accepted())]
+            return [Fail(asker, StoreNotFound(f"store {name!r} is not open", store=name))]
         store.budget.forgive()
         store.waiters.append(Waiter(asker, False, store.spec, ask.hung_after_s))
         if store.state is State.RUNNING:
@@ -380,7 +380,7 @@ class Supervision:
     # --- reading ---------------------------------------------------------------------------
 
     def health(self) -> Health:
-        """Every store, by name."""
+        """Every store, by name; one that was refused is none."""
         return Health(
             [
                 StoreHealth(
@@ -393,6 +393,7 @@ class Supervision:
                     store.exits[-1].cause if store.exits else None,
                 )
                 for _, store in sorted(self.stores.items())
+                if store.state is not State.REFUSED
             ]
         )
 

@@ -15,6 +15,7 @@ from holdfast.formats.errors import (
     StoreExists,
     StoreFailed,
     StoreLocked,
+    StoreNotFound,
     WrongKind,
 )
 from holdfast.formats.limits import BACKOFF_FIRST_S, FRUITLESS_DEATHS_MAX
@@ -451,11 +452,17 @@ class TestRestart:
         assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == []
         assert answered(t.table.worker_ready("a")) == [Asker(1, 1), Asker(1, 9)]
 
-    def test_a_store_that_is_not_open_needs_no_restart(self, t: Table) -> None:
-        """The next call opens it anyway."""
-        assert t.table.restart_asked(Asker(1, 9), RestartStore("a")) == [
-            Reply(Asker(1, 9), Accepted())
-        ]
+    def test_a_store_that_is_not_open_is_not_restarted(self, t: Table) -> None:
+        """Who asks learns it, and no worker is started."""
+        (fail,) = t.table.restart_asked(Asker(1, 9), RestartStore("a"))
+        assert isinstance(fail, Fail)
+        assert isinstance(fail.error, StoreNotFound)
+
+    def test_a_refused_store_is_not_shown(self, t: Table) -> None:
+        """It is not open, though its worker has not ended yet."""
+        t.started(t.ask(1))
+        t.table.worker_refused("a", StoreCorrupt("bad", path="/d/a.snap"))
+        assert t.table.health().stores == []
 
     def test_a_restarted_store_that_dies_while_stopping_starts_anyway(self, t: Table) -> None:
         """How a worker that was to stop ended makes no difference to who waits."""
