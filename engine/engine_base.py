@@ -91,7 +91,7 @@ class EngineBase:
         """A checked description of a store."""
         check_name(name)
         check_flag("create", create)
-        check_durability(durability, interval)
+        interval = check_durability(durability, interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)

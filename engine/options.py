@@ -25,18 +25,19 @@ class EngineOptions:
         check_flag("allow_network_fs", self.allow_network_fs)
 
 
-def check_durability(durability: object, interval: object) -> None:
-    """Raise ``InvalidArgument`` unless these go together, and are such at all."""
+def check_durability(durability: object, interval: object) -> float | None:
+    """The interval in seconds, if one is given; ``InvalidArgument`` unless the two go together."""
     if durability is not None:
         check_choice("durability", durability, get_args(Durability))
     if interval is None:
-        return
-    check_seconds("interval", interval)
+        return None
+    seconds = check_seconds("interval", interval)
     if durability != "interval":
         raise InvalidArgument(
             f'interval={interval!r} goes with durability="interval", not with '
             f"durability={durability!r}"
         )
+    return seconds
 
 
 def check_seconds(name: str, value: object) -> float:

@@ -345,7 +345,7 @@ def _spec(
     create: bool,
 ) -> StoreSpec:
     where = os.path.realpath(absolute(path))
-    check_durability(durability, interval)
+    interval = check_durability(durability, interval)
     if os.path.exists(where) and not os.path.isfile(where):
         raise InvalidArgument(f"{where!r} is not a regular file", path=where)
     name = os.path.basename(where)

@@ -72,9 +72,9 @@ class Fold(Handle, Sized):
         """
         listed = updates if isinstance(updates, list) else _listed("updates", updates)
         batch = cast("list[AnyUpdate]", listed)  # the worker looks, and then check_updates says
-        if cursor is not None and type(cursor) is not Cursor:
-            raise InvalidArgument(f"cursor is a Cursor or None, not {type(cursor).__name__}")
         if cursor is not None:
+            if type(cursor) is not Cursor:
+                raise InvalidArgument(f"cursor is a Cursor or None, not {type(cursor).__name__}")
             _check_token("cursor", cursor.token)
         check_choice("stale", stale, ("accept", "refuse"))
         return _call(
