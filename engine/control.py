@@ -192,10 +192,10 @@ class Control:
     def _join(self, deadline: float, launches: Launches) -> Connection | None:
         sock = join_or_start(self._places, deadline, launches)
         connection = Connection(sock, self._forget)
-        connection.thread.start()
         hello = messages.Hello(WIRE_VERSION, os.getpid(), self.client, host_command())
-        future = connection.ask(hello)
         try:
+            connection.thread.start()
+            future = connection.ask(hello)
             future.result(max(0.0, deadline - time.monotonic()))
         except ConnectionLost:
             return None  # it was just ending

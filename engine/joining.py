@@ -147,36 +147,42 @@ def _address_of(path: str) -> Iterator[str]:
 
 def _launch(places: Places, lock: Lock) -> None:
     """Start a supervisor that inherits the lock and a listening socket."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(places.socket)
-        with _address_of(places.socket) as address:
-            listener.bind(address)
-        listener.listen(128)
-        assert isinstance(lock.file, OsFile)
-        descriptors = (lock.file.fileno(), listener.fileno())
-        with open(places.log, "wb", buffering=0) as log:
-            # On a full disk this fails, and not the supervisor, with no space left to say why.
-            log.write(f"started by process {os.getpid()}\n".encode())
-            starter = subprocess.Popen(
-                # -P: a module of the user's must not be taken for one of the standard library's.
-                [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
-                 *map(str, descriptors), host_command()],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                cwd="/",
-                env=_environment(),
-            )  # fmt: skip
-        starter.wait()  # it forks at once and leaves the supervisor on its own
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            _start(places, lock, listener)
     except OSError as error:
         lock.release()
         raise from_os_error(error, "start the supervisor of", places.directory) from error
     finally:
-        listener.close()
-    lock.file.close()  # our copy: the supervisor holds the lock now
+        # Our copy: the supervisor, if one was started, holds the lock. So an interrupted launch
+        # does not remove the lock file, which may be in use by now.
+        lock.file.close()
+
+
+def _start(places: Places, lock: Lock, listener: socket.socket) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(places.socket)
+    with _address_of(places.socket) as address:
+        listener.bind(address)
+    listener.listen(128)
+    assert isinstance(lock.file, OsFile)
+    descriptors = (lock.file.fileno(), listener.fileno())
+    with open(places.log, "wb", buffering=0) as log:
+        # On a full disk this fails, and not the supervisor, with no space left to say why.
+        log.write(f"started by process {os.getpid()}\n".encode())
+        starter = subprocess.Popen(
+            # -P: a module of the user's must not be taken for one of the standard library's.
+            [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
+             *map(str, descriptors), host_command()],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is the host's affair
+        )  # fmt: skip
+    starter.wait()  # it forks at once and leaves the supervisor on its own
 
 
 def host_command() -> str:
