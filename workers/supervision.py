@@ -246,7 +246,9 @@ class Supervision:
     def suspected(self, name: str, generation: int, seconds: float, now: float) -> list[Effect]:
         """A host has waited long for this worker."""
         store = self.stores.get(name)
-        if store is None or store.generation != generation or store.suspicion is not None:
+        if store is None or store.generation != generation or store.pid is None:
+            return []  # what it was about is over
+        if store.suspicion is not None:
             return []
         store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
         return [Poke(name)]
@@ -404,6 +406,7 @@ class Supervision:
         self._generation += 1
         store.generation = self._generation
         store.state = State.STARTING
+        store.suspicion = None
         return Spawn(store.spec, store.generation)
 
     def _grant(self, store: Store, waiter: Waiter) -> Grant:

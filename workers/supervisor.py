@@ -310,7 +310,8 @@ class Supervisor:
                 case supervision.StopWorker(name=name, remove=remove):
                     self._order(name, messages.Stop(remove))
                 case supervision.KillWorker(name=name, cause=cause):
-                    self._workers[name].kill(cause)
+                    if (worker := self._workers.get(name)) is not None:
+                        worker.kill(cause)
                 case supervision.Poke(name=name):
                     self._order(name, messages.Ping())
 
