@@ -176,6 +176,7 @@ class AsyncCoordinator:
 
     async def ask(self, ask: Ask, deadline: float) -> Answered:
         """As ``Control.ask``, without blocking the loop."""
+        losses = self._control.losses(deadline)
         while True:
             connection = self._control.connected()
             if connection is None:
@@ -185,13 +186,12 @@ class AsyncCoordinator:
                 future = asyncio.wrap_future(asked)
                 return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except ConnectionLost:
-                if time.monotonic() >= deadline:
-                    raise self._control.timed_out() from None
+                losses.another(ask)
             except TimeoutError as error:
                 _close_late(asked)
                 if isinstance(error, HoldfastError):
                     raise
-                raise self._control.timed_out() from None
+                raise losses.timed_out() from None
             except asyncio.CancelledError:
                 _close_late(asked)
                 raise

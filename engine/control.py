@@ -24,6 +24,7 @@ from holdfast.formats.errors import (
     ProtocolError,
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
+from holdfast.formats.limits import SUPERVISORS_PER_QUESTION_MAX
 from holdfast.joining import Launches, host_command, join_or_start
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
@@ -75,6 +76,8 @@ class Connection:
             try:
                 self.channel.send(FrameKind.REQUEST, ask, self._number)
             except OSError:
+                self.broken = True  # at once, so that nobody is sent here again
+                _hang_up(self)
                 del self._waiting[self._number]
                 future.set_exception(ConnectionLost())
             except (TypeError, ValueError, OverflowError) as error:  # such as text that is none
@@ -124,6 +127,39 @@ class Connection:
         future.set_result(Answered(answer, sock))
 
 
+class Losses:
+    """The supervisors that ended before they answered a question."""
+
+    def __init__(self, places: Places, deadline: float) -> None:
+        self._places = places
+        self._deadline = deadline
+        self._count = 0
+
+    def another(self, ask: Ask) -> None:
+        """One more. Raises ``EngineUnavailable`` at the last that is allowed, or ``CallTimeout``.
+
+        Most are killed for reasons of their own, but it may be the question that ends them, and
+        each of them takes the workers of every store along.
+        """
+        self._count += 1
+        if self._count == SUPERVISORS_PER_QUESTION_MAX:
+            raise EngineUnavailable(
+                f"the supervisor of {self._places.directory!r} ended {self._count} times before it "
+                f"answered {type(ask).__name__}, so it is not asked again",
+                path=self._places.directory,
+            )
+        if time.monotonic() >= self._deadline:
+            raise self.timed_out()
+
+    def timed_out(self) -> CallTimeout:
+        """The error for a supervisor that does not answer in time."""
+        return CallTimeout(
+            f"the supervisor of {self._places.directory!r} did not answer in time",
+            path=self._places.directory,
+            may_have_happened=False,
+        )
+
+
 class Control:
     """The engine's line to whichever supervisor serves the directory."""
 
@@ -147,29 +183,25 @@ class Control:
 
     def ask(self, ask: Ask, deadline: float) -> Answered:
         """Ask and wait; joins or starts a supervisor first if there is none."""
+        losses = self.losses(deadline)
         while True:
             future = self.connection(deadline).ask(ask)
             try:
-                return self._result(future, deadline)
+                return self._result(future, deadline, losses)
             except ConnectionLost:
-                if time.monotonic() >= deadline:
-                    raise self.timed_out() from None
+                losses.another(ask)
 
-    def _result(self, future: "Future[Answered]", deadline: float) -> Answered:
+    def losses(self, deadline: float) -> Losses:
+        """To count those of one question."""
+        return Losses(self._places, deadline)
+
+    def _result(self, future: "Future[Answered]", deadline: float, losses: Losses) -> Answered:
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
             if future.cancel():
-                raise self.timed_out() from None
+                raise losses.timed_out() from None
             return future.result()  # it came at the last moment, or is an error of this type
-
-    def timed_out(self) -> CallTimeout:
-        """The error for a supervisor that does not answer in time."""
-        return CallTimeout(
-            f"the supervisor of {self._places.directory!r} did not answer in time",
-            path=self._places.directory,
-            may_have_happened=False,
-        )
 
     def connected(self) -> Connection | None:
         """The connection, if there is one."""

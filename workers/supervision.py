@@ -302,7 +302,7 @@ class Supervision:
         return [Fail(waiter.asker, error) for waiter in refused]
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
-        """A worker's process is gone."""
+        """A worker's process is gone, or could not be started at all."""
         effects: list[Effect]
         store = self.stores[name]
         store.pid = None
@@ -460,7 +460,7 @@ def _failed(store: Store) -> StoreFailed:
     name = store.spec.name
     causes = "; ".join(exit.cause for exit in list(store.exits)[-store.budget.deaths_max :])
     return StoreFailed(
-        f"the worker of store {name!r} died {store.budget.fruitless} times in a row without "
+        f"the worker of store {name!r} ended {store.budget.fruitless} times in a row without "
         f"getting anything done: {causes}. engine.restart({name!r}) tries again",
         store=name,
         path=store.spec.path,

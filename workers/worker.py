@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -352,11 +352,8 @@ class _Forwarder(logging.Handler):
             self._control.send(FrameKind.REQUEST, line)
 
 
-def worker_main(
-    spec: StoreSpec, sock: socket.socket, vitals: Vitals, parent: int, leave: Callable[[], None]
-) -> None:
-    """Entry of a worker process. ``leave`` closes what a fork inherited from the supervisor."""
-    leave()
+def worker_main(spec: StoreSpec, sock: socket.socket, vitals: Vitals, parent: int) -> None:
+    """Entry of a worker process, with its end of the control channel."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

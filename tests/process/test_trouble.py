@@ -1,15 +1,31 @@
 """Trouble around the supervisor: it cannot start, cannot start others, dies, or does not answer."""
 
+import contextlib
+import errno
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import holdfast
 from tests.process.harness import (
     GONE_S,
+    put,
     run,
     script,
+    send,
+    supervisor_pid,
+    until,
+    value_of,
     wait_until_none,
+    worker_pid,
 )
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of another process")
 
 INTERRUPTED = """
     import subprocess
@@ -49,3 +65,118 @@ def test_an_interrupted_open_leaves_the_directory_free(tmp_path: Path, where: st
         "interrupted\nopened\n"
     )
     wait_until_none(tmp_path, GONE_S)
+
+
+@contextlib.contextmanager
+def no_descriptor_for(pid: int) -> Iterator[None]:
+    """Another process gets no new descriptor meanwhile."""
+    assert sys.platform == "linux"
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@on_linux
+def test_a_worker_that_cannot_be_started_again_is_given_up_alone(tmp_path: Path) -> None:
+    """For want of descriptors its store fails and says why; supervisor and other stores go on."""
+    with holdfast.open(tmp_path) as engine:
+        a, b = engine.fold("a"), engine.fold("b")
+        put(a, "k")
+        put(b, "k")
+        supervisor, other = supervisor_pid(engine), worker_pid(engine, "b")
+        with no_descriptor_for(supervisor):
+            send(worker_pid(engine, "a"), signal.SIGKILL)
+            with pytest.raises(holdfast.StoreFailed, match=r"not be started: OSError.*Too many"):
+                a.get("k")
+            assert value_of(b, "k") == b"value"
+        engine.restart("a")
+        assert value_of(a, "k") == b"value"
+        assert (supervisor_pid(engine), worker_pid(engine, "b")) == (supervisor, other)
+
+
+@on_linux
+def test_a_worker_that_cannot_be_started_at_first_is_given_up_alone(tmp_path: Path) -> None:
+    """Also where a host asks for a new store, which is not taken for that host's fault."""
+    with holdfast.open(tmp_path) as engine:
+        a = engine.fold("a")
+        put(a, "k")
+        before = engine.processes()
+        with no_descriptor_for(before[0].pid):
+            with pytest.raises(holdfast.StoreFailed, match="Too many open files"):
+                engine.fold("b")
+            assert value_of(a, "k") == b"value"
+        assert engine.processes() == before
+        engine.restart("b")
+        put(engine.fold("b"), "k")
+
+
+@on_linux
+def test_a_session_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
+    """The call that needed it is told why, and the next one is served."""
+    with holdfast.open(tmp_path) as engine, holdfast.open(tmp_path) as other:
+        put(engine.fold("a"), "k")
+        fold = other.fold("a")
+        before = engine.processes()
+        with no_descriptor_for(before[0].pid):
+            with pytest.raises(holdfast.StoreIOError, match=r"session to .*a\.snap") as caught:
+                fold.get("k")
+            assert caught.value.errno == errno.EMFILE
+        assert value_of(fold, "k") == b"value"
+        assert other.processes() == before
+
+
+@on_linux
+def test_a_host_that_cannot_be_taken_in_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a descriptor for its connection the supervisor lets it wait, and goes on."""
+    opened: list[holdfast.Engine] = []
+    with holdfast.open(tmp_path) as engine:
+        fold = engine.fold("a")
+        put(fold, "k")
+        before = engine.processes()
+        joining = threading.Thread(target=lambda: opened.append(holdfast.open(tmp_path)))
+        with no_descriptor_for(before[0].pid):
+            joining.start()
+            until(lambda: "cannot take a host in" in caplog.text, "the supervisor has noticed")
+            assert value_of(fold, "k") == b"value"
+        joining.join(60)
+        with opened[0]:
+            assert opened[0].processes() == before
+
+
+def break_pyarrow(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have supervisors that start from here on find a module that does not load."""
+    (folder / "pyarrow").mkdir(parents=True)
+    (folder / "pyarrow" / "__init__.py").write_text(body, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_a_kind_of_store_that_does_not_load_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken installation of what one kind needs is named, and the other kinds are served."""
+    break_pyarrow(tmp_path / "bad", "raise ImportError('built for another')", monkeypatch)
+    with holdfast.open(tmp_path / "data") as engine:
+        fold = engine.fold("a")
+        put(fold, "k")
+        before = engine.processes()
+        with pytest.raises(holdfast.StoreFailed, match="ImportError: built for another"):
+            engine.vectors("v", dimension=2)
+        assert value_of(fold, "k") == b"value"
+        assert engine.processes() == before
+
+
+def test_a_question_that_supervisors_die_of_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends one supervisor after the other raises; the next question is answered."""
+    break_pyarrow(tmp_path / "bad", "import os; os._exit(7)", monkeypatch)
+    with holdfast.open(tmp_path / "data", timeout=600) as engine:
+        put(engine.fold("a"), "k")
+        with pytest.raises(holdfast.EngineUnavailable, match="ended 5 times"):
+            engine.vectors("v", dimension=2)
+        assert value_of(engine.fold("a"), "k") == b"value"
