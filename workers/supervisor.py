@@ -36,6 +36,7 @@ from holdfast.workers.messages import Exit, Failure
 from holdfast.workers.places import Places
 from holdfast.workers.platform import allow_descriptors, peer_user
 from holdfast.workers.supervision import Asker, Effect, Supervision
+from holdfast.workers.waiting import at_a_time
 
 _FIRST_HOST_S = 10.0
 _BACKLOG_S = 0.01
@@ -101,7 +102,7 @@ class Supervisor:
             moments.append(self._deaf_until)
         if any(channel.backlog for channel in self._channels()):
             moments.append(now + _BACKLOG_S)
-        return max(0.0, min(moments) - now) if moments else None
+        return at_a_time(max(0.0, min(moments) - now)) if moments else None
 
     def _wind_down(self, now: float) -> bool:
         """With no host left: stop the workers, then end. True when it is time to go."""

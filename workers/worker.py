@@ -39,6 +39,7 @@ from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
 from holdfast.workers.platform import die_with_parent
 from holdfast.workers.spin import Spinner
 from holdfast.workers.vitals import Vitals
+from holdfast.workers.waiting import at_a_time
 
 OPENERS: dict[Kind, str] = {
     "fold": "holdfast.workers.fold:open_fold",
@@ -162,7 +163,7 @@ class Worker:
         if self._upkeep:
             return 0 if self._is_quiet() else _QUIET_MS
         due = self._actor.sync_due_in()
-        return None if due is None else max(1, int(due * 1000) + 1)
+        return None if due is None else max(1, int(at_a_time(due) * 1000) + 1)
 
     def _is_quiet(self) -> bool:
         return time.monotonic() - self._busy_at >= _QUIET_MS / 1000

@@ -180,3 +180,13 @@ def test_a_question_that_supervisors_die_of_is_not_asked_for_ever(
         with pytest.raises(holdfast.EngineUnavailable, match="ended 5 times"):
             engine.vectors("v", dimension=2)
         assert value_of(engine.fold("a"), "k") == b"value"
+
+
+def test_the_longest_times_are_times(tmp_path: Path) -> None:
+    """Whatever is accepted as a number of seconds is waited for, by supervisor and worker."""
+    with holdfast.open(tmp_path, timeout=9e8, hung_after=9e8) as engine:
+        fold = engine.fold("a", durability="interval", interval=9e8)
+        for number in range(3):
+            put(fold, str(number))
+            assert len(fold.range()) == number + 1
+        assert [(store.state, store.restarts) for store in engine.health()] == [("running", 0)]
