@@ -113,15 +113,19 @@ def join_or_start(places: Places, deadline: float, launches: Launches) -> socket
 
 def _connect(places: Places) -> socket.socket | None:
     """A connection to whoever listens, or None when nobody does."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _address_of(places.socket) as address:
-            sock.connect(address)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)  # not for a place in the queue: that knows no deadline
+            with _address_of(places.socket) as address:
+                sock.connect(address)
+            sock.setblocking(True)
+        except BaseException:
+            sock.close()
+            raise
     except (FileNotFoundError, ConnectionError, BlockingIOError):
-        sock.close()
         return None
     except OSError as error:
-        sock.close()
         raise from_os_error(error, "connect to", places.socket) from error
     return sock
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import resource
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -190,3 +191,34 @@ def test_the_longest_times_are_times(tmp_path: Path) -> None:
             put(fold, str(number))
             assert len(fold.range()) == number + 1
         assert [(store.state, store.restarts) for store in engine.health()] == [("running", 0)]
+
+
+@on_linux
+def test_an_engine_that_nobody_answers_is_given_up_in_time(tmp_path: Path) -> None:
+    """Also when so many wait to be taken in that the system lets nobody else queue."""
+    waiting: list[socket.socket] = []
+    ended: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            holdfast.open(tmp_path, timeout=0.1)
+        except BaseException as error:
+            ended.append(error)
+
+    with holdfast.open(tmp_path) as engine:
+        supervisor = supervisor_pid(engine)
+        send(supervisor, signal.SIGSTOP)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(socket.socket(socket.AF_UNIX))
+                    waiting[-1].setblocking(False)
+                    waiting[-1].connect(str(tmp_path / ".holdfast" / "control.sock"))
+            joining = threading.Thread(target=join, daemon=True)
+            joining.start()
+            joining.join(30)
+            assert [type(error) for error in ended] == [holdfast.StoreLocked]
+        finally:
+            for sock in waiting:
+                sock.close()
+            send(supervisor, signal.SIGCONT)
