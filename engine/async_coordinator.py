@@ -17,6 +17,7 @@ from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Answered, ConnectionLost
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import (
+    CallTimeout,
     EngineUnavailable,
     HoldfastError,
     InvalidArgument,
@@ -200,6 +201,8 @@ class AsyncCoordinator:
         """Run one call to its answer."""
         self._check()
         deadline = self._coordinator.deadline(call.timeout)
+        options = self._coordinator.options
+        seconds = options.timeout_s if call.timeout is None else call.timeout
         request = self._coordinator.next_request()
         policy = CallPolicy(spec.name, self._control.client, request, call.message)
         try:
@@ -213,9 +216,9 @@ class AsyncCoordinator:
                 else:
                     return call.unwrap(reply)
         except DeadlinePassed:
-            options = self._coordinator.options
-            seconds = options.timeout_s if call.timeout is None else call.timeout
             raise policy.timed_out(seconds) from None
+        except CallTimeout as error:
+            raise policy.overtaken(error, seconds) from error.__cause__
 
     def _check(self) -> None:
         self._control.check_open()

@@ -11,7 +11,7 @@ import time
 
 from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Control
-from holdfast.formats.errors import HoldfastError, InvalidArgument
+from holdfast.formats.errors import CallTimeout, HoldfastError, InvalidArgument
 from holdfast.formats.frame import FrameKind
 from holdfast.formats.limits import SESSIONS_PER_STORE_MAX
 from holdfast.options import EngineOptions, check_seconds
@@ -159,6 +159,7 @@ class Coordinator:
         """Run one blocking call to its answer."""
         self.control.check_open()
         deadline = self.deadline(call.timeout)
+        seconds = self.options.timeout_s if call.timeout is None else call.timeout
         request = self.next_request()
         policy = CallPolicy(pool.spec.name, self.control.client, request, call.message)
         try:
@@ -174,8 +175,9 @@ class Coordinator:
                 if reply is not None:
                     return call.unwrap(reply)
         except DeadlinePassed:
-            seconds = self.options.timeout_s if call.timeout is None else call.timeout
             raise policy.timed_out(seconds) from None
+        except CallTimeout as error:
+            raise policy.overtaken(error, seconds) from error.__cause__
 
     def _attempt(
         self,

@@ -1,5 +1,6 @@
 """Trouble around the supervisor: it cannot start, cannot start others, dies, or does not answer."""
 
+import asyncio
 import contextlib
 import errno
 import resource
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import holdfast
+from holdfast.call import CallPolicy
 from tests.process.harness import (
     GONE_S,
+    none,
     put,
     run,
     script,
@@ -222,3 +225,66 @@ def test_an_engine_that_nobody_answers_is_given_up_in_time(tmp_path: Path) -> No
             for sock in waiting:
                 sock.close()
             send(supervisor, signal.SIGCONT)
+
+
+@pytest.fixture
+def sending(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a request is about to leave."""
+    event = threading.Event()
+    whole = CallPolicy.sending
+
+    def tell(policy: CallPolicy) -> None:
+        whole(policy)
+        event.set()
+
+    monkeypatch.setattr(CallPolicy, "sending", tell)
+    return event
+
+
+def lose_both(supervisor: int, worker: int, sending: threading.Event) -> None:
+    """Once a request leaves, its worker dies, and nobody is there to start another."""
+    assert sending.wait(60)
+    send(supervisor, signal.SIGSTOP)
+    send(worker, signal.SIGKILL)
+
+
+def test_a_write_that_went_down_with_its_worker_may_have_happened(
+    tmp_path: Path, sending: threading.Event
+) -> None:
+    """Whoever waits in vain for the next worker is not told that nothing happened."""
+    with holdfast.open(tmp_path) as engine:
+        fold = engine.fold("a")
+        put(fold, "k")
+        supervisor, worker = supervisor_pid(engine), worker_pid(engine, "a")
+        send(worker, signal.SIGSTOP)
+        sending.clear()
+        losing = threading.Thread(target=lose_both, args=(supervisor, worker, sending))
+        losing.start()
+        with pytest.raises(holdfast.CallTimeout) as caught:
+            fold.apply([holdfast.Put("k2", b"v")], none, timeout=1.0)
+        losing.join()
+        send(supervisor, signal.SIGCONT)
+        assert caught.value.may_have_happened
+
+
+def test_a_write_of_asyncio_s_may_have_happened_too(
+    tmp_path: Path, sending: threading.Event
+) -> None:
+    """Both faces say the same."""
+
+    async def main() -> holdfast.CallTimeout:
+        async with holdfast.aio.open(tmp_path) as engine:
+            fold = await engine.fold("a")
+            await fold.apply([holdfast.Put("k", b"v")], none)
+            supervisor, worker = [process.pid for process in await engine.processes()]
+            send(worker, signal.SIGSTOP)
+            sending.clear()
+            losing = threading.Thread(target=lose_both, args=(supervisor, worker, sending))
+            losing.start()
+            with pytest.raises(holdfast.CallTimeout) as caught:
+                await fold.apply([holdfast.Put("k2", b"v")], none, timeout=1.0)
+            losing.join()
+            send(supervisor, signal.SIGCONT)
+            return caught.value
+
+    assert asyncio.run(main()).may_have_happened
