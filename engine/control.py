@@ -26,6 +26,7 @@ from holdfast.formats.errors import (
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.formats.limits import SUPERVISORS_PER_QUESTION_MAX
 from holdfast.joining import Launches, host_command, join_or_start
+from holdfast.last_words import last_line
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame
@@ -133,6 +134,7 @@ class Losses:
     def __init__(self, places: Places, deadline: float) -> None:
         self._places = places
         self._deadline = deadline
+        self._since = time.time()
         self._count = 0
 
     def another(self, ask: Ask) -> None:
@@ -145,7 +147,8 @@ class Losses:
         if self._count == SUPERVISORS_PER_QUESTION_MAX:
             raise EngineUnavailable(
                 f"the supervisor of {self._places.directory!r} ended {self._count} times before it "
-                f"answered {type(ask).__name__}, so it is not asked again",
+                f"answered {type(ask).__name__}, so it is not asked again; "
+                f"{last_line(self._places, self._since)}",
                 path=self._places.directory,
             )
         if time.monotonic() >= self._deadline:
@@ -153,8 +156,10 @@ class Losses:
 
     def timed_out(self) -> CallTimeout:
         """The error for a supervisor that does not answer in time."""
+        ends = f"it ended {self._count} times; " if self._count > 1 else "it ended; "
+        words = "; " + ends + last_line(self._places, self._since) if self._count else ""
         return CallTimeout(
-            f"the supervisor of {self._places.directory!r} did not answer in time",
+            f"the supervisor of {self._places.directory!r} did not answer in time{words}",
             path=self._places.directory,
             may_have_happened=False,
         )

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from holdfast.formats.errors import (
     EngineUnavailable,
@@ -25,6 +24,7 @@ from holdfast.formats.errors import (
     UnsafeFileSystem,
     from_os_error,
 )
+from holdfast.last_words import begin_log, tail
 from holdfast.workers.disk import OsDisk, OsFile
 from holdfast.workers.lock import Lock, describe_self, locked_by
 from holdfast.workers.places import Places
@@ -43,7 +43,6 @@ _ADDRESS_BYTES_MAX = 100  # a Unix socket address holds 104 to 108 bytes, by sys
 _RETRY_FIRST_S = 0.001
 _RETRY_MAX_S = 0.02
 _LAUNCHES_MAX = 10  # one that is killed while it starts is no reason to give up
-_LOG_TAIL_BYTES = 2000
 
 
 def prepare(directory: str, *, allow_network_fs: bool) -> Places:
@@ -99,7 +98,7 @@ def join_or_start(places: Places, deadline: float, launches: Launches) -> socket
                 lock.release()
                 raise EngineUnavailable(
                     f"the supervisor of {places.directory!r} ended {launches.count} times while "
-                    f"starting: {_log_tail(places)}",
+                    f"starting: {tail(places.log) or 'it said nothing'}",
                     path=places.directory,
                 )
             launches.count += 1
@@ -171,9 +170,8 @@ def _start(places: Places, lock: Lock, listener: socket.socket) -> None:
     listener.listen(128)
     assert isinstance(lock.file, OsFile)
     descriptors = (lock.file.fileno(), listener.fileno())
-    with open(places.log, "wb", buffering=0) as log:
-        # On a full disk this fails, and not the supervisor, with no space left to say why.
-        log.write(f"started by process {os.getpid()}\n".encode())
+    log = begin_log(places)
+    try:
         starter = subprocess.Popen(
             # -P: a module of the user's must not be taken for one of the standard library's.
             [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
@@ -186,6 +184,8 @@ def _start(places: Places, lock: Lock, listener: socket.socket) -> None:
             env=_environment(),
             start_new_session=True,  # Ctrl-C is the host's affair
         )  # fmt: skip
+    finally:
+        os.close(log)
     starter.wait()  # it forks at once and leaves the supervisor on its own
 
 
@@ -215,11 +215,3 @@ def _unreachable(places: Places) -> HoldfastError:
         command=held.command,
         since=held.since,
     )
-
-
-def _log_tail(places: Places) -> str:
-    with contextlib.suppress(OSError):
-        text = Path(places.log).read_text(encoding="utf-8", errors="replace")
-        said = text.partition("\n")[2]  # behind who started it
-        return said[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
-    return "it left no log"

@@ -288,3 +288,23 @@ def test_a_write_of_asyncio_s_may_have_happened_too(
             return caught.value
 
     assert asyncio.run(main()).may_have_happened
+
+
+def test_the_last_words_of_a_supervisor_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says where they are and how they end, and later supervisors leave them there."""
+    body = "import os, sys\nprint('Fatal:\\nno good', file=sys.stderr, flush=True)\nos._exit(7)"
+    break_pyarrow(tmp_path / "bad", body, monkeypatch)
+    data = tmp_path / "data"
+    older = data / ".holdfast" / "supervisor.log.previous"
+    with holdfast.open(data) as engine:
+        put(engine.fold("a"), "k")
+        with pytest.raises(holdfast.EngineUnavailable, match=r"supervisor\.log.*: no good") as lost:
+            engine.vectors("v", dimension=2)
+        assert str(data / ".holdfast") in str(lost.value)
+        assert value_of(engine.fold("a"), "k") == b"value"
+    for _ in range(2):
+        with holdfast.open(data) as engine:
+            assert value_of(engine.fold("a"), "k") == b"value"
+    assert older.read_text(encoding="utf-8").endswith("Fatal:\nno good\n")
