@@ -22,6 +22,7 @@ from holdfast.formats.errors import (
     EngineUnavailable,
     InvalidArgument,
     ProtocolError,
+    from_os_error,
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.formats.limits import SUPERVISORS_PER_QUESTION_MAX
@@ -91,6 +92,9 @@ class Connection:
             while self.channel.receive():
                 while (frame := self.channel.next()) is not None:
                     self._take(frame)
+                with self._lock:
+                    # What there was no room for: whoever filled the pipe is being answered now.
+                    self.channel.flush()
         except (OSError, ProtocolError, msgspec.MsgspecError):
             pass  # a broken connection and a confused one end alike: with the next supervisor
         finally:
@@ -120,7 +124,12 @@ class Connection:
         answer = _decode_answer(frame.control)
         sock = None
         if isinstance(answer, messages.Opened) and answer.session:
-            sock = self.channel.take_socket()
+            try:
+                sock = self.channel.take_socket()
+            except OSError as error:
+                if future is not None:
+                    _fail(future, from_os_error(error, "take a session to", answer.spec.path))
+                return
         if future is None or not future.set_running_or_notify_cancel():
             if sock is not None:
                 sock.close()

@@ -59,12 +59,19 @@ class Pool:
                 while len(self._open) + self._connecting >= SESSIONS_PER_STORE_MAX:
                     with contextlib.suppress(IndexError):  # a taker without the lock was faster
                         return self._idle.pop()
-                    if not self._freed.wait(max(0.0, deadline - time.monotonic())):
-                        raise DeadlinePassed
+                    self._wait_for_one(deadline)
                 self._connecting += 1
             finally:
                 self._waiting -= 1
         return self._add(lost, deadline)
+
+    def _wait_for_one(self, deadline: float) -> None:
+        try:
+            if not self._freed.wait(max(0.0, deadline - time.monotonic())):
+                raise DeadlinePassed
+        except BaseException:
+            self._freed.notify()  # it may have been told of a session just now: another can use it
+            raise
 
     def _add(self, lost: int, deadline: float) -> Session:
         session: Session | None = None

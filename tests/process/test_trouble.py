@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import os
 import resource
 import signal
 import socket
@@ -11,10 +12,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import holdfast
 from holdfast.call import CallPolicy
+from holdfast.workers import messages
 from tests.process.harness import (
     GONE_S,
     none,
@@ -308,3 +311,53 @@ def test_the_last_words_of_a_supervisor_are_kept(
         with holdfast.open(data) as engine:
             assert value_of(engine.fold("a"), "k") == b"value"
     assert older.read_text(encoding="utf-8").endswith("Fatal:\nno good\n")
+
+
+@on_linux
+def test_a_worker_without_a_descriptor_for_a_session_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever needs one more session to it waits; those who have one are served."""
+    found: list[bytes | None] = []
+    with holdfast.open(tmp_path) as engine, holdfast.open(tmp_path) as other:
+        fold, late = engine.fold("a"), other.fold("a")
+        put(fold, "k")
+        worker = worker_pid(engine, "a")
+        calling = threading.Thread(target=lambda: found.append(value_of(late, "k")))
+        with no_descriptor_for(worker):
+            calling.start()
+            until(lambda: "cannot take a session" in caplog.text, "the worker has noticed")
+            assert value_of(fold, "k") == b"value"
+        calling.join()
+        assert found == [b"value"]
+        assert worker_pid(engine, "a") == worker
+
+
+@on_linux
+def test_a_host_without_a_descriptor_for_a_session_is_told(tmp_path: Path) -> None:
+    """Its call raises a typed error, and its engine serves it on."""
+    with holdfast.open(tmp_path) as engine:
+        fold = engine.fold("a")
+        connection = engine._coordinator.control.connected()
+        with no_descriptor_for(os.getpid()):
+            with pytest.raises(holdfast.StoreIOError, match="take a session") as caught:
+                fold.get("k")
+            assert caught.value.errno == errno.EMFILE
+        assert fold.get("k") is None
+        assert engine._coordinator.control.connected() is connection
+
+
+def test_questions_that_found_no_room_follow_by_themselves(tmp_path: Path) -> None:
+    """Once a supervisor that was behind reads again, all of them are answered."""
+    with holdfast.open(tmp_path) as engine:
+        supervisor = supervisor_pid(engine)
+        connection = engine._coordinator.control.connected()
+        assert connection is not None
+        send(supervisor, signal.SIGSTOP)
+        until(lambda: psutil.Process(supervisor).status() == psutil.STATUS_STOPPED, "it stopped")
+        futures = []
+        while connection.channel.backlog < 100:
+            futures.append(connection.ask(messages.AskHealth()))
+        send(supervisor, signal.SIGCONT)
+        for future in futures:
+            assert future.result(60).answer == messages.Health([])
