@@ -64,6 +64,8 @@ class Connection:
         self._number = 0
         self.broken = False
         """Nothing is answered any more; once true, it stays so."""
+        self.heard = 0
+        """How often the supervisor has said something."""
         self.thread = threading.Thread(target=self._read, name="holdfast-control", daemon=True)
 
     def ask(self, ask: Ask) -> "Future[Answered]":
@@ -90,6 +92,7 @@ class Connection:
     def _read(self) -> None:
         try:
             while self.channel.receive():
+                self.heard += 1
                 while (frame := self.channel.next()) is not None:
                     self._take(frame)
                 with self._lock:
@@ -266,7 +269,10 @@ class Control:
             raise closed_error(self._places.directory)
 
     def close(self) -> None:
-        """Leave; when this was the last host, return after everything has stopped."""
+        """Leave; when this was the last host, return after everything has stopped.
+
+        Or when the supervisor says nothing for long; while stores are being synced it says so.
+        """
         with self._joining:
             self._closed = True
             connection = self._connection
@@ -274,7 +280,10 @@ class Control:
             return
         connection.ask(messages.Leave())
         if connection.thread is not threading.current_thread():
-            connection.thread.join(_LEAVE_S)
+            heard = -1
+            while connection.thread.is_alive() and connection.heard != heard:
+                heard = connection.heard
+                connection.thread.join(_LEAVE_S)
         _hang_up(connection)
 
 

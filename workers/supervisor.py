@@ -42,6 +42,7 @@ _FIRST_HOST_S = 10.0
 _BACKLOG_S = 0.01
 _DEAF_S = 0.5  # without a descriptor for the next host
 _STOP_S = 1.5  # after the last host left; "nothing is left 2 s later" includes the kill
+_SAVE_S = 30.0  # for a worker that is at its last sync then
 
 _decode_ask = msgspec.msgpack.Decoder(messages.Ask).decode
 _decode_report = msgspec.msgpack.Decoder(messages.Report).decode
@@ -70,6 +71,7 @@ class Supervisor:
         self._numbers = 0
         self._table = Supervision(time.time_ns(), self._progress_of)
         self._leave_at = time.monotonic() + _FIRST_HOST_S
+        self._kill_at = self._leave_at + _STOP_S
         self._parted: list[Channel] = []
         self._deaf_until: float | None = None
         listener.setblocking(False)
@@ -97,7 +99,7 @@ class Supervisor:
         if tick is not None:
             moments.append(tick)
         if not self._hosts:
-            moments.append(self._leave_at + (_STOP_S if now >= self._leave_at else 0.0))
+            moments.append(self._leave_at if now < self._leave_at else self._kill_at)
         if self._deaf_until is not None:
             moments.append(self._deaf_until)
         if any(channel.backlog for channel in self._channels()):
@@ -112,11 +114,22 @@ class Supervisor:
             # connection and starts the next supervisor.
             remove_if_there(OsDisk(), self._places.socket)
             return True
-        if now >= self._leave_at + _STOP_S:
-            self._leave_at = now
-            for worker in self._workers.values():
-                worker.kill("did not stop in time")
+        if now >= self._kill_at:
+            self._kill_at = now + _STOP_S
+            self._lose_patience(now)
         return False
+
+    def _lose_patience(self, now: float) -> None:
+        """Kill the workers that do not stop, but let those go on that are syncing what they have.
+
+        A disk may take long for that. Whoever waits for our end is told, and so waits on.
+        """
+        for name, worker in self._workers.items():
+            if worker.vitals.read().saving and now < self._leave_at + _SAVE_S:
+                log.info("store %s is still being synced", name)
+            else:
+                log.warning("the worker of store %s did not stop in time and is killed", name)
+                worker.kill("did not stop in time")
 
     def _channels(self) -> list[Channel]:
         hosts = [host.channel for host in self._hosts.values()]
@@ -239,6 +252,7 @@ class Supervisor:
             host.channel.close()
         if not self._hosts:
             self._leave_at = time.monotonic()
+            self._kill_at = self._leave_at + _STOP_S
 
     def _answer(self, asker: Asker, answer: object, *, descriptors: tuple[int, ...] = ()) -> None:
         self._tell(asker, FrameKind.REPLY, answer, descriptors)
@@ -393,6 +407,9 @@ class Supervisor:
                     host.channel.send(FrameKind.PROGRESS, line)
                 except OSError:
                     self._part(host)
+        for channel in self._parted:
+            with contextlib.suppress(OSError):  # it does not wait any more
+                channel.send(FrameKind.PROGRESS, line)
 
     def forward(self, record: logging.LogRecord) -> None:
         """Pass one of the supervisor's own log records to the hosts."""

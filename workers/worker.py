@@ -147,7 +147,9 @@ class Worker:
             if ready:
                 self._busy_at = time.monotonic()
                 self._drain(ready)
+            self._vitals.saves(now=True)
             self._actor.commit()
+            self._vitals.saves(now=self._stopping)
             self._send_replies()
             self._actor.settle()
             self._work_on()

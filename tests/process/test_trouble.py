@@ -18,6 +18,7 @@ import pytest
 import holdfast
 from holdfast.call import CallPolicy
 from holdfast.workers import messages
+from holdfast.workers.message import Durability
 from tests.process.harness import (
     GONE_S,
     none,
@@ -361,3 +362,48 @@ def test_questions_that_found_no_room_follow_by_themselves(tmp_path: Path) -> No
         send(supervisor, signal.SIGCONT)
         for future in futures:
             assert future.result(60).answer == messages.Health([])
+
+
+SLOW_SYNC = """
+import os, time
+HELD = {held!r}
+sync = os.fdatasync
+
+def hold(descriptor):
+    if os.path.exists(HELD):
+        while os.path.exists(HELD):
+            time.sleep(0.005)
+        sync(descriptor)
+        open(HELD + ".synced", "w").close()
+    else:
+        sync(descriptor)
+
+os.fdatasync = hold
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("durability", ["interval", "never"])
+def test_closing_waits_for_a_slow_disk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    durability: Durability,
+) -> None:
+    """What was acknowledged unsynced is synced when ``close`` returns, and nobody is killed."""
+    held = tmp_path / "held"
+    (tmp_path / "sitecustomize.py").write_text(SLOW_SYNC.format(held=str(held)), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    caplog.set_level("INFO", "holdfast")
+    engine = holdfast.open(tmp_path / "data")
+    fold = engine.fold("a", durability=durability, interval=1000.0)
+    put(fold, "k")
+    held.touch()
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    until(lambda: "store a is still being synced" in caplog.text, "it is told what is waited for")
+    held.unlink()
+    closing.join(60)
+    assert (tmp_path / "held.synced").exists()
+    assert "killed" not in caplog.text
+    wait_until_none(tmp_path / "data", GONE_S)

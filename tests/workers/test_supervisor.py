@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -19,6 +20,7 @@ from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Serve
 from holdfast.workers.places import Places
 from holdfast.workers.supervisor import Host, Supervisor
+from holdfast.workers.vitals import Vitals
 
 
 @pytest.fixture
@@ -92,3 +94,33 @@ def test_a_question_that_a_supervisor_dies_of_is_answered(
     assert (failure.name, failure.message) == ("InternalError", "ZeroDivisionError: a defect")
     host.channel.close()
     asking.close()
+
+
+def test_a_worker_at_its_last_sync_has_more_time_and_not_for_ever(supervisor: Supervisor) -> None:
+    """One that just does not stop is killed after a moment, one that syncs after half a minute."""
+    killed: list[str] = []
+
+    def worker(name: str, *, saving: bool) -> WorkerProcess:
+        vitals = Vitals(SpawnContext())
+        vitals.saves(now=saving)
+        fake = SimpleNamespace(
+            vitals=vitals, kill=lambda _: killed.append(name), control=SimpleNamespace(backlog=0)
+        )
+        return cast(WorkerProcess, fake)
+
+    supervisor._workers = {
+        "hung": worker("hung", saving=False),
+        "syncing": worker("syncing", saving=True),
+    }
+    left = supervisor._leave_at
+    assert not supervisor._wind_down(left + 1.4)
+    assert not killed
+    assert not supervisor._wind_down(left + 1.5)
+    assert killed == ["hung"]
+    del supervisor._workers["hung"]
+    assert not supervisor._wind_down(left + 29.9)
+    assert killed == ["hung"]
+    assert supervisor._patience(left + 29.9) == pytest.approx(1.5)
+    assert not supervisor._wind_down(left + 31.4)
+    assert killed == ["hung", "syncing"]
+    supervisor._workers.clear()
