@@ -458,7 +458,8 @@ def _dropped(store: Store, asker: Asker, exit: Exit) -> Effect:
 
 def _failed(store: Store) -> StoreFailed:
     name = store.spec.name
-    causes = "; ".join(exit.cause for exit in list(store.exits)[-store.budget.deaths_max :])
+    exits = list(store.exits)[-store.budget.deaths_max :]
+    causes = "; ".join(dict.fromkeys(exit.cause for exit in exits))  # each once, in order
     return StoreFailed(
         f"the worker of store {name!r} ended {store.budget.fruitless} times in a row without "
         f"getting anything done: {causes}. engine.restart({name!r}) tries again",

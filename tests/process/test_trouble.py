@@ -21,6 +21,7 @@ from holdfast.workers import messages
 from holdfast.workers.message import Durability
 from tests.process.harness import (
     GONE_S,
+    kill,
     none,
     put,
     run,
@@ -407,3 +408,30 @@ def test_closing_waits_for_a_slow_disk(
     assert (tmp_path / "held.synced").exists()
     assert "killed" not in caplog.text
     wait_until_none(tmp_path / "data", GONE_S)
+
+
+def test_a_handle_never_answers_from_another_file(tmp_path: Path) -> None:
+    """A name that the next supervisor serves from elsewhere is a conflict for its old handles."""
+    with holdfast.open(tmp_path / "data") as engine:
+        one = engine.fold("a", path=tmp_path / "one.snap")
+        put(one, "k", b"one")
+        kill(supervisor_pid(engine))
+        put(engine.fold("a", path=tmp_path / "two.snap"), "k", b"two")
+        with pytest.raises(holdfast.OptionsConflict, match=r"two\.snap"):
+            one.get("k")
+
+
+def test_a_handle_of_asyncio_s_never_answers_from_another_file(tmp_path: Path) -> None:
+    """Both faces keep the sessions of a name's two files apart."""
+
+    async def main() -> None:
+        async with holdfast.aio.open(tmp_path / "data") as engine:
+            one = await engine.fold("a", path=tmp_path / "one.snap")
+            await one.apply([holdfast.Put("k", b"one")], none)
+            kill((await engine.processes())[0].pid)
+            two = await engine.fold("a", path=tmp_path / "two.snap")
+            await two.apply([holdfast.Put("k", b"two")], none)
+            with pytest.raises(holdfast.OptionsConflict, match=r"two\.snap"):
+                await one.get("k")
+
+    asyncio.run(main())
