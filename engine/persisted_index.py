@@ -4,7 +4,6 @@ What an engine adds is that the index outlives its process, that many processes 
 call survives a death. What stays is everything about the files: see ``workers/index_store.py``.
 """
 
-import functools
 import os
 import threading
 import weakref
@@ -14,10 +13,10 @@ from typing import Self, TypeVar
 
 import pyarrow.compute as pc
 
+from holdfast.forks import watch
 from holdfast.formats.errors import (
     EngineClosed,
     HoldfastError,
-    InvalidArgument,
     StoreExists,
     StoreIOError,
     from_os_error,
@@ -46,7 +45,7 @@ from holdfast.handles.index_parts import (
     hits_of,
     options,
 )
-from holdfast.options import check_seconds
+from holdfast.options import store_spec
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.foreign_index import ForeignIndex
@@ -65,7 +64,6 @@ from holdfast.workers.messages import StoreSpec
 from holdfast.workers.persistable import Persistable, check_class
 
 T = TypeVar("T")
-_DURABILITIES = ("always", "interval", "never")
 
 
 class PersistedIndex:
@@ -87,8 +85,7 @@ class PersistedIndex:
         self._failure: str | None = None
         self._timer: threading.Timer | None = None
         self._finalizer = weakref.finalize(self, _close_forgotten, store, self._pid)
-        _watch_forks()
-        _opened.add(self)
+        watch(self)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -406,20 +403,6 @@ class PersistedIndex:
             self._set_timer()
 
 
-_opened: "weakref.WeakSet[PersistedIndex]" = weakref.WeakSet()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    """Have forked children let go of their parent's files. Set up by the first index."""
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    for index in list(_opened):
-        index._leave_to_parent()
-
-
 def _close_forgotten(store: IndexStore, pid: int) -> None:
     """Close an index that nobody has any more."""
     if os.getpid() != pid:
@@ -461,11 +444,5 @@ def _spec(
     create: bool,
 ) -> StoreSpec:
     where = os.path.realpath(absolute(path))
-    if durability is not None and durability not in _DURABILITIES:
-        raise InvalidArgument(f"durability={durability!r} is none of {_DURABILITIES}")
-    if interval is not None:
-        check_seconds("interval", interval)
-    if os.path.exists(where) and not os.path.isfile(where):
-        raise InvalidArgument(f"{where!r} is not a regular file", path=where)
     name = os.path.basename(where)
-    return StoreSpec(name, "index", where, durability, interval, None, create, asked)
+    return store_spec("index", name, where, durability, interval, create=create, options=asked)
