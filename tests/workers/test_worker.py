@@ -30,6 +30,9 @@ class Misbehaving:
     def commit(self) -> None:
         """Nothing was written."""
 
+    def settle(self) -> None:
+        """Nothing was put off."""
+
     def pressed(self) -> bool:
         return False
 
