@@ -7,9 +7,10 @@ import asyncio
 import os
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,6 +18,7 @@ from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Answered, ConnectionLost
 from holdfast.coordinator import Coordinator
 from holdfast.formats.errors import (
+    CallTimeout,
     EngineUnavailable,
     HoldfastError,
     InvalidArgument,
@@ -162,6 +164,20 @@ async def _acquire(lock: asyncio.Lock | asyncio.Semaphore, deadline: float) -> N
         await lock.acquire()
 
 
+@dataclass(slots=True)
+class _Route:
+    """The way to one store's worker."""
+
+    session: AsyncSession | None = None
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exits: list[Exit] = field(default_factory=list)
+
+    def usable(self, lost: int) -> AsyncSession | None:
+        """The session, unless it broke or leads to the generation that was ``lost``."""
+        session = self.session
+        return None if session is None or session.lost or session.generation == lost else session
+
+
 class AsyncCoordinator:
     """All sessions of one engine in one event loop."""
 
@@ -170,12 +186,12 @@ class AsyncCoordinator:
         self._control = coordinator.control
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._sessions: dict[StoreSpec, AsyncSession] = {}
-        self._connecting: dict[StoreSpec, asyncio.Lock] = {}
-        self._exits: dict[StoreSpec, list[Exit]] = {}
+        # Not by name, which another file may have by the time an old handle is used again.
+        self._routes: defaultdict[StoreSpec, _Route] = defaultdict(_Route)
 
     async def ask(self, ask: Ask, deadline: float) -> Answered:
         """As ``Control.ask``, without blocking the loop."""
+        losses = self._control.losses(deadline)
         while True:
             connection = self._control.connected()
             if connection is None:
@@ -185,13 +201,12 @@ class AsyncCoordinator:
                 future = asyncio.wrap_future(asked)
                 return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except ConnectionLost:
-                if time.monotonic() >= deadline:
-                    raise self._control.timed_out() from None
+                losses.another(ask)
             except TimeoutError as error:
                 _close_late(asked)
                 if isinstance(error, HoldfastError):
                     raise
-                raise self._control.timed_out() from None
+                raise losses.timed_out() from None
             except asyncio.CancelledError:
                 _close_late(asked)
                 raise
@@ -200,12 +215,15 @@ class AsyncCoordinator:
         """Run one call to its answer."""
         self._check()
         deadline = self._coordinator.deadline(call.timeout)
+        options = self._coordinator.options
+        seconds = options.timeout_s if call.timeout is None else call.timeout
         request = self._coordinator.next_request()
         policy = CallPolicy(spec.name, self._control.client, request, call.message)
+        route = self._routes[spec]
         try:
             while True:
-                session = await self._session(spec, policy.lost, deadline)
-                policy.learn(self._exits[spec])
+                session = await self._session(route, spec, policy.lost, deadline)
+                policy.learn(route.exits)
                 try:
                     reply = await self._exchange(session, spec, policy, call, request, deadline)
                 except SessionLost:
@@ -213,9 +231,9 @@ class AsyncCoordinator:
                 else:
                     return call.unwrap(reply)
         except DeadlinePassed:
-            options = self._coordinator.options
-            seconds = options.timeout_s if call.timeout is None else call.timeout
             raise policy.timed_out(seconds) from None
+        except CallTimeout as error:
+            raise policy.overtaken(error, seconds) from error.__cause__
 
     def _check(self) -> None:
         self._control.check_open()
@@ -227,33 +245,28 @@ class AsyncCoordinator:
         if asyncio.get_running_loop() is not self._loop:
             raise InvalidArgument("this engine belongs to another event loop")
 
-    async def _session(self, spec: StoreSpec, lost: int, deadline: float) -> AsyncSession:
+    async def _session(
+        self, route: _Route, spec: StoreSpec, lost: int, deadline: float
+    ) -> AsyncSession:
         """The store's session, made anew if it broke; many callers wait for one connection."""
-        if (session := self._usable(spec, lost)) is not None:
+        if (session := route.usable(lost)) is not None:
             return session
-        lock = self._connecting.setdefault(spec, asyncio.Lock())
-        await _acquire(lock, deadline)
+        await _acquire(route.connecting, deadline)
         try:
-            if (session := self._usable(spec, lost)) is not None:
+            if (session := route.usable(lost)) is not None:
                 return session
-            if (broken := self._sessions.get(spec)) is not None:
-                broken.break_off()
+            if route.session is not None:
+                route.session.break_off()
             answered = await self.ask(
                 OpenStore(spec, True, lost, self._coordinator.options.hung_after_s), deadline
             )
             assert isinstance(answered.answer, Opened)
             assert answered.sock is not None
-            self._exits[spec] = answered.answer.exits
-            session = AsyncSession(self._loop, answered.sock, answered.answer.generation)
-            self._sessions[spec] = session
-            return session
+            route.exits = answered.answer.exits
+            route.session = AsyncSession(self._loop, answered.sock, answered.answer.generation)
+            return route.session
         finally:
-            lock.release()
-
-    def _usable(self, spec: StoreSpec, lost: int) -> AsyncSession | None:
-        """The store's session, unless it broke or leads to the generation that was ``lost``."""
-        session = self._sessions.get(spec)
-        return None if session is None or session.lost or session.generation == lost else session
+            route.connecting.release()
 
     async def _exchange(
         self,
@@ -302,8 +315,9 @@ class AsyncCoordinator:
 
     def close(self) -> None:
         """Hang up everywhere."""
-        for session in self._sessions.values():
-            session.break_off()
+        for route in self._routes.values():
+            if route.session is not None:
+                route.session.break_off()
 
     async def leave(self) -> None:
         """Hang up everywhere and leave the supervisor."""

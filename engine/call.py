@@ -166,6 +166,10 @@ class CallPolicy:
             may_have_happened=self._write,
         )
 
+    def overtaken(self, error: CallTimeout, seconds: float) -> CallTimeout:
+        """The error for a request that ``error`` says was not handled: by the worker asked last."""
+        return self.timed_out(seconds) if self.lost else error
+
     def timed_out(self, seconds: float) -> CallTimeout:
         """The error for a deadline that passed."""
         unsure = self._write and self._sent

@@ -22,9 +22,12 @@ from holdfast.formats.errors import (
     EngineUnavailable,
     InvalidArgument,
     ProtocolError,
+    from_os_error,
 )
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
+from holdfast.formats.limits import SUPERVISORS_PER_QUESTION_MAX
 from holdfast.joining import Launches, host_command, join_or_start
+from holdfast.last_words import last_line
 from holdfast.options import EngineOptions
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame
@@ -61,6 +64,8 @@ class Connection:
         self._number = 0
         self.broken = False
         """Nothing is answered any more; once true, it stays so."""
+        self.heard = 0
+        """How often the supervisor has said something."""
         self.thread = threading.Thread(target=self._read, name="holdfast-control", daemon=True)
 
     def ask(self, ask: Ask) -> "Future[Answered]":
@@ -75,6 +80,8 @@ class Connection:
             try:
                 self.channel.send(FrameKind.REQUEST, ask, self._number)
             except OSError:
+                self.broken = True  # at once, so that nobody is sent here again
+                _hang_up(self)
                 del self._waiting[self._number]
                 future.set_exception(ConnectionLost())
             except (TypeError, ValueError, OverflowError) as error:  # such as text that is none
@@ -85,8 +92,12 @@ class Connection:
     def _read(self) -> None:
         try:
             while self.channel.receive():
+                self.heard += 1
                 while (frame := self.channel.next()) is not None:
                     self._take(frame)
+                with self._lock:
+                    # What there was no room for: whoever filled the pipe is being answered now.
+                    self.channel.flush()
         except (OSError, ProtocolError, msgspec.MsgspecError):
             pass  # a broken connection and a confused one end alike: with the next supervisor
         finally:
@@ -116,12 +127,54 @@ class Connection:
         answer = _decode_answer(frame.control)
         sock = None
         if isinstance(answer, messages.Opened) and answer.session:
-            sock = self.channel.take_socket()
+            try:
+                sock = self.channel.take_socket()
+            except OSError as error:
+                if future is not None:
+                    _fail(future, from_os_error(error, "take a session to", answer.spec.path))
+                return
         if future is None or not future.set_running_or_notify_cancel():
             if sock is not None:
                 sock.close()
             return
         future.set_result(Answered(answer, sock))
+
+
+class Losses:
+    """The supervisors that ended before they answered a question."""
+
+    def __init__(self, places: Places, deadline: float) -> None:
+        self._places = places
+        self._deadline = deadline
+        self._since = time.time()
+        self._count = 0
+
+    def another(self, ask: Ask) -> None:
+        """One more. Raises ``EngineUnavailable`` at the last that is allowed, or ``CallTimeout``.
+
+        Most are killed for reasons of their own, but it may be the question that ends them, and
+        each of them takes the workers of every store along.
+        """
+        self._count += 1
+        if self._count == SUPERVISORS_PER_QUESTION_MAX:
+            raise EngineUnavailable(
+                f"the supervisor of {self._places.directory!r} ended {self._count} times before it "
+                f"answered {type(ask).__name__}, so it is not asked again; "
+                f"{last_line(self._places, self._since)}",
+                path=self._places.directory,
+            )
+        if time.monotonic() >= self._deadline:
+            raise self.timed_out()
+
+    def timed_out(self) -> CallTimeout:
+        """The error for a supervisor that does not answer in time."""
+        ends = f"it ended {self._count} times; " if self._count > 1 else "it ended; "
+        words = "; " + ends + last_line(self._places, self._since) if self._count else ""
+        return CallTimeout(
+            f"the supervisor of {self._places.directory!r} did not answer in time{words}",
+            path=self._places.directory,
+            may_have_happened=False,
+        )
 
 
 class Control:
@@ -147,29 +200,25 @@ class Control:
 
     def ask(self, ask: Ask, deadline: float) -> Answered:
         """Ask and wait; joins or starts a supervisor first if there is none."""
+        losses = self.losses(deadline)
         while True:
             future = self.connection(deadline).ask(ask)
             try:
-                return self._result(future, deadline)
+                return self._result(future, deadline, losses)
             except ConnectionLost:
-                if time.monotonic() >= deadline:
-                    raise self.timed_out() from None
+                losses.another(ask)
 
-    def _result(self, future: "Future[Answered]", deadline: float) -> Answered:
+    def losses(self, deadline: float) -> Losses:
+        """To count those of one question."""
+        return Losses(self._places, deadline)
+
+    def _result(self, future: "Future[Answered]", deadline: float, losses: Losses) -> Answered:
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
             if future.cancel():
-                raise self.timed_out() from None
+                raise losses.timed_out() from None
             return future.result()  # it came at the last moment, or is an error of this type
-
-    def timed_out(self) -> CallTimeout:
-        """The error for a supervisor that does not answer in time."""
-        return CallTimeout(
-            f"the supervisor of {self._places.directory!r} did not answer in time",
-            path=self._places.directory,
-            may_have_happened=False,
-        )
 
     def connected(self) -> Connection | None:
         """The connection, if there is one."""
@@ -192,10 +241,10 @@ class Control:
     def _join(self, deadline: float, launches: Launches) -> Connection | None:
         sock = join_or_start(self._places, deadline, launches)
         connection = Connection(sock, self._forget)
-        connection.thread.start()
         hello = messages.Hello(WIRE_VERSION, os.getpid(), self.client, host_command())
-        future = connection.ask(hello)
         try:
+            connection.thread.start()
+            future = connection.ask(hello)
             future.result(max(0.0, deadline - time.monotonic()))
         except ConnectionLost:
             return None  # it was just ending
@@ -220,7 +269,10 @@ class Control:
             raise closed_error(self._places.directory)
 
     def close(self) -> None:
-        """Leave; when this was the last host, return after everything has stopped."""
+        """Leave; when this was the last host, return after everything has stopped.
+
+        Or when the supervisor says nothing for long; while stores are being synced it says so.
+        """
         with self._joining:
             self._closed = True
             connection = self._connection
@@ -228,7 +280,10 @@ class Control:
             return
         connection.ask(messages.Leave())
         if connection.thread is not threading.current_thread():
-            connection.thread.join(_LEAVE_S)
+            heard = -1
+            while connection.thread.is_alive() and connection.heard != heard:
+                heard = connection.heard
+                connection.thread.join(_LEAVE_S)
         _hang_up(connection)
 
 

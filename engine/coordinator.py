@@ -11,7 +11,7 @@ import time
 
 from holdfast.call import Call, CallPolicy, T
 from holdfast.control import Control
-from holdfast.formats.errors import HoldfastError, InvalidArgument
+from holdfast.formats.errors import CallTimeout, HoldfastError, InvalidArgument
 from holdfast.formats.frame import FrameKind
 from holdfast.formats.limits import SESSIONS_PER_STORE_MAX
 from holdfast.options import EngineOptions, check_seconds
@@ -59,12 +59,19 @@ class Pool:
                 while len(self._open) + self._connecting >= SESSIONS_PER_STORE_MAX:
                     with contextlib.suppress(IndexError):  # a taker without the lock was faster
                         return self._idle.pop()
-                    if not self._freed.wait(max(0.0, deadline - time.monotonic())):
-                        raise DeadlinePassed
+                    self._wait_for_one(deadline)
                 self._connecting += 1
             finally:
                 self._waiting -= 1
         return self._add(lost, deadline)
+
+    def _wait_for_one(self, deadline: float) -> None:
+        try:
+            if not self._freed.wait(max(0.0, deadline - time.monotonic())):
+                raise DeadlinePassed
+        except BaseException:
+            self._freed.notify()  # it may have been told of a session just now: another can use it
+            raise
 
     def _add(self, lost: int, deadline: float) -> Session:
         session: Session | None = None
@@ -159,6 +166,7 @@ class Coordinator:
         """Run one blocking call to its answer."""
         self.control.check_open()
         deadline = self.deadline(call.timeout)
+        seconds = self.options.timeout_s if call.timeout is None else call.timeout
         request = self.next_request()
         policy = CallPolicy(pool.spec.name, self.control.client, request, call.message)
         try:
@@ -174,8 +182,9 @@ class Coordinator:
                 if reply is not None:
                     return call.unwrap(reply)
         except DeadlinePassed:
-            seconds = self.options.timeout_s if call.timeout is None else call.timeout
             raise policy.timed_out(seconds) from None
+        except CallTimeout as error:
+            raise policy.overtaken(error, seconds) from error.__cause__
 
     def _attempt(
         self,

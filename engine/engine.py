@@ -309,7 +309,11 @@ class Engine(EngineBase):
         return AnyStore(self._coordinator, self._named(name, timeout)).status(timeout=timeout)
 
     def close(self) -> None:
-        """Leave. The last host to leave waits until every store is synced and closed."""
+        """Leave. The last host to leave waits until every store is synced, whatever its policy.
+
+        That may take as long as the disk does, up to half a minute. A worker that is not syncing
+        and does not stop within 1.5 s is killed: then what it acknowledged is the system's to sync.
+        """
         self._finalizer.detach()
         self._coordinator.close()
 

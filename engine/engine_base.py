@@ -1,24 +1,21 @@
 """What both faces of the engine share: the directory, its names, and who is left to whom."""
 
 import os
-import threading
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from holdfast.control import Control
 from holdfast.coordinator import Coordinator
+from holdfast.forks import watch
 from holdfast.formats.errors import (
-    InvalidArgument,
     InvalidName,
     StoreExists,
     StoreNotFound,
     WrongKind,
     from_os_error,
 )
-from holdfast.handles.checks import check_flag
 from holdfast.handles.fold import absolute
-from holdfast.options import EngineOptions, check_durability
+from holdfast.options import EngineOptions, store_spec
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.message import Durability
 from holdfast.workers.messages import (
@@ -27,14 +24,7 @@ from holdfast.workers.messages import (
     StoreHealth,
     StoreSpec,
 )
-from holdfast.workers.places import DIRECTORIES, Places, check_name, split_store
-
-if TYPE_CHECKING:  # numpy and pyarrow are loaded when a store needs them
-    pass
-
-_engines: "weakref.WeakSet[EngineBase]" = weakref.WeakSet()
-_fork_hook = threading.Lock()
-_fork_hook_set = False
+from holdfast.workers.places import Places, check_name, split_store
 
 
 class EngineBase:
@@ -47,8 +37,7 @@ class EngineBase:
         # at the latest.
         control = self._coordinator.control
         self._finalizer = weakref.finalize(self._coordinator, control.close)
-        _watch_forks()
-        _engines.add(self)
+        watch(self)
 
     @property
     def directory(self) -> str:
@@ -90,17 +79,12 @@ class EngineBase:
     ) -> StoreSpec:
         """A checked description of a store."""
         check_name(name)
-        check_flag("create", create)
-        interval = check_durability(durability, interval)
         if path is None:
             self._check_free(name, kind)
         where = self._places.store(name, kind) if path is None else absolute(path)
-        is_right = os.path.isdir if kind in DIRECTORIES else os.path.isfile
-        if os.path.exists(where) and not is_right(where):
-            wanted = "directory" if kind in DIRECTORIES else "regular file"
-            raise InvalidArgument(f"{where!r} is not a {wanted}", store=name, path=where)
-        return StoreSpec(
-            name, kind, os.path.realpath(where), durability, interval, import_from, create, options,
+        return store_spec(
+            kind, name, where, durability, interval,
+            import_from=import_from, create=create, options=options,
             by_name=path is None and not os.path.exists(where),
         )  # fmt: skip
 
@@ -148,17 +132,3 @@ def dropped_unread(spec: StoreSpec) -> bool:
     from holdfast.workers.removal import remove_unread
 
     return remove_unread(OsDisk(), spec.kind, spec.path)
-
-
-def _watch_forks() -> None:
-    """Have forked children let go of their parent's pipes. Set up by the first engine."""
-    global _fork_hook_set
-    with _fork_hook:
-        if not _fork_hook_set:
-            os.register_at_fork(after_in_child=_after_fork)
-            _fork_hook_set = True
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine._leave_to_parent()

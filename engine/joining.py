@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 from holdfast.formats.errors import (
     EngineUnavailable,
@@ -26,6 +24,7 @@ from holdfast.formats.errors import (
     UnsafeFileSystem,
     from_os_error,
 )
+from holdfast.last_words import begin_log, tail
 from holdfast.workers.disk import OsDisk, OsFile
 from holdfast.workers.lock import Lock, describe_self, locked_by
 from holdfast.workers.places import Places
@@ -44,7 +43,6 @@ _ADDRESS_BYTES_MAX = 100  # a Unix socket address holds 104 to 108 bytes, by sys
 _RETRY_FIRST_S = 0.001
 _RETRY_MAX_S = 0.02
 _LAUNCHES_MAX = 10  # one that is killed while it starts is no reason to give up
-_LOG_TAIL_BYTES = 2000
 
 
 def prepare(directory: str, *, allow_network_fs: bool) -> Places:
@@ -100,7 +98,7 @@ def join_or_start(places: Places, deadline: float, launches: Launches) -> socket
                 lock.release()
                 raise EngineUnavailable(
                     f"the supervisor of {places.directory!r} ended {launches.count} times while "
-                    f"starting: {_log_tail(places)}",
+                    f"starting: {tail(places.log) or 'it said nothing'}",
                     path=places.directory,
                 )
             launches.count += 1
@@ -114,15 +112,19 @@ def join_or_start(places: Places, deadline: float, launches: Launches) -> socket
 
 def _connect(places: Places) -> socket.socket | None:
     """A connection to whoever listens, or None when nobody does."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _address_of(places.socket) as address:
-            sock.connect(address)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)  # not for a place in the queue: that knows no deadline
+            with _address_of(places.socket) as address:
+                sock.connect(address)
+            sock.setblocking(True)
+        except BaseException:
+            sock.close()
+            raise
     except (FileNotFoundError, ConnectionError, BlockingIOError):
-        sock.close()
         return None
     except OSError as error:
-        sock.close()
         raise from_os_error(error, "connect to", places.socket) from error
     return sock
 
@@ -148,35 +150,29 @@ def _address_of(path: str) -> Iterator[str]:
 
 def _launch(places: Places, lock: Lock) -> None:
     """Start a supervisor that inherits the lock and a listening socket."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(places.socket)
-        with _address_of(places.socket) as address:
-            listener.bind(address)
-        listener.listen(128)
-        assert isinstance(lock.file, OsFile)
-        descriptors = (lock.file.fileno(), listener.fileno())
-        with open(places.log, "wb", buffering=0) as log:
-            # On a full disk this fails, and not the supervisor, with no space left to say why.
-            log.write(f"started by process {os.getpid()}\n".encode())
-            starter = _start(places, descriptors, log)
-        starter.wait()  # it forks at once and leaves the supervisor on its own
-    except EngineUnavailable:
-        lock.release()
-        raise
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            _start(places, lock, listener)
     except OSError as error:
         lock.release()
         raise from_os_error(error, "start the supervisor of", places.directory) from error
     finally:
-        listener.close()
-    lock.file.close()  # our copy: the supervisor holds the lock now
+        # Our copy: the supervisor, if one was started, holds the lock. So an interrupted launch
+        # does not remove the lock file, which may be in use by now.
+        lock.file.close()
 
 
-def _start(places: Places, descriptors: tuple[int, int], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The process that becomes the supervisor; ``EngineUnavailable`` if none can be started."""
+def _start(places: Places, lock: Lock, listener: socket.socket) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(places.socket)
+    with _address_of(places.socket) as address:
+        listener.bind(address)
+    listener.listen(128)
+    assert isinstance(lock.file, OsFile)
+    descriptors = (lock.file.fileno(), listener.fileno())
+    log = begin_log(places)
     try:
-        return subprocess.Popen(
+        starter = subprocess.Popen(
             # -P: a module of the user's must not be taken for one of the standard library's.
             [sys.executable, "-P", "-m", "holdfast.workers.supervisor", places.directory,
              *map(str, descriptors), host_command()],
@@ -186,6 +182,7 @@ def _start(places: Places, descriptors: tuple[int, int], log: IO[bytes]) -> subp
             stderr=log,
             cwd="/",
             env=_environment(),
+            start_new_session=True,  # Ctrl-C is the host's affair
         )  # fmt: skip
     except OSError as error:
         raise EngineUnavailable(
@@ -193,6 +190,9 @@ def _start(places: Places, descriptors: tuple[int, int], log: IO[bytes]) -> subp
             f"{error.strerror or error}",
             path=places.directory,
         ) from error
+    finally:
+        os.close(log)
+    starter.wait()  # it forks at once and leaves the supervisor on its own
 
 
 def host_command() -> str:
@@ -221,11 +221,3 @@ def _unreachable(places: Places) -> HoldfastError:
         command=held.command,
         since=held.since,
     )
-
-
-def _log_tail(places: Places) -> str:
-    with contextlib.suppress(OSError):
-        text = Path(places.log).read_text(encoding="utf-8", errors="replace")
-        said = text.partition("\n")[2]  # behind who started it
-        return said[-_LOG_TAIL_BYTES:].strip() or "it said nothing"
-    return "it left no log"

@@ -4,7 +4,6 @@ A worker that cannot tell how far a change got ends, and its successor recovers 
 process ends: the files are let go of as if it had, and opening them again recovers them.
 """
 
-import functools
 import os
 import threading
 import weakref
@@ -12,6 +11,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
+from holdfast.forks import watch
 from holdfast.formats.errors import (
     EngineClosed,
     HoldfastError,
@@ -37,8 +37,7 @@ class OwnedIndex:
         """Why it serves no longer; also while a change is under way."""
         self._timer: threading.Timer | None = None
         self._finalizer = weakref.finalize(self, _close_forgotten, store, self._pid)
-        _watch_forks()
-        _opened.add(self)
+        watch(self)
 
     @property
     def path(self) -> str:
@@ -158,20 +157,6 @@ class OwnedIndex:
             except StoreIOError:
                 return  # the next call says so
             self._set_timer()
-
-
-_opened: "weakref.WeakSet[OwnedIndex]" = weakref.WeakSet()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    """Have forked children let go of their parent's files. Set up by the first index."""
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    for index in list(_opened):
-        index._leave_to_parent()
 
 
 def _close_forgotten(store: IndexStore, pid: int) -> None:

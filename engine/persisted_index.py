@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from holdfast.formats.errors import InvalidArgument, StoreExists
+from holdfast.formats.errors import StoreExists
 from holdfast.formats.iqdb_values import HnswParameters, Id, Metric
 from holdfast.handles.base import Sized
 from holdfast.handles.checks import check_flag
@@ -38,7 +38,7 @@ from holdfast.handles.index_parts import (
     page_of,
     rows_of,
 )
-from holdfast.options import check_durability
+from holdfast.options import store_spec
 from holdfast.owned_index import OwnedIndex, finish
 from holdfast.workers.core_index import CoreIndex
 from holdfast.workers.disk import OsDisk
@@ -345,8 +345,5 @@ def _spec(
     create: bool,
 ) -> StoreSpec:
     where = os.path.realpath(absolute(path))
-    interval = check_durability(durability, interval)
-    if os.path.exists(where) and not os.path.isfile(where):
-        raise InvalidArgument(f"{where!r} is not a regular file", path=where)
     name = os.path.basename(where)
-    return StoreSpec(name, "index", where, durability, interval, None, create, asked)
+    return store_spec("index", name, where, durability, interval, create=create, options=asked)

@@ -46,11 +46,12 @@ class Session:
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(sock, select.POLLOUT)
         self._spinner = Spinner()
         self._reader = FrameReader()
         timeval = struct.pack("ll", int(_TICK_S), int(_TICK_S % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def exchange(
         self,
@@ -92,16 +93,22 @@ class Session:
     def _send(
         self, parts: Sequence[Buffer], deadline: float, still_waiting: Callable[[], None]
     ) -> None:
-        try:
-            while parts:
-                try:
-                    parts = send_some(self._sock, parts)
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise DeadlinePassed from None
-                    still_waiting()
-        except OSError:
-            raise SessionLost from None
+        left = parts
+        while True:
+            try:
+                # Never a blocking send, which waits anew for each piece that the worker reads.
+                left = send_some(self._sock, left, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            except OSError:
+                raise SessionLost from None
+            if not left:
+                return
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise DeadlinePassed
+            if not self._writable.poll(min(remaining, _TICK_S) * 1000):
+                still_waiting()
 
     def _receive(self, deadline: float, still_waiting: Callable[[], None]) -> Frame:
         if self.alone:

@@ -50,6 +50,7 @@ DRAIN_REQUESTS_MAX = 1024
 # Supervision, in seconds unless named otherwise.
 FRUITLESS_DEATHS_MAX = 5
 TRIES_PER_REQUEST_MAX = 2
+SUPERVISORS_PER_QUESTION_MAX = 5  # more: nobody knows whether it is the question that ends them
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 

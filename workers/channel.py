@@ -7,6 +7,7 @@ passing descriptors, and an outbox, so that a peer who does not read never block
 
 import array
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -153,7 +154,8 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._reader = FrameReader()
-        self._descriptors: deque[int] = deque()
+        self._descriptors: deque[int | None] = deque()
+        """Received and not yet taken; None for one that this process had no room for."""
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
 
     def send(
@@ -196,10 +198,12 @@ class Channel:
 
     def receive(self) -> bool:
         """Read once, as the socket blocks or not; False at the peer's end."""
-        data, descriptors, _, _ = socket.recv_fds(self.sock, _SMALL_BYTES, _DESCRIPTORS_MAX)
+        data, descriptors, flags, _ = socket.recv_fds(self.sock, _SMALL_BYTES, _DESCRIPTORS_MAX)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)  # unlike all others they come inheritable
         self._descriptors.extend(descriptors)
+        if flags & socket.MSG_CTRUNC:  # one read never brings those of two messages
+            self._descriptors.append(None)
         self._reader.feed(data)
         return bool(data)
 
@@ -208,10 +212,16 @@ class Channel:
         return self._reader.next()
 
     def take_socket(self) -> socket.socket:
-        """The oldest descriptor received and not yet taken, as a socket."""
+        """The oldest descriptor received and not yet taken, as a socket.
+
+        Raises ``OSError`` when it came and this process had no room for it.
+        """
         if not self._descriptors:
             raise ProtocolError("a message announced a descriptor that did not come")
-        return socket.socket(fileno=self._descriptors.popleft())
+        descriptor = self._descriptors.popleft()
+        if descriptor is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return socket.socket(fileno=descriptor)
 
     def close(self) -> None:
         """Close the socket and every descriptor under way."""
@@ -220,6 +230,8 @@ class Channel:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._outbox.clear()
-        while self._descriptors:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptors.popleft())
+        for received in self._descriptors:
+            if received is not None:
+                with contextlib.suppress(OSError):
+                    os.close(received)
+        self._descriptors.clear()

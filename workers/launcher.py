@@ -14,6 +14,7 @@ from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 from holdfast.workers.channel import Channel
+from holdfast.workers.forked import ForkedProcess
 from holdfast.workers.messages import Exit, Failure, Phase, StoreSpec
 from holdfast.workers.platform import oom_kills
 from holdfast.workers.vitals import Vitals
@@ -29,14 +30,13 @@ _WITHOUT_THREADS = {
 _FORKS = sys.platform == "linux"
 
 
-def _nothing_to_leave() -> None:
-    """A spawned process inherits nothing."""
-
-
 class WorkerProcess:
     """One worker process, as the supervisor holds it."""
 
     def __init__(self, spec: StoreSpec, generation: int, leave: Callable[[], None]) -> None:
+        """Raises ``OSError`` for want of processes, descriptors or memory, or whatever a module of
+        the store's kind raises when it is loaded; nothing is left then.
+        """
         context: ForkContext | SpawnContext = ForkContext() if _FORKS else SpawnContext()
         self.generation = generation
         self.vitals = Vitals(context)
@@ -49,14 +49,12 @@ class WorkerProcess:
         if _FORKS:
             opener(spec.kind)  # so that the worker need not load its modules
         ours, theirs = socket.socketpair()
-        self._process: BaseProcess = context.Process(
-            target=worker_main,
-            args=(spec, theirs, self.vitals, os.getpid(), leave if _FORKS else _nothing_to_leave),
-            name=f"holdfast-{spec.name}",
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
+        with theirs:
+            try:
+                self._process = _start(spec, theirs, self.vitals, ours, leave)
+            except BaseException:
+                ours.close()
+                raise
         ours.setblocking(False)
         self.control = Channel(ours)
 
@@ -110,3 +108,24 @@ class WorkerProcess:
         if -code == signal.SIGKILL and oom_kills() > self._oom_kills:
             return f"killed by {name}: out of memory"
         return f"killed by {name}"
+
+
+def _start(
+    spec: StoreSpec,
+    theirs: socket.socket,
+    vitals: Vitals,
+    ours: socket.socket,
+    leave: Callable[[], None],
+) -> ForkedProcess | BaseProcess:
+    parent = os.getpid()
+    if not _FORKS:  # a spawned process inherits nothing that it would have to leave
+        process = SpawnContext().Process(target=worker_main, args=(spec, theirs, vitals, parent))
+        process.start()
+        return process
+
+    def work() -> None:
+        leave()
+        ours.close()
+        worker_main(spec, theirs, vitals, parent)
+
+    return ForkedProcess(work)

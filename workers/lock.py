@@ -70,15 +70,12 @@ class Lock:
                     file.close()
                     return None
                 if disk.inode_at(path) == file.inode():
-                    break
+                    _note(file, owner)
+                    return cls(disk, path, file)
             except BaseException:
                 file.close()
                 raise
             file.close()  # the former owner removed it between our open and our lock
-        with contextlib.suppress(OSError):  # the lock holds, also on a disk too full for the note
-            file.truncate(0)
-            file.append(msgspec.json.encode(owner))
-        return cls(disk, path, file)
 
     def is_held(self) -> bool:
         """False once somebody removed or replaced the lock file: a second owner may exist then."""
@@ -106,6 +103,12 @@ def owning(disk: Disk, path: str, store: str, wait_s: float | None = None) -> It
     except BaseException:
         lock.release()
         raise
+
+
+def _note(file: File, owner: Owner) -> None:
+    with contextlib.suppress(OSError):  # the lock holds, also on a disk too full for the note
+        file.truncate(0)
+        file.append(msgspec.json.encode(owner))
 
 
 def read_owner(disk: Disk, path: str) -> Owner | None:

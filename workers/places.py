@@ -31,6 +31,7 @@ class Places:
         self.lock = os.path.join(self.private, "supervisor.lock")
         self.socket = os.path.join(self.private, "control.sock")
         self.log = os.path.join(self.private, "supervisor.log")
+        self.older_log = self.log + ".previous"
 
     def store(self, name: str, kind: Kind) -> str:
         """Path of a store's file."""

@@ -257,7 +257,9 @@ class Supervision:
     def suspected(self, name: str, generation: int, seconds: float, now: float) -> list[Effect]:
         """A host has waited long for this worker."""
         store = self.stores.get(name)
-        if store is None or store.generation != generation or store.suspicion is not None:
+        if store is None or store.generation != generation or store.pid is None:
+            return []  # what it was about is over
+        if store.suspicion is not None:
             return []
         store.suspicion = Suspicion(now + seconds, seconds, self._progress_of(name))
         return [Poke(name)]
@@ -313,7 +315,7 @@ class Supervision:
         return [Fail(waiter.asker, error) for waiter in refused]
 
     def worker_exited(self, name: str, exit: Exit, now: float) -> list[Effect]:
-        """A worker's process is gone."""
+        """A worker's process is gone, or could not be started at all."""
         effects: list[Effect]
         store = self.stores[name]
         store.pid = None
@@ -418,6 +420,7 @@ class Supervision:
         self._generation += 1
         store.generation = self._generation
         store.state = State.STARTING
+        store.suspicion = None
         return Spawn(store.spec, store.generation)
 
     def _grant(self, store: Store, waiter: Waiter) -> Grant | Fail:
@@ -454,9 +457,10 @@ def _failed(store: Store) -> StoreFailed:
     options = store.spec.options
     if isinstance(options, IndexOptions) and ":" in (options.kind or ""):  # a class of the user's
         hint = "; if its class ends the process, salvage=True opens it without what does that"
-    causes = "; ".join(exit.cause for exit in list(store.exits)[-store.budget.deaths_max :])
+    exits = list(store.exits)[-store.budget.deaths_max :]
+    causes = "; ".join(dict.fromkeys(exit.cause for exit in exits))  # each once, in order
     return StoreFailed(
-        f"the worker of store {name!r} died {store.budget.fruitless} times in a row without "
+        f"the worker of store {name!r} ended {store.budget.fruitless} times in a row without "
         f"getting anything done: {causes}. engine.restart({name!r}) tries again{hint}",
         store=name,
         path=store.spec.path,

@@ -20,21 +20,29 @@ from dataclasses import dataclass
 import msgspec
 import setproctitle
 
-from holdfast.formats.errors import EngineUnavailable, HoldfastError, ProtocolError
+from holdfast.formats.errors import (
+    EngineUnavailable,
+    HoldfastError,
+    ProtocolError,
+    from_os_error,
+)
 from holdfast.formats.frame import WIRE_VERSION, FrameKind
 from holdfast.workers import messages, supervision
 from holdfast.workers.channel import Channel, Frame
 from holdfast.workers.disk import OsDisk, OsFile, remove_if_there
 from holdfast.workers.launcher import WorkerProcess
 from holdfast.workers.lock import Lock, describe_self
-from holdfast.workers.messages import Failure
+from holdfast.workers.messages import Exit, Failure
 from holdfast.workers.places import Places
 from holdfast.workers.platform import allow_descriptors, peer_user
 from holdfast.workers.supervision import Asker, Effect, Supervision
+from holdfast.workers.waiting import at_a_time
 
 _FIRST_HOST_S = 10.0
 _BACKLOG_S = 0.01
+_DEAF_S = 0.5  # without a descriptor for the next host
 _STOP_S = 1.5  # after the last host left; "nothing is left 2 s later" includes the kill
+_SAVE_S = 30.0  # for a worker that is at its last sync then
 
 _decode_ask = msgspec.msgpack.Decoder(messages.Ask).decode
 _decode_report = msgspec.msgpack.Decoder(messages.Report).decode
@@ -63,7 +71,9 @@ class Supervisor:
         self._numbers = 0
         self._table = Supervision(time.time_ns(), self._progress_of)
         self._leave_at = time.monotonic() + _FIRST_HOST_S
+        self._kill_at = self._leave_at + _STOP_S
         self._parted: list[Channel] = []
+        self._deaf_until: float | None = None
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
@@ -76,6 +86,9 @@ class Supervisor:
                 self._close_parted()
             elif now >= self._leave_at and self._wind_down(now):
                 return
+            if self._deaf_until is not None and now >= self._deaf_until:
+                self._deaf_until = None
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             for key, _ in self._selector.select(self._patience(now)):
                 key.data()
             self._flush_backlogs()
@@ -86,10 +99,12 @@ class Supervisor:
         if tick is not None:
             moments.append(tick)
         if not self._hosts:
-            moments.append(self._leave_at + (_STOP_S if now >= self._leave_at else 0.0))
+            moments.append(self._leave_at if now < self._leave_at else self._kill_at)
+        if self._deaf_until is not None:
+            moments.append(self._deaf_until)
         if any(channel.backlog for channel in self._channels()):
             moments.append(now + _BACKLOG_S)
-        return max(0.0, min(moments) - now) if moments else None
+        return at_a_time(max(0.0, min(moments) - now)) if moments else None
 
     def _wind_down(self, now: float) -> bool:
         """With no host left: stop the workers, then end. True when it is time to go."""
@@ -99,11 +114,22 @@ class Supervisor:
             # connection and starts the next supervisor.
             remove_if_there(OsDisk(), self._places.socket)
             return True
-        if now >= self._leave_at + _STOP_S:
-            self._leave_at = now
-            for worker in self._workers.values():
-                worker.kill("did not stop in time")
+        if now >= self._kill_at:
+            self._kill_at = now + _STOP_S
+            self._lose_patience(now)
         return False
+
+    def _lose_patience(self, now: float) -> None:
+        """Kill the workers that do not stop, but let those go on that are syncing what they have.
+
+        A disk may take long for that. Whoever waits for our end is told, and so waits on.
+        """
+        for name, worker in self._workers.items():
+            if worker.vitals.read().saving and now < self._leave_at + _SAVE_S:
+                log.info("store %s is still being synced", name)
+            else:
+                log.warning("the worker of store %s did not stop in time and is killed", name)
+                worker.kill("did not stop in time")
 
     def _channels(self) -> list[Channel]:
         hosts = [host.channel for host in self._hosts.values()]
@@ -128,6 +154,11 @@ class Supervisor:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return
+        except OSError as error:  # it waits in the queue, which would wake us again at once
+            log.warning("cannot take a host in now: %s", error)
+            self._selector.unregister(self._listener)
+            self._deaf_until = time.monotonic() + _DEAF_S
+            return
         if peer_user(sock) not in (os.getuid(), 0):
             log.warning("refused a connection of user %d", peer_user(sock))
             sock.close()
@@ -143,20 +174,39 @@ class Supervisor:
             return  # it left earlier in this turn
         try:
             alive = host.channel.receive()
-            # Not what it asks after leaving: nobody would wait for that, and so nobody end it.
-            while host.number in self._hosts and (frame := host.channel.next()) is not None:
-                self._take_ask(host, frame)
-            if not alive:
-                self._part(host)
         except BlockingIOError:
             return
-        except (ProtocolError, msgspec.MsgspecError, OSError) as error:
-            log.warning("closing a host's connection: %s", error)
+        except OSError as error:
+            self._close(host, error)
+            return
+        # Not what it asks after leaving: nobody would wait for that, and so nobody end it.
+        while host.number in self._hosts:
+            try:
+                frame = host.channel.next()
+                ask = None if frame is None else _decode_ask(frame.control)
+            except (ProtocolError, msgspec.MsgspecError) as error:
+                self._close(host, error)
+                return
+            if frame is None or ask is None:
+                break
+            self._answer_to(host, Asker(host.number, frame.header.request), ask)
+        if not alive:
             self._part(host)
 
-    def _take_ask(self, host: Host, frame: Frame) -> None:
-        ask = _decode_ask(frame.control)
-        asker = Asker(host.number, frame.header.request)
+    def _close(self, host: Host, error: Exception) -> None:
+        log.warning("closing a host's connection: %s", error)
+        self._part(host)
+
+    def _answer_to(self, host: Host, asker: Asker, ask: messages.Ask) -> None:
+        try:
+            self._take_ask(host, asker, ask)
+        except Exception as error:
+            # A defect, of which this supervisor ends: the next one is not to be asked the same.
+            failure = Failure.of(error, traceback.format_exc())
+            self._tell(asker, FrameKind.ERROR, failure, ())
+            raise
+
+    def _take_ask(self, host: Host, asker: Asker, ask: messages.Ask) -> None:
         table = self._table
         match ask:
             case messages.Hello():
@@ -202,6 +252,7 @@ class Supervisor:
             host.channel.close()
         if not self._hosts:
             self._leave_at = time.monotonic()
+            self._kill_at = self._leave_at + _STOP_S
 
     def _answer(self, asker: Asker, answer: object, *, descriptors: tuple[int, ...] = ()) -> None:
         self._tell(asker, FrameKind.REPLY, answer, descriptors)
@@ -228,7 +279,14 @@ class Supervisor:
 
     def _spawn(self, effect: supervision.Spawn) -> None:
         name = effect.spec.name
-        worker = WorkerProcess(effect.spec, effect.generation, self._leave_to_child)
+        try:
+            worker = WorkerProcess(effect.spec, effect.generation, self._leave_to_child)
+        except Exception as error:  # also whatever a module raises that does not load
+            cause = f"it could not be started: {type(error).__name__}: {error}"
+            log.warning("a worker of store %s: %s", name, cause)
+            exit = Exit(effect.generation, cause)
+            self._perform(self._table.worker_exited(name, exit, time.monotonic()))
+            return
         self._workers[name] = worker
         self._table.worker_started(name, worker.pid)
         self._selector.register(
@@ -310,7 +368,8 @@ class Supervisor:
                 case supervision.StopWorker(name=name, remove=remove):
                     self._order(name, messages.Stop(remove))
                 case supervision.KillWorker(name=name, cause=cause):
-                    self._workers[name].kill(cause)
+                    if (worker := self._workers.get(name)) is not None:
+                        worker.kill(cause)
                 case supervision.Poke(name=name):
                     self._order(name, messages.Ping())
 
@@ -321,7 +380,12 @@ class Supervisor:
         host = self._hosts.get(effect.asker.host)
         if host is None:
             return
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            doing = "have the supervisor make a session to"
+            self._refuse(effect.asker, from_os_error(error, doing, effect.answer.spec.path))
+            return
         self._order(effect.name, messages.Serve(host.client), (theirs.detach(),))
         self._answer(effect.asker, effect.answer, descriptors=(ours.detach(),))
 
@@ -343,6 +407,9 @@ class Supervisor:
                     host.channel.send(FrameKind.PROGRESS, line)
                 except OSError:
                     self._part(host)
+        for channel in self._parted:
+            with contextlib.suppress(OSError):  # it does not wait any more
+                channel.send(FrameKind.PROGRESS, line)
 
     def forward(self, record: logging.LogRecord) -> None:
         """Pass one of the supervisor's own log records to the hosts."""

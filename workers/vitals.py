@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from holdfast.workers.messages import Phase
 
-_PROGRESS, _PHASE, _CLIENT, _REQUEST, _ANSWERED, _SLOTS = range(6)
+_PROGRESS, _PHASE, _CLIENT, _REQUEST, _ANSWERED, _SAVING, _SLOTS = range(7)
 _HANDLING = int(Phase.HANDLING)  # a plain int: this is written for every request
 
 
@@ -22,6 +22,8 @@ class Working(NamedTuple):
     request: int
     answered: int
     progress: int
+    saving: bool
+    """It is making what was written durable; that can take long, and nothing else shows it."""
 
 
 class Vitals:
@@ -57,9 +59,18 @@ class Vitals:
         """Requests were answered: the worker is of use."""
         self._page[_ANSWERED] += count
 
+    def saves(self, *, now: bool) -> None:
+        """It begins to make what was written durable, or has done so."""
+        self._page[_SAVING] = now
+
     def read(self) -> Working:
         """What the page says now."""
         page = self._page
         return Working(
-            Phase(page[_PHASE]), page[_CLIENT], page[_REQUEST], page[_ANSWERED], page[_PROGRESS]
+            Phase(page[_PHASE]),
+            page[_CLIENT],
+            page[_REQUEST],
+            page[_ANSWERED],
+            page[_PROGRESS],
+            bool(page[_SAVING]),
         )

@@ -15,14 +15,14 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import setproctitle
 
 from holdfast.formats.errors import CallTimeout, HoldfastError, InvalidArgument, ProtocolError
-from holdfast.formats.frame import FrameKind
+from holdfast.formats.frame import FrameHeader, FrameKind
 from holdfast.formats.limits import DRAIN_REQUESTS_MAX
 from holdfast.workers import messages
 from holdfast.workers.actor import Actor, Caller, Opener, Steps
@@ -35,10 +35,11 @@ from holdfast.workers.channel import (
     send_some,
 )
 from holdfast.workers.disk import OsDisk, anonymous_memory
-from holdfast.workers.messages import Failure, Kind, Phase, Reply, StoreSpec
+from holdfast.workers.messages import Failure, Kind, Phase, Reply, Request, StoreSpec
 from holdfast.workers.platform import die_with_parent
 from holdfast.workers.spin import Spinner
 from holdfast.workers.vitals import Vitals
+from holdfast.workers.waiting import at_a_time
 
 OPENERS: dict[Kind, str] = {
     "fold": "holdfast.workers.fold:open_fold",
@@ -146,7 +147,9 @@ class Worker:
             if ready:
                 self._busy_at = time.monotonic()
                 self._drain(ready)
+            self._vitals.saves(now=True)
             self._actor.commit()
+            self._vitals.saves(now=self._stopping)
             self._send_replies()
             self._actor.settle()
             self._work_on()
@@ -162,7 +165,7 @@ class Worker:
         if self._upkeep:
             return 0 if self._is_quiet() else _QUIET_MS
         due = self._actor.sync_due_in()
-        return None if due is None else max(1, int(due * 1000) + 1)
+        return None if due is None else max(1, int(at_a_time(due) * 1000) + 1)
 
     def _is_quiet(self) -> bool:
         return time.monotonic() - self._busy_at >= _QUIET_MS / 1000
@@ -198,42 +201,50 @@ class Worker:
 
     def _read_frames(self, session: Session) -> None:
         try:
-            if not session.reader.receive(session.sock, socket.MSG_DONTWAIT):
-                self._close(session)
-                return
-            while (frame := session.reader.next()) is not None:
-                self._take(session, frame)
+            alive = session.reader.receive(session.sock, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        except (ProtocolError, msgspec.DecodeError) as error:
-            if isinstance(error, msgspec.ValidationError):
-                raise  # _take deals with it; anything else is our mistake
-            logging.getLogger("holdfast.worker").warning("closing a session: %s", error)
-            self._close(session)
         except OSError:
+            alive = 0
+        if not alive:
+            self._close(session)
+            return
+        try:
+            while (frame := session.reader.next()) is not None:
+                self._take(session, frame)
+        except ProtocolError as error:
+            logging.getLogger("holdfast.worker").warning("closing a session: %s", error)
             self._close(session)
 
     def _take(self, session: Session, frame: Frame) -> None:
         header = frame.header
         if header.kind is not FrameKind.REQUEST:
             raise ProtocolError(f"a host sent a {header.kind.name} frame")
-        request_id = header.request
-        self._vitals.begin(session.client, request_id)
+        self._vitals.begin(session.client, header.request)
         try:
             request = _decode_request(frame.control)
+        except msgspec.ValidationError as error:
+            malformed = InvalidArgument(f"malformed request: {error}")
+            self._fail(session, header.request, malformed)
+        except msgspec.DecodeError as error:
+            self._vitals.enter(Phase.IDLE)
+            raise ProtocolError(f"a host sent what is no message: {error}") from error
+        else:
+            self._handle(session, header, request)
+        self._vitals.enter(Phase.IDLE)
+
+    def _handle(self, session: Session, header: FrameHeader, request: Request) -> None:
+        try:
             if header.deadline and header.deadline < time.monotonic():
                 raise CallTimeout("the deadline passed before the request was handled")
-            outcome = self._actor.handle(request, Caller(session.client, request_id))
-        except msgspec.ValidationError as error:
-            self._fail(session, request_id, InvalidArgument(f"malformed request: {error}"))
+            outcome = self._actor.handle(request, Caller(session.client, header.request))
         except HoldfastError as error:
-            self._fail(session, request_id, error)
+            self._fail(session, header.request, error)
         else:
             if isinstance(outcome, msgspec.Struct):
-                self._replies.append((session, FrameKind.REPLY, outcome, request_id))
+                self._replies.append((session, FrameKind.REPLY, outcome, header.request))
             else:
-                self._tasks.append(Task(session, request_id, outcome))
-        self._vitals.enter(Phase.IDLE)
+                self._tasks.append(Task(session, header.request, outcome))
 
     def _fail(self, session: Session, request: int, error: HoldfastError) -> None:
         failure = Failure.of(error, traceback.format_exc())
@@ -324,15 +335,22 @@ class Worker:
         while (frame := self._control.next()) is not None:
             match _decode_order(frame.control):
                 case messages.Serve(client=client):
-                    sock = self._control.take_socket()
-                    self._sessions[sock.fileno()] = Session(sock, client)
-                    self._poll.register(sock, _READABLE)
+                    self._begin(client)
                 case messages.Stop(remove=remove):
                     self._stopping, self._removing = True, remove
                 case messages.Ping():
                     pass  # the turn itself is the answer
         if not alive:
             os._exit(0)  # the supervisor is gone; the log is the truth
+
+    def _begin(self, client: int) -> None:
+        try:
+            sock = self._control.take_socket()
+        except OSError as error:  # the host sees its end, and asks again
+            logging.getLogger("holdfast.worker").warning("cannot take a session: %s", error)
+            return
+        self._sessions[sock.fileno()] = Session(sock, client)
+        self._poll.register(sock, _READABLE)
 
 
 class _Forwarder(logging.Handler):
@@ -352,11 +370,8 @@ class _Forwarder(logging.Handler):
             self._control.send(FrameKind.REQUEST, line)
 
 
-def worker_main(
-    spec: StoreSpec, sock: socket.socket, vitals: Vitals, parent: int, leave: Callable[[], None]
-) -> None:
-    """Entry of a worker process. ``leave`` closes what a fork inherited from the supervisor."""
-    leave()
+def worker_main(spec: StoreSpec, sock: socket.socket, vitals: Vitals, parent: int) -> None:
+    """Entry of a worker process, with its end of the control channel."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import socket
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -267,6 +268,28 @@ class TestChannel:
         """A message that announces one in vain condemns its channel."""
         with pytest.raises(ProtocolError):
             Channel(pair[0]).take_socket()
+
+    def test_a_descriptor_that_there_was_no_room_for_is_missed_alone(self, pair: Pair) -> None:
+        """Its message finds none, and the next message does not find another's."""
+        sender, receiver = (Channel(end) for end in pair)
+        inner = [socket.socketpair() for _ in range(2)]
+        for number, (kept, sent) in enumerate(inner):
+            kept.send(bytes([number]))
+            sender.send(FrameKind.REQUEST, Ping(), number, descriptors=(sent.detach(),))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            receiver.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        receiver.receive()
+        assert numbered(receiver) == [0, 1]
+        with pytest.raises(OSError, match="Too many open files"):
+            receiver.take_socket()
+        with receiver.take_socket() as taken:
+            assert taken.recv(1) == bytes([1])
+        for kept, _ in inner:
+            kept.close()
 
     @pytest.mark.parametrize("with_descriptor", [False, True])
     @pytest.mark.parametrize("blocking", [False, True])

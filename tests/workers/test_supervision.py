@@ -555,6 +555,22 @@ class TestHungWorkers:
             t.now = moment
         assert [type(effect) for effect in kills] == [KillWorker]
 
+    @pytest.mark.parametrize("what", ["given up", "waiting"])
+    def test_a_suspicion_that_comes_late_finds_nobody(self, t: Table, what: str) -> None:
+        """Where no process is left there is none to wake or to kill, and no successor suffers."""
+        generation = t.started(t.ask(1)).generation
+        if what == "given up":
+            t.use_up()
+            generation = t.table.stores["a"].generation
+        else:
+            generation = t.started(t.die()).generation
+            t.die()
+        assert t.table.suspected("a", generation, 5.0, t.now) == []
+        assert t.table.next_tick() == (None if what == "given up" else t.now + BACKOFF_FIRST_S)
+        spawn = t.started(t.table.restart_asked(Asker(1, 9), RestartStore("a")))
+        t.table.worker_ready("a")
+        assert t.table.suspected("a", spawn.generation, 5.0, t.now) == [Poke("a")]
+
     def test_a_suspicion_dies_with_its_worker(self, t: Table) -> None:
         """A successor is not killed for what its predecessor did."""
         spawn = t.run()
@@ -637,6 +653,8 @@ class EverybodyIsAnswered(RuleBasedStateMachine):
         self.requests = 0
         self.open: set[Asker] = set()
         self.alive: dict[str, int] = {}
+        self.dead: dict[str, int] = {}
+        """The generation of each store's worker that died last."""
         self.told_to_stop: set[str] = set()
 
     def perform(self, effects: list[Effect]) -> None:
@@ -691,9 +709,10 @@ class EverybodyIsAnswered(RuleBasedStateMachine):
         if not self.open:
             self.perform(self.table.stop_all())
 
-    @rule(name=NAMES)
-    def suspect(self, name: str) -> None:
-        generation = self.alive.get(name, 0)
+    @rule(name=NAMES, late=st.booleans())
+    def suspect(self, name: str, late: bool) -> None:
+        last = self.dead.get(name, 0)
+        generation = last if late else self.alive.get(name, last)
         self.perform(self.table.suspected(name, generation, 1.0, self.now))
 
     @rule(name=NAMES)
@@ -712,8 +731,16 @@ class EverybodyIsAnswered(RuleBasedStateMachine):
     @rule(name=NAMES, fruitful=st.booleans(), clean=st.booleans())
     def exit(self, name: str, fruitful: bool, clean: bool) -> None:
         if name in self.alive:
-            exit = Exit(self.alive.pop(name), "died", fruitful=fruitful, clean=clean)
+            self.dead[name] = self.alive.pop(name)
+            exit = Exit(self.dead[name], "died", fruitful=fruitful, clean=clean)
             self.perform(self.table.worker_exited(name, exit, self.now))
+
+    @rule(name=NAMES, times=st.integers(2, FRUITLESS_DEATHS_MAX), patient=st.booleans())
+    def exit_again_and_again(self, name: str, times: int, patient: bool) -> None:
+        for _ in range(times):
+            self.exit(name, fruitful=False, clean=False)
+            if patient:
+                self.wait(3.0, progress=False)
 
     @rule(seconds=st.sampled_from([0.01, DEATH_NOTICE_S, 3.0]), progress=st.booleans())
     def wait(self, seconds: float, progress: bool) -> None:

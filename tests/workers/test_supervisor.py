@@ -3,19 +3,24 @@
 import os
 import socket
 from collections.abc import Iterator
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 
+from holdfast.formats.frame import FrameKind
+from holdfast.workers import messages
 from holdfast.workers.channel import Channel
 from holdfast.workers.disk import OsDisk
 from holdfast.workers.launcher import WorkerProcess
 from holdfast.workers.lock import Lock, describe_self
 from holdfast.workers.messages import Serve
 from holdfast.workers.places import Places
-from holdfast.workers.supervisor import Supervisor
+from holdfast.workers.supervisor import Host, Supervisor
+from holdfast.workers.vitals import Vitals
 
 
 @pytest.fixture
@@ -63,3 +68,59 @@ def test_a_session_to_a_worker_that_is_gone_is_closed(supervisor: Supervisor) ->
     supervisor._order("a", Serve(1), (session.detach(),))
     assert mine.recv(1) == b""
     mine.close()
+
+
+def test_a_question_that_a_supervisor_dies_of_is_answered(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception no rule foresaw ends it; whoever asked is told, and will not ask the next."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(supervisor._table, "restart_asked", fail)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    host = supervisor._hosts[1] = Host(1, Channel(ours))
+    asking = Channel(theirs)
+    asking.send(FrameKind.REQUEST, messages.RestartStore("a"), 5)
+    with pytest.raises(ZeroDivisionError):
+        supervisor._hear_host(host)
+    asking.receive()
+    answer = asking.next()
+    assert answer is not None
+    assert (answer.header.kind, answer.header.request) == (FrameKind.ERROR, 5)
+    failure = msgspec.msgpack.decode(answer.control, type=messages.Failure)
+    assert (failure.name, failure.message) == ("InternalError", "ZeroDivisionError: a defect")
+    host.channel.close()
+    asking.close()
+
+
+def test_a_worker_at_its_last_sync_has_more_time_and_not_for_ever(supervisor: Supervisor) -> None:
+    """One that just does not stop is killed after a moment, one that syncs after half a minute."""
+    killed: list[str] = []
+
+    def worker(name: str, *, saving: bool) -> WorkerProcess:
+        vitals = Vitals(SpawnContext())
+        vitals.saves(now=saving)
+        fake = SimpleNamespace(
+            vitals=vitals, kill=lambda _: killed.append(name), control=SimpleNamespace(backlog=0)
+        )
+        return cast(WorkerProcess, fake)
+
+    supervisor._workers = {
+        "hung": worker("hung", saving=False),
+        "syncing": worker("syncing", saving=True),
+    }
+    left = supervisor._leave_at
+    assert not supervisor._wind_down(left + 1.4)
+    assert not killed
+    assert not supervisor._wind_down(left + 1.5)
+    assert killed == ["hung"]
+    del supervisor._workers["hung"]
+    assert not supervisor._wind_down(left + 29.9)
+    assert killed == ["hung"]
+    assert supervisor._patience(left + 29.9) == pytest.approx(1.5)
+    assert not supervisor._wind_down(left + 31.4)
+    assert killed == ["hung", "syncing"]
+    supervisor._workers.clear()
