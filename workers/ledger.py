@@ -3,6 +3,7 @@
 See ``holdfast.formats.ledger`` for the file and for why it is never synced on the way.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 from holdfast.formats import ledger as format
@@ -102,7 +103,14 @@ class Ledger:
         This is synced: what a power loss leaves is judged by some header of this binding.
         """
         self._write_header(inode, synced)
-        self._open_file.sync()
+        try:
+            self._open_file.sync()
+        except OSError:
+            # What it was to save may be gone from the cache, too, and the successor judges by it.
+            with contextlib.suppress(OSError):
+                self.forget_offsets()
+                self._write_header(inode, synced)
+            raise
 
     def _write_header(self, inode: int, synced: int) -> None:
         self._header = LedgerHeader(self._header.boot_id, inode, synced)
