@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import holdfast
@@ -291,6 +292,11 @@ class TestNames:
                 f"interval=0.7.*durability={durability!r}",
             )
         assert engine.stores() == {"a": "fold"}
+
+    def test_an_interval_of_numpys(self, engine: holdfast.Engine) -> None:
+        """It is a number of seconds like any other."""
+        engine.fold("often", durability="interval", interval=np.float64(0.5))
+        assert engine.fold("often", durability="interval", interval=0.5).status().entries == 0
 
     def test_intervals_that_conflict(self, engine: holdfast.Engine) -> None:
         """The option is named as its user wrote it."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.bench.faults import MemoryDisk
-from holdfast.formats.errors import InvalidArgument
+from holdfast.formats.errors import NOT_FINITE, InvalidArgument
 from holdfast.workers import vector_messages as vm
 from holdfast.workers.actor import Caller
 from holdfast.workers.raw_arrays import raw
@@ -42,7 +42,7 @@ def test_of_each_id_the_last_valid_row_is_taken(batch: Batch, accept: bool) -> N
     assert [(one.row, one.id) for one in reply.rejected] == [
         (row, batch[row][0]) for row in left_out
     ]
-    assert [one.reason == "not finite" for one in reply.rejected] == [
+    assert [one.reason == NOT_FINITE for one in reply.rejected] == [
         not accept and not math.isfinite(batch[row][1]) for row in left_out
     ]
     ids = np.array(sorted(taken), np.uint64)
