@@ -138,7 +138,7 @@ class ByFrame(Way):
         while (frame := self._reader.next()) is None:
             if not self._reader.receive(self.sock):
                 return 0
-        return self.use(frame.control)
+        return self.use(frame.body)
 
     def use(self, control: memoryview) -> int:
         """Do with the message what its receiver would."""

@@ -121,7 +121,7 @@ class AsyncSession:
         if frame.header.kind is FrameKind.PROGRESS:
             if waiting.call.progress is not None and not waiting.future.done():
                 try:
-                    waiting.call.progress(decode_progress(frame.control))
+                    waiting.call.progress(decode_progress(frame.body))
                 except Exception as error:  # the caller's, so the caller gets it
                     waiting.future.set_exception(error)
             return
@@ -129,9 +129,9 @@ class AsyncSession:
         if waiting.future.done():
             return
         if frame.header.kind is FrameKind.REPLY:
-            waiting.future.set_result(decode_reply(bytes(frame.control)))
+            waiting.future.set_result(decode_reply(bytes(frame.body)))
         else:
-            waiting.future.set_exception(decode_failure(frame.control).error())
+            waiting.future.set_exception(decode_failure(frame.body).error())
 
     def break_off(self) -> None:
         """Hang up; everything under way is lost and will be sent again elsewhere."""

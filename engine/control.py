@@ -115,16 +115,16 @@ class Connection:
 
     def _take(self, frame: Frame) -> None:
         if frame.header.kind is FrameKind.PROGRESS:
-            _log(_decode_answer(frame.control))
+            _log(_decode_answer(frame.body))
             return
         with self._lock:
             future = self._waiting.pop(frame.header.request, None)
         if frame.header.kind is FrameKind.ERROR:
-            error = _decode_failure(frame.control).error()
+            error = _decode_failure(frame.body).error()
             if future is not None:
                 _fail(future, error)
             return
-        answer = _decode_answer(frame.control)
+        answer = _decode_answer(frame.body)
         sock = None
         if isinstance(answer, messages.Opened) and answer.session:
             try:

@@ -69,18 +69,18 @@ class Session:
         self._watched_at = time.monotonic()
         self._send(frame, deadline, still_waiting)
         while True:
-            header, control, _ = self._receive(deadline, still_waiting)
+            header, body = self._receive(deadline, still_waiting)
             if header.request != request:
                 raise ProtocolError(f"an answer to request {header.request} came on the pipe of "
                                     f"request {request}")  # fmt: skip
             if header.kind is FrameKind.REPLY:
                 self.clean = True
-                return decode_reply(bytes(control))  # it may refer to the frame, which goes
+                return decode_reply(bytes(body))  # it may refer to the frame, which goes
             if header.kind is FrameKind.ERROR:
                 self.clean = True
-                raise decode_failure(control).error()
+                raise decode_failure(body).error()
             if progress is not None:
-                progress(decode_progress(control))
+                progress(decode_progress(body))
 
     def unwatched_s(self) -> float:
         """Seconds since the current exchange began, or since ``watched``."""

@@ -35,8 +35,7 @@ TOP_K_MAX = 10  # most frequent values kept of a field
 NAME_CHARS_MAX = 100
 
 # Frames between processes.
-FRAME_CONTROL_BYTES_MAX = 2 * GIB
-FRAME_BULK_BYTES_MAX = 1 << 40
+FRAME_BODY_BYTES_MAX = 2 * GIB
 RESULT_BYTES_MAX = GIB  # one answer; larger results are read with scan()
 SCAN_PAGE_BYTES = 512 * KIB
 SCAN_PAGE_ENTRIES = 4096
@@ -54,8 +53,8 @@ SUPERVISORS_PER_QUESTION_MAX = 5  # more: nobody knows whether it is the questio
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 
-assert BATCH_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
-assert RESULT_BYTES_MAX + MIB <= FRAME_CONTROL_BYTES_MAX
+assert BATCH_BYTES_MAX + MIB <= FRAME_BODY_BYTES_MAX
+assert RESULT_BYTES_MAX + MIB <= FRAME_BODY_BYTES_MAX
 assert REGISTRY_BYTES_MAX <= RESULT_BYTES_MAX
 assert VALUE_BYTES_MAX + KEY_BYTES_MAX + KIB <= BATCH_BYTES_MAX
 # A resend is recognised by its ledger slot, so the ledger outlives whatever may be unanswered.

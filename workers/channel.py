@@ -24,7 +24,7 @@ from holdfast.formats.frame import (
     decode_header,
     encode_header,
 )
-from holdfast.formats.limits import FRAME_CONTROL_BYTES_MAX
+from holdfast.formats.limits import FRAME_BODY_BYTES_MAX
 from holdfast.workers.disk import anonymous_memory, unwritten
 
 _SMALL_BYTES = 64 * 1024
@@ -40,11 +40,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Frame(NamedTuple):
-    """A received frame. ``control`` and ``bulk`` are valid until the reader reads on."""
+    """A received frame. ``body`` is valid until the reader reads on."""
 
     header: FrameHeader
-    control: memoryview
-    bulk: memoryview
+    body: memoryview
 
 
 class FrameReader:
@@ -83,15 +82,14 @@ class FrameReader:
             if self._end - self._start < HEADER_BYTES:
                 return None
             header = self._header = decode_header(self._view, self._start)
-        control_at = self._start + HEADER_BYTES
-        bulk_at = control_at + header.control_bytes
-        stop = bulk_at + header.bulk_bytes
+        body_at = self._start + HEADER_BYTES
+        stop = body_at + header.body_bytes
         if stop > self._end:
             return None
         self._header = None
         self._taken = stop - self._start
         self._start = stop
-        return Frame(header, self._view[control_at:bulk_at], self._view[bulk_at:stop])
+        return Frame(header, self._view[body_at:stop])
 
     def _make_room(self, wanted: int = 1) -> None:
         """Make sure that ``wanted`` bytes, or the rest of a frame, fit behind what is held."""
@@ -104,7 +102,7 @@ class FrameReader:
                 self._move_to(memoryview(bytearray(_SMALL_BYTES)))
                 size = _SMALL_BYTES
         if self._header is not None:
-            frame = HEADER_BYTES + self._header.control_bytes + self._header.bulk_bytes
+            frame = HEADER_BYTES + self._header.body_bytes
             wanted = max(wanted, min(frame, _TRUSTED_BYTES) - have)
         if size - self._end >= wanted:
             return
@@ -128,10 +126,10 @@ def encode_frame(
 ) -> list[bytes]:
     """A frame in one piece, or a large one in two, which are not worth joining."""
     body = _encode(message)
-    if len(body) > FRAME_CONTROL_BYTES_MAX:
+    if len(body) > FRAME_BODY_BYTES_MAX:
         raise LimitExceeded(
             f"a {type(message).__name__} of {len(body)} bytes is over the limit of "
-            f"{FRAME_CONTROL_BYTES_MAX}"
+            f"{FRAME_BODY_BYTES_MAX}"
         )
     header = encode_header(kind, len(body), request, deadline=deadline)
     return [header + body] if len(body) <= _JOINED_BYTES_MAX else [header, body]

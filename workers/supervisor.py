@@ -183,7 +183,7 @@ class Supervisor:
         while host.number in self._hosts:
             try:
                 frame = host.channel.next()
-                ask = None if frame is None else _decode_ask(frame.control)
+                ask = None if frame is None else _decode_ask(frame.body)
             except (ProtocolError, msgspec.MsgspecError) as error:
                 self._close(host, error)
                 return
@@ -324,7 +324,7 @@ class Supervisor:
                 self._selector.unregister(worker.control.sock)
 
     def _take_report(self, name: str, worker: WorkerProcess, frame: Frame) -> None:
-        report = _decode_report(frame.control)
+        report = _decode_report(frame.body)
         match report:
             case messages.Ready(properties=properties):
                 self._perform(self._table.worker_ready(name, properties))

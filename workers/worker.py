@@ -222,7 +222,7 @@ class Worker:
             raise ProtocolError(f"a host sent a {header.kind.name} frame")
         self._vitals.begin(session.client, header.request)
         try:
-            request = _decode_request(frame.control)
+            request = _decode_request(frame.body)
         except msgspec.ValidationError as error:
             malformed = InvalidArgument(f"malformed request: {error}")
             self._fail(session, header.request, malformed)
@@ -333,7 +333,7 @@ class Worker:
     def _take_orders(self) -> None:
         alive = self._control.receive()
         while (frame := self._control.next()) is not None:
-            match _decode_order(frame.control):
+            match _decode_order(frame.body):
                 case messages.Serve(client=client):
                     self._begin(client)
                 case messages.Stop(remove=remove):

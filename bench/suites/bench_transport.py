@@ -67,4 +67,4 @@ def _take(sock: socket.socket, reader: FrameReader) -> int:
     while (frame := reader.next()) is None:
         if not reader.receive(sock):
             return 0
-    return len(frame.control)
+    return len(frame.body)

@@ -46,7 +46,7 @@ def test_a_large_request_goes_out_as_it_is_read(monkeypatch: pytest.MonkeyPatch)
         reader = FrameReader()
         while (frame := reader.next()) is None:
             assert reader.receive(theirs)
-        read.append(len(frame.control))
+        read.append(len(frame.body))
         theirs.sendall(b"".join(encode_frame(FrameKind.REPLY, messages.Done(), 1)))
 
     with ours, theirs:

@@ -140,7 +140,7 @@ class TestGarbage:
                 session.sendall(GARBAGE[what])
                 found = answer(channel)
                 assert found.header.kind is FrameKind.ERROR
-                failure = msgspec.msgpack.decode(found.control, type=messages.Failure)
+                failure = msgspec.msgpack.decode(found.body, type=messages.Failure)
                 assert isinstance(failure.error(), holdfast.InvalidArgument)
             session.sendall(frame(FoldGet("k"), request=7))
             assert answer(channel).header.request == 7
@@ -210,7 +210,7 @@ class TestOtherReleases:
             channel.send(FrameKind.REQUEST, hello, 1)
             found = answer(channel)
             assert found.header.kind is FrameKind.ERROR
-            error = msgspec.msgpack.decode(found.control, type=messages.Failure).error()
+            error = msgspec.msgpack.decode(found.body, type=messages.Failure).error()
             assert isinstance(error, holdfast.EngineUnavailable)
             assert "another release" in str(error)
             assert str(WIRE_VERSION + 1) in str(error)

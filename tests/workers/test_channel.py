@@ -19,7 +19,7 @@ from holdfast.formats.frame import (
     decode_header,
     encode_header,
 )
-from holdfast.formats.limits import FRAME_BULK_BYTES_MAX, FRAME_CONTROL_BYTES_MAX
+from holdfast.formats.limits import FRAME_BODY_BYTES_MAX
 from holdfast.workers.channel import Buffer, Channel, Frame, FrameReader, encode_frame, send_some
 from holdfast.workers.fold_messages import FoldGet
 from holdfast.workers.messages import Ping
@@ -33,20 +33,20 @@ def frame(body: object, request: int = 1, kind: FrameKind = FrameKind.REQUEST) -
     return b"".join(encode_frame(kind, body, request))
 
 
-def header(control: int, bulk: int = 0) -> bytes:
-    """A header that claims these lengths."""
-    return encode_header(FrameKind.REQUEST, control, 1, bulk_bytes=bulk)
+def header(body: int) -> bytes:
+    """A header that claims this length."""
+    return encode_header(FrameKind.REQUEST, body, 1)
 
 
-def drained(reader: FrameReader) -> Iterator[tuple[FrameHeader, bytes, bytes]]:
+def drained(reader: FrameReader) -> Iterator[tuple[FrameHeader, bytes]]:
     """The complete frames, copied out."""
     while (found := reader.next()) is not None:
-        yield found.header, bytes(found.control), bytes(found.bulk)
+        yield found.header, bytes(found.body)
 
 
-def expected(data: bytes) -> tuple[FrameHeader, bytes, bytes]:
+def expected(data: bytes) -> tuple[FrameHeader, bytes]:
     """What one frame's bytes are read as."""
-    return decode_header(data), data[HEADER_BYTES:], b""
+    return decode_header(data), data[HEADER_BYTES:]
 
 
 class TestReader:
@@ -56,7 +56,7 @@ class TestReader:
         reader.feed(b"".join(encode_frame(FrameKind.REPLY, FoldGet("k"), 7, 12.5)))
         found = reader.next()
         assert found is not None
-        assert found.header == FrameHeader(FrameKind.REPLY, len(found.control), 0, 7, 12.5)
+        assert found.header == FrameHeader(FrameKind.REPLY, len(found.body), 7, 12.5)
         assert reader.next() is None
 
     def test_a_frame_is_read_byte_by_byte(self) -> None:
@@ -73,13 +73,6 @@ class TestReader:
         reader = FrameReader()
         reader.feed(b"".join(frames))
         assert list(drained(reader)) == [expected(data) for data in frames]
-
-    def test_a_bulk_body_follows_the_control_body(self) -> None:
-        """The two lengths of the header part the bytes."""
-        reader = FrameReader()
-        reader.feed(header(3, 4) + b"ccc" + b"bbbb")
-        ((_, control, bulk),) = drained(reader)
-        assert (control, bulk) == (b"ccc", b"bbbb")
 
     def test_an_empty_body_is_a_frame(self) -> None:
         """A header alone is complete when it claims nothing."""
@@ -99,16 +92,13 @@ class TestReader:
         assert reader.next() is not None
         assert reader.pending is None
 
-    @pytest.mark.parametrize(
-        ("control", "bulk"),
-        [(FRAME_CONTROL_BYTES_MAX, 0), (0, FRAME_BULK_BYTES_MAX), (1 << 30, 1 << 39)],
-    )
-    def test_a_huge_claim_costs_no_memory(self, control: int, bulk: int) -> None:
+    @pytest.mark.parametrize("claim", [FRAME_BODY_BYTES_MAX, 1 << 30])
+    def test_a_huge_claim_costs_no_memory(self, claim: int) -> None:
         """Memory grows with what arrived, not with what a header promises."""
         reader = FrameReader()
         tracemalloc.start()
         try:
-            reader.feed(header(control, bulk))
+            reader.feed(header(claim))
             assert reader.next() is None
             for _ in range(10):
                 reader.feed(bytes(1000))
@@ -126,7 +116,7 @@ class TestReader:
             reader.feed(data)
             found = reader.next()
             assert found is not None
-            return found.control.obj
+            return found.body.obj
 
         large = header(8 * MIB) + bytes(8 * MIB)
         first = buffer_of(large)
@@ -144,10 +134,9 @@ class TestReader:
             b"HF\x02" + header(0)[3:],
             b"HF\x01\x00" + header(0)[4:],
             b"HF\x01\x05" + header(0)[4:],
-            header(FRAME_CONTROL_BYTES_MAX + 1),
-            header(0, FRAME_BULK_BYTES_MAX + 1),
+            header(FRAME_BODY_BYTES_MAX + 1),
         ],
-        ids=["http", "zeros", "ones", "version", "kind 0", "kind 5", "control", "bulk"],
+        ids=["http", "zeros", "ones", "version", "kind 0", "kind 5", "length"],
     )
     def test_what_is_no_frame_is_refused(self, data: bytes) -> None:
         """Foreign bytes, another version, unknown kinds and impossible lengths all raise."""
@@ -180,7 +169,7 @@ class TestReader:
         stream = b"".join(frames)
         cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8).map(sorted))
         reader = FrameReader()
-        found: list[tuple[FrameHeader, bytes, bytes]] = []
+        found: list[tuple[FrameHeader, bytes]] = []
         for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
             reader.feed(stream[start:stop])
             if data.draw(st.booleans()):
@@ -232,7 +221,7 @@ class TestReceiving:
             reader.receive(theirs)
         second = reader.next()
         assert second is not None
-        assert (bytes(first.control), bytes(second.control)) == (b"\xa1a", b"\xa1b")
+        assert (bytes(first.body), bytes(second.body)) == (b"\xa1a", b"\xa1b")
 
 
 class TestChannel:
@@ -359,9 +348,9 @@ class TestWriting:
         """Whether it is worth joining header and body makes no difference to the bytes."""
         reader = FrameReader()
         reader.feed(b"".join(encode_frame(FrameKind.REQUEST, "x" * size, 3)))
-        ((found, control, _),) = drained(reader)
+        ((found, body),) = drained(reader)
         assert found.request == 3
-        assert control.endswith(b"x" * size)
+        assert body.endswith(b"x" * size)
 
     @given(st.lists(st.binary(min_size=1, max_size=200_000), min_size=1, max_size=3))
     @settings(deadline=None, max_examples=30)

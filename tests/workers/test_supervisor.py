@@ -90,7 +90,7 @@ def test_a_question_that_a_supervisor_dies_of_is_answered(
     answer = asking.next()
     assert answer is not None
     assert (answer.header.kind, answer.header.request) == (FrameKind.ERROR, 5)
-    failure = msgspec.msgpack.decode(answer.control, type=messages.Failure)
+    failure = msgspec.msgpack.decode(answer.body, type=messages.Failure)
     assert (failure.name, failure.message) == ("InternalError", "ZeroDivisionError: a defect")
     host.channel.close()
     asking.close()
