@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast.formats.frame import WIRE_VERSION, FrameKind
+from holdfast.formats.frame import HEADER_BYTES, WIRE_VERSION, FrameKind
 from holdfast.workers import messages
 from holdfast.workers.channel import Channel, Frame, encode_frame
 from holdfast.workers.fold_messages import FoldGet
@@ -49,7 +49,7 @@ GARBAGE: dict[str, bytes] = {
     "unknown tag": frame([99]),
     "no message": frame("text"),
     "wrong types": frame([1, "updates", "cursor"]),
-    "no MessagePack": frame(b"")[:32] + b"\xc1\xc1",
+    "no MessagePack": frame(b"")[:HEADER_BYTES] + b"\xc1\xc1",
     "a reply": frame(FoldGet("k"), FrameKind.REPLY),
     "a good one, then garbage": frame(FoldGet("k")) + bytes(100),
 }
