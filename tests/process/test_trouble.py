@@ -397,7 +397,8 @@ def test_closing_waits_for_a_slow_disk(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     caplog.set_level("INFO", "holdfast")
     engine = holdfast.open(tmp_path / "data")
-    fold = engine.fold("a", durability=durability, interval=1000.0)
+    interval = 1000.0 if durability == "interval" else None
+    fold = engine.fold("a", durability=durability, interval=interval)
     put(fold, "k")
     held.touch()
     closing = threading.Thread(target=engine.close)
