@@ -155,6 +155,8 @@ def _launch(places: Places, lock: Lock) -> None:
             _start(places, lock, listener)
     except OSError as error:
         lock.release()
+        if isinstance(error, EngineUnavailable):
+            raise
         raise from_os_error(error, "start the supervisor of", places.directory) from error
     finally:
         # Our copy: the supervisor, if one was started, holds the lock. So an interrupted launch

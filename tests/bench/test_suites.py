@@ -1,6 +1,7 @@
 """The micro-benchmarks run."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def suites(*options: str) -> "subprocess.CompletedProcess[str]":
-    """A run of the suites with these options."""
+    """A run of the suites with these options, of its own even if this test is of a parallel run."""
+    environment = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [
             sys.executable, "-m", "pytest", "bench/suites", "-o", "python_files=bench_*.py",
             "-p", "no:xdist", "-p", "no:cacheprovider", "-q", *options,
         ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
