@@ -72,6 +72,8 @@ class WarmActor:
         self._tick = tick
         self._flush: Slices | None = None
         self._compaction: Slices | None = None
+        self._bloated = False
+        """A flush or a compaction has freed memory since some was given back."""
         self._asked: Slices | None = None
         """Work that was asked for and is writing chunks, while upkeep waits."""
         self._not_before = 0.0
@@ -201,6 +203,10 @@ class WarmActor:
     def step(self, *, idle: bool) -> bool:
         if self._asked is not None:
             return False
+        if idle and self._bloated:  # who writes without a break goes on to use what was freed
+            self._bloated = False
+            give_memory_back()
+            return True
         if self._flush is None and self._is_full():
             self._flush = self._quietly(self._store.flush(), "flush")
         if self._flush is not None:  # first, and also while a compaction is under way
@@ -226,7 +232,7 @@ class WarmActor:
             self._not_before = time.monotonic() + _RETRY_S
 
         yield from quietly(self._typed(work), what, self._spec.path, log, put_off)
-        give_memory_back()
+        self._bloated = True
 
     # --- durability ------------------------------------------------------------------------
 
