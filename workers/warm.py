@@ -203,10 +203,6 @@ class WarmActor:
     def step(self, *, idle: bool) -> bool:
         if self._asked is not None:
             return False
-        if idle and self._bloated:  # who writes without a break goes on to use what was freed
-            self._bloated = False
-            give_memory_back()
-            return True
         if self._flush is None and self._is_full():
             self._flush = self._quietly(self._store.flush(), "flush")
         if self._flush is not None:  # first, and also while a compaction is under way
@@ -216,6 +212,9 @@ class WarmActor:
         if self._compaction is None:
             self._compaction = self._next_compaction()
         if self._compaction is None:
+            if idle and self._bloated:  # who writes without a break goes on to use what was freed
+                self._bloated = False
+                give_memory_back()
             return False
         if (idle or self._is_overdue()) and next(self._compaction, _DONE) is _DONE:
             self._compaction = None
