@@ -131,6 +131,23 @@ def test_a_flush_may_overtake_a_compaction(monkeypatch: pytest.MonkeyPatch) -> N
     assert state_of(left, opened(left)) == history.state
 
 
+def test_memory_is_given_back_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not between two batches, which go on to use it: once nobody asks, and once only."""
+    with_small_limits(monkeypatch)
+    given: list[None] = []
+    monkeypatch.setattr("holdfast.workers.warm.give_memory_back", lambda: given.append(None))
+    actor, history = opened(MemoryDisk("/data")), History()
+    history.send(actor, series(1, range(12), 1))
+    while actor._flush is not None or actor._is_full():
+        actor.step(idle=False)
+    assert actor._store.flushes == 1
+    actor.step(idle=False)
+    assert not given
+    actor.step(idle=True)
+    actor.step(idle=True)
+    assert len(given) == 1
+
+
 def test_verify_while_dead_rows_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of dead rows that was replaced meanwhile is no flaw, nor is a merged chunk."""
     with_small_limits(monkeypatch)
